@@ -1,0 +1,166 @@
+// Package peer is the vocabulary between a leader and the nodes that hold replicas: the commands that a session between
+// nodes carries, their answers, and the contract of such a session. It has no behaviour. The same words are spoken to
+// the leader's own replicas (without a message) and to a peer's (over iSCSI, package remote).
+//
+// A session is bound to the epoch of the leader that opened it. It executes nothing before Fence has answered, and
+// nothing after a higher epoch was accepted by the node (invariant 8).
+package peer
+
+import (
+	"context"
+	"errors"
+
+	"pmsapp/internal/ids"
+)
+
+// Epoch numbers a leader's reign (invariant 6). 0 means none.
+type Epoch uint64
+
+// Seq numbers marks. The leader assigns it, growing within a volume for ever, over epochs too (invariants 12 and 14).
+type Seq uint64
+
+// Kind is what a Command does.
+type Kind uint8
+
+const (
+	// Read fills Data with Len bytes of the replica at Off.
+	Read Kind = iota + 1
+	// Write stores Data at Off durably. If a region that it touches is clean, the region is durably marked active with
+	// Seq, and Durable recorded, before a byte of the data is applied.
+	Write
+	// Zero makes Len bytes at Off read as zeros, durably, and frees space. It marks like Write.
+	Zero
+	// Confirm does nothing; its success says that the node has accepted no epoch above the session's (invariant 11).
+	// Volume is not used.
+	Confirm
+	// Clear makes the listed active regions clean: those whose recorded Seq is still the named one and that have no
+	// write in progress; the others are left as they are. It is no error if none is cleared.
+	Clear
+	// ReadMap answers the active regions of the replica, with their Seq, in Answer.Active.
+	ReadMap
+	// Extents answers in Answer.Extents the parts of [Off, Off+Len) that hold data; what is between them reads as zeros.
+	Extents
+	// Create makes the replica of Spec, durable, reading as zeros, all regions clean. If a replica of the same volume
+	// and lineage that was never written exists already, that is a success (a repeated proposal).
+	Create
+	// Delete removes the replica and frees its space. It is a success if there is none.
+	Delete
+	// Reset makes a replica that is foreign, stale or absent into an empty one of Spec: as Delete and Create in one.
+	Reset
+)
+
+// RegionSeq is an active region and the Seq of the mark that made it so.
+type RegionSeq struct {
+	Region uint32 // Off / Spec.Region
+	Seq    Seq
+}
+
+// Extent is a range of bytes.
+type Extent struct{ Off, Len int64 }
+
+// Spec is what a replica is made of, kept in its superblock.
+type Spec struct {
+	Volume  ids.Volume
+	Lineage ids.Lineage
+	Pool    ids.Pool
+	Size    int64 // bytes
+	Region  int64 // bytes, a power of two from 64 KiB to 4 MiB
+}
+
+// Command is one request to a node about one replica.
+type Command struct {
+	Kind    Kind
+	Volume  ids.Volume
+	Off     int64 // bytes, a multiple of 512
+	Len     int64 // bytes, a multiple of 512; len(Data) for Read and Write
+	Data    []byte
+	Seq     Seq // Write, Zero: the mark to record if a region is clean
+	Durable Seq // Write, Zero: the highest Seq that all members had durable when this was sent
+	Regions []RegionSeq
+	Spec    Spec // Create, Reset
+}
+
+// Answer is the outcome of a Command.
+type Answer struct {
+	Err     error // nil, or one that errors.Is one of the errors below
+	Active  []RegionSeq
+	Extents []Extent
+}
+
+// Errors of commands and sessions.
+var (
+	// ErrLost is returned when the session died; the command may or may not have been executed, and a later session
+	// of the same or a higher epoch is not opened before it has finished or can no longer touch a medium.
+	ErrLost = errors.New("peer: the session was lost")
+	// ErrEpoch is returned when the node has accepted a higher epoch.
+	ErrEpoch = errors.New("peer: the node has accepted a higher epoch")
+	// ErrNoSpace is returned when the pool is full. The bytes are as before, or partly as written.
+	ErrNoSpace = errors.New("peer: the pool is full")
+	// ErrMedium is returned when the disk failed to read, write or flush.
+	ErrMedium = errors.New("peer: the disk failed")
+	// ErrNoReplica is returned when the node has no usable replica of the volume (absent, foreign, or its pool is).
+	ErrNoReplica = errors.New("peer: no such replica")
+	// ErrInvalid is returned for a command that is outside the replica, not aligned, or unknown.
+	ErrInvalid = errors.New("peer: invalid command")
+)
+
+// Call is a Command under way. The caller owns it before Submit and from Done on.
+type Call struct {
+	Command
+	Answer
+	// Done is called exactly once, from any goroutine, perhaps before Submit has returned. It must not block.
+	Done func(*Call)
+	// Owner is the caller's.
+	Owner any
+}
+
+// Session is one epoch-bound session of a leader with one node. Commands that are under way together may be executed
+// in any order; whoever submits overlapping ones orders them itself (invariant 3).
+type Session interface {
+	// Submit begins c and returns at once. After the session died every call ends with ErrLost or ErrEpoch.
+	Submit(c *Call)
+	// Fenced is the node's answer to the session's epoch, received before the session was handed out.
+	Fenced() Fenced
+	// Poll asks again for the pools that were busy, and for pools that have appeared since.
+	Poll(ctx context.Context) (Fenced, error)
+	// Done is closed when the session has died; Err says why then.
+	Done() <-chan struct{}
+	Err() error
+	// Close ends the session. Calls under way end with ErrLost.
+	Close()
+}
+
+// Dialer opens sessions. Open returns an *EpochError if the node has accepted a higher epoch than e.
+type Dialer interface {
+	Open(ctx context.Context, node ids.Node, e Epoch) (Session, error)
+}
+
+// EpochError is the refusal of a session whose epoch is too low. It is an ErrEpoch.
+type EpochError struct{ Accepted Epoch }
+
+func (e *EpochError) Error() string   { return ErrEpoch.Error() }
+func (e *EpochError) Is(t error) bool { return t == ErrEpoch }
+
+// Fenced is a node's answer to a new epoch: per pool, and per replica that it found there.
+type Fenced struct {
+	Highest Epoch // the highest epoch that the node or any of its pools had recorded before this one
+	Boot    ids.ID
+	Pools   []FencedPool
+}
+
+// FencedPool is the state of one pool at a fence.
+type FencedPool struct {
+	Pool     ids.Pool
+	Busy     bool  // a command of a lower epoch may still touch the medium: its replicas are not fenced
+	Previous Epoch // the epoch that the pool had recorded before
+	Replicas []FencedReplica
+}
+
+// FencedReplica is the state of one replica at a fence. One that is damaged or of another cluster is foreign.
+type FencedReplica struct {
+	Spec    Spec
+	Foreign bool
+	Seq     Seq // the highest mark sequence that it holds
+	Durable Seq // the highest Durable that a mark on it carried
+	Active  int // number of active regions
+}

@@ -1,0 +1,165 @@
+// Package truth is what replication needs of the catalog: what it reads there, and what it proposes. The cluster's
+// state machine decides; appliance adapts one to the other. The package has no behaviour but small look-ups.
+package truth
+
+import (
+	"context"
+	"errors"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
+)
+
+// Place is where a replica is.
+type Place struct {
+	Node ids.Node
+	Pool ids.Pool
+}
+
+// Volume is a volume as the catalog has it.
+type Volume struct {
+	ID       ids.Volume
+	Lineage  ids.Lineage
+	Name     string
+	Size     int64  // bytes
+	Region   int64  // bytes, a power of two from 64 KiB to 4 MiB
+	Logical  int    // bytes, 512 or 4096
+	Version  uint64 // of the in-sync set; each change of the set adds one
+	Replicas []Place
+	InSync   []Place // a subset of Replicas, never empty
+	// LastServed is the epoch under which the volume was last served (invariant 7); 0 if never.
+	LastServed peer.Epoch
+	// Foreign says that a restore began a new lineage of the catalog and the volume waits for volume force.
+	Foreign bool
+}
+
+// View is one state of the catalog, never changed after it was handed out.
+type View struct {
+	Index   uint64 // the log index of this state
+	Epoch   peer.Epoch
+	Leader  ids.Node // who took over under Epoch
+	Volumes []Volume
+	Nodes   []Node
+}
+
+// Node is a member of the cluster.
+type Node struct {
+	ID      ids.Node
+	Name    string
+	Witness bool
+	Pools   []ids.Pool
+}
+
+// A Proposal is one of the commands below. All of them name the epoch; the state machine rejects those of another.
+type Proposal interface{ proposal() }
+
+type (
+	// TakeOver begins the reign of Node under Epoch, which must be above the catalog's (invariant 6).
+	TakeOver struct {
+		Node  ids.Node
+		Epoch peer.Epoch
+	}
+	// RemoveUnfenced removes the replicas in the pools Remove from every in-sync set in which a replica in one of the
+	// pools Fenced remains. Sets in which none would remain are left as they are and named in Outcome.Left.
+	RemoveUnfenced struct {
+		Epoch  peer.Epoch
+		Fenced []ids.Pool
+		Remove []ids.Pool
+		Reason string
+	}
+	// Served records Epoch as the last served of each of the volumes, of those that still have the named version.
+	Served struct {
+		Epoch   peer.Epoch
+		Volumes []VolumeVersion
+	}
+	// RemoveMember takes Node's replica out of the in-sync set. The removal of the last member is rejected.
+	RemoveMember struct {
+		Epoch   peer.Epoch
+		Volume  ids.Volume
+		Version uint64
+		Node    ids.Node
+		Reason  string
+	}
+	// AddMember takes the replica of Node, which must be among Replicas, into the in-sync set.
+	AddMember struct {
+		Epoch   peer.Epoch
+		Volume  ids.Volume
+		Version uint64
+		Node    ids.Node
+	}
+)
+
+// VolumeVersion names a volume at a version of its in-sync set.
+type VolumeVersion struct {
+	Volume  ids.Volume
+	Version uint64
+}
+
+func (TakeOver) proposal()       {}
+func (RemoveUnfenced) proposal() {}
+func (Served) proposal()         {}
+func (RemoveMember) proposal()   {}
+func (AddMember) proposal()      {}
+
+// Outcome is the state machine's answer to a Proposal that was committed and applied here.
+type Outcome struct {
+	Index   uint64
+	Version uint64       // RemoveMember, AddMember: the set's version now
+	InSync  []Place      // RemoveMember, AddMember: the set now
+	Left    []ids.Volume // RemoveUnfenced; Served: those whose version was another
+}
+
+// Errors of a proposal.
+var (
+	// ErrRejected is returned when the state machine refused: another epoch, another version, or the last member.
+	// The proposal has had no effect. A *Rejection says which.
+	ErrRejected = errors.New("truth: the proposal was rejected")
+	// ErrUnknown is returned when the outcome is not known: the proposal may have been or may yet be applied. It has not
+	// succeeded; the proposer must go on as if either could be true (invariants 1 and 2).
+	ErrUnknown = errors.New("truth: the outcome of the proposal is unknown")
+)
+
+// Rejection is the state machine's reason; it is an ErrRejected. Current is the volume as it is now, where there is one.
+type Rejection struct {
+	Why     Why
+	Epoch   peer.Epoch // the catalog's
+	Current Volume
+}
+
+// Why is a reason for a Rejection.
+type Why uint8
+
+const (
+	WrongEpoch Why = iota + 1
+	WrongVersion
+	LastMember
+	NoSuchVolume
+	NotAReplica
+)
+
+func (w Why) String() string {
+	switch w {
+	case WrongEpoch:
+		return "another epoch is current"
+	case WrongVersion:
+		return "the in-sync set has changed"
+	case LastMember:
+		return "the last member of an in-sync set cannot be removed"
+	case NoSuchVolume:
+		return "no such volume"
+	case NotAReplica:
+		return "the node holds no replica of the volume"
+	}
+	return "unknown reason"
+}
+
+func (r *Rejection) Error() string   { return ErrRejected.Error() + ": " + r.Why.String() }
+func (r *Rejection) Is(t error) bool { return t == ErrRejected }
+
+// Catalog is the leader's access to the truth. Proposals are made to this node's Raft alone and never forwarded.
+type Catalog interface {
+	// View returns the newest state applied here.
+	View() *View
+	// Propose returns after p was applied here, or with ErrRejected or ErrUnknown. ctx bounds the wait, not p.
+	Propose(ctx context.Context, p Proposal) (Outcome, error)
+}

@@ -25,20 +25,22 @@ type Kind uint8
 const (
 	// Read fills Data with Len bytes of the replica at Off.
 	Read Kind = iota + 1
-	// Write stores Data at Off durably. If a region that it touches is clean, the region is durably marked active with
-	// Seq, and Durable recorded, before a byte of the data is applied.
+	// Write stores Data at Off durably. If a region that it touches is clean, or active with a Seq below this one's, the
+	// region is durably marked active with Seq, and Durable recorded, before a byte of the data is applied. So a region's
+	// Seq never falls while it is active, and a Clear that was sent before a write cannot undo that write's mark.
 	Write
 	// Zero makes Len bytes at Off read as zeros, durably, and frees space. It marks like Write.
 	Zero
 	// Confirm does nothing; its success says that the node has accepted no epoch above the session's (invariant 11).
 	// Volume is not used.
 	Confirm
-	// Clear makes the listed active regions clean: those whose recorded Seq is still the named one and that have no
+	// Clear makes the listed active regions clean: those whose recorded Seq is at or below the named one and that have no
 	// write in progress; the others are left as they are. It is no error if none is cleared.
 	Clear
 	// ReadMap answers the active regions of the replica, with their Seq, in Answer.Active.
 	ReadMap
-	// Extents answers in Answer.Extents the parts of [Off, Off+Len) that hold data; what is between them reads as zeros.
+	// Extents answers in Answer.Extents the parts of [Off, Off+Len) that hold data, in ascending order; what is between
+	// them reads as zeros. Parts may be joined, so that the list stays short: a hole may be called data, never data a hole.
 	Extents
 	// Create makes the replica of Spec, durable, reading as zeros, all regions clean. If a replica of the same volume
 	// and lineage that was never written exists already, that is a success (a repeated proposal).
@@ -104,7 +106,8 @@ var (
 	ErrInvalid = errors.New("peer: invalid command")
 )
 
-// Call is a Command under way. The caller owns it before Submit and from Done on.
+// Call is a Command under way. The caller owns it before Submit and from Done on: nothing reads or fills Data after Done,
+// whatever the error. A session that gives up a command which is still running works on a copy of the data, or waits.
 type Call struct {
 	Command
 	Answer
@@ -160,7 +163,7 @@ type FencedPool struct {
 type FencedReplica struct {
 	Spec    Spec
 	Foreign bool
-	Seq     Seq // the highest mark sequence that it holds
+	Seq     Seq // the highest sequence of a mark that it ever recorded, cleared ones included
 	Durable Seq // the highest Durable that a mark on it carried
 	Active  int // number of active regions
 }

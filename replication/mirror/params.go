@@ -1,0 +1,163 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"pmsapp/internal/block"
+	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
+)
+
+// Params are what a Core is made of. The caller has committed Epoch, fenced a session with every member under it, found
+// none of them stale (14), removed the members that it could not fence, and committed Served for the volume (7).
+type Params struct {
+	// Volume is the volume as the catalog has it after all that: Version and InSync are current.
+	Volume truth.Volume
+	// Epoch is put into every proposal.
+	Epoch peer.Epoch
+	// Self is the leader's node. A session with it always exists, whether or not it holds a replica: answers need its
+	// confirmation too (11).
+	Self ids.Node
+	// Members has one entry for each of Volume.InSync, in any order.
+	Members []Member
+	// Physical is the largest physical block of any replica, in bytes: a power of two from 512 to 65536. Order is judged
+	// in it (3). 0 means 4096.
+	Physical int
+	Tunables Tunables
+}
+
+// Member is an in-sync member at the fence: what peer.FencedReplica says of it. Core reads the active map itself, as
+// its first command.
+type Member struct {
+	Node    ids.Node
+	Seq     peer.Seq
+	Durable peer.Seq
+}
+
+// Tunables of one mirror. The zero value of a field means its default.
+type Tunables struct {
+	// Hold is hold_timeout: how long a request is held at most (5). Default 30 s.
+	Hold time.Duration
+	// Grace is how long a lost member of a larger set may take to come back before its removal is proposed. A failed
+	// attempt to reach it ends the grace at once. Default 250 ms.
+	Grace time.Duration
+	// LastGrace is how long members that are out of reach are waited for when the only member in reach has failed a
+	// write. Then they are removed, and that write ends with ErrMedium. Default 5 s.
+	LastGrace time.Duration
+	// Retry is the pause before an unknown proposal or a failed attempt to reach a member is repeated; it doubles up to
+	// eight times that. Default 100 ms.
+	Retry time.Duration
+	// Cool is how long after its last write a region's mark is cleared. Default 5 s.
+	Cool time.Duration
+	// HotRegions bounds the regions that are marked without need; the least recently written is cleared first.
+	// Default 32768.
+	HotRegions int
+	// MaxIO is the longest command sent to a member, in bytes, a multiple of 64 KiB; longer requests are split. The
+	// longest Read or Write of the device is four times that. Default 1 MiB.
+	MaxIO int64
+	// MaxZero is the same for Zero. Default 4 MiB.
+	MaxZero int64
+	// Chunk is the longest range that a copy holds, at most 256 KiB (3). Default 256 KiB.
+	Chunk int64
+	// Reconcilers is how many chunks of active regions are compared at a time after a take-over. Default 8.
+	Reconcilers int
+	// Resyncers is how many chunks a resync copies at a time while the volume is otherwise idle; beside client I/O it is
+	// one. Default 2.
+	Resyncers int
+	// Budgeted makes each chunk of a resync wait for Granted after an Ask effect, so that all mirrors of a node share a
+	// budget.
+	Budgeted bool
+}
+
+// ErrParams is returned by New when Params cannot be right.
+var ErrParams = errors.New("mirror: invalid parameters")
+
+func (t Tunables) withDefaults() Tunables {
+	d := func(p *time.Duration, v time.Duration) {
+		if *p <= 0 {
+			*p = v
+		}
+	}
+	d(&t.Hold, 30*time.Second)
+	d(&t.Grace, 250*time.Millisecond)
+	d(&t.LastGrace, 5*time.Second)
+	d(&t.Retry, 100*time.Millisecond)
+	d(&t.Cool, 5*time.Second)
+	n := func(p *int, v int) {
+		if *p <= 0 {
+			*p = v
+		}
+	}
+	n(&t.HotRegions, 32768)
+	n(&t.Reconcilers, 8)
+	n(&t.Resyncers, 2)
+	if t.MaxIO <= 0 {
+		t.MaxIO = 1 << 20
+	}
+	if t.MaxZero <= 0 {
+		t.MaxZero = 4 << 20
+	}
+	if t.Chunk <= 0 || t.Chunk > maxChunk {
+		t.Chunk = maxChunk
+	}
+	return t
+}
+
+// maxChunk bounds what a copy holds at a time (3).
+const maxChunk = 256 << 10
+
+// maxSlots bounds the nodes that a mirror deals with at a time: members, a joiner, and the leader's own.
+const maxSlots = 8
+
+func (p *Params) validate() error {
+	v := &p.Volume
+	bad := func(format string, a ...any) error {
+		return fmt.Errorf("%w: volume %v: %s", ErrParams, v.ID, fmt.Sprintf(format, a...))
+	}
+	if p.Physical == 0 {
+		p.Physical = 4096
+	}
+	switch {
+	case p.Epoch == 0 || p.Self.IsZero() || v.ID.IsZero():
+		return bad("no epoch, node or volume")
+	case v.Logical != 512 && v.Logical != 4096:
+		return bad("logical block of %d bytes", v.Logical)
+	case v.Size <= 0 || v.Size%int64(v.Logical) != 0:
+		return bad("size of %d bytes", v.Size)
+	case v.Region < 64<<10 || v.Region > 4<<20 || v.Region&(v.Region-1) != 0:
+		return bad("region of %d bytes", v.Region)
+	case p.Physical < v.Logical || p.Physical > 65536 || p.Physical&(p.Physical-1) != 0:
+		return bad("physical block of %d bytes", p.Physical)
+	case len(v.InSync) == 0 || len(v.InSync) > maxSlots-2:
+		return bad("%d members", len(v.InSync))
+	case len(p.Members) != len(v.InSync):
+		return bad("%d members given, %d in the set", len(p.Members), len(v.InSync))
+	}
+	for i, m := range p.Members {
+		if !inSet(v.InSync, m.Node) {
+			return bad("node %v is not in the set", m.Node)
+		}
+		for _, o := range p.Members[:i] {
+			if o.Node == m.Node {
+				return bad("node %v twice", m.Node)
+			}
+		}
+	}
+	return nil
+}
+
+func inSet(set []truth.Place, n ids.Node) bool {
+	for _, p := range set {
+		if p.Node == n {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Params) geometry(t Tunables) block.Geometry {
+	return block.Geometry{Size: p.Volume.Size, Logical: p.Volume.Logical, Physical: p.Physical, MaxLen: 4 * t.MaxIO}
+}

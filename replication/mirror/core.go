@@ -7,19 +7,22 @@ import (
 	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
-	"pmsapp/replication/truth"
 )
 
-// Errors of a resync.
+// Errors of a resync, and causes of an end.
 var (
 	// ErrBusy is returned when a resync is under way already, or the mirror drains or has ended.
 	ErrBusy = errors.New("mirror: not now")
-	// ErrMember is returned when the node is in the in-sync set already, or holds no replica of the volume.
-	ErrMember = errors.New("mirror: not a replica outside the in-sync set")
+	// ErrMember is returned when the node is in the in-sync set already.
+	ErrMember = errors.New("mirror: the node is a member already")
 	// ErrStopped ends a resync that StopResync or a drain stopped.
 	ErrStopped = errors.New("mirror: stopped")
 	// ErrClosed is the cause of a mirror that was closed with none.
 	ErrClosed = errors.New("mirror: closed")
+	// ErrStale is the reason for removing a member whose disk lost marks that it had (14).
+	ErrStale = errors.New("mirror: the replica lost marks that it had: its disk was reverted")
+	// ErrSet is the cause of a mirror that ended because the catalog's set has a member that it does not know.
+	ErrSet = errors.New("mirror: the in-sync set has an unknown member")
 )
 
 // Core is the pure state machine of one open volume. Every method may produce effects; the caller takes them with
@@ -27,7 +30,52 @@ var (
 // I/O once the Core is warm.
 type Core struct {
 	p       Params
+	t       Tunables
+	now     time.Duration
 	effects []Effect
+
+	slots    [maxSlots]slot // 0 is Self
+	members  mask           // as the catalog last told: the in-sync set
+	version  uint64
+	opened   bool // the members' maps are known
+	joiner   int  // slot, -1 if none
+	required bool // the joiner counts for acknowledgements
+	prop     proposal
+
+	arrival uint64 // requests and spans, numbered as they come
+	reqs    requestList
+	live    int // requests admitted and not over
+	order   order
+	ready   spanQueue
+	parked  parkedList
+	waiting copierList // copies parked
+	rescan  bool       // parked parts and copies may be able to start
+
+	seq       peer.Seq // the highest assigned
+	durable   peer.Seq
+	regions   map[uint32]*region
+	hot       regionList // active, most recently written first
+	demand    regionList // dirty and waited for
+	backlog   regionList // dirty
+	clearing  clearBatch
+	copying   int           // chunks of reconciliations under way
+	retryAt   time.Duration // a region that could not be reconciled is tried again; 0 if none
+	announced bool
+
+	writes int // parts sent and not answered by all targets
+	cohort uint32
+	older  int // those of them that were sent before the last barrier
+
+	rs        *resync
+	joinBytes int64 // copies of data under way to the joiner
+	draining  bool
+	drained   bool
+	ended     bool
+	cause     error
+	holding   bool
+	holdAt    time.Duration // when to look again whether it still is so
+	calls     int           // under way
+	free      pools
 }
 
 // New makes a Core. Its first effects read the members' active maps; requests wait for them.
@@ -36,60 +84,34 @@ func New(p Params) (*Core, error) {
 	if err := p.validate(); err != nil {
 		return nil, err
 	}
-	return &Core{p: p}, nil
+	c := &Core{
+		p: p, t: p.Tunables, version: p.Volume.Version, joiner: -1,
+		regions: make(map[uint32]*region),
+		order:   order{seed: 0x9e3779b97f4a7c15},
+	}
+	c.slots[0] = slot{node: p.Self, used: true, up: true}
+	for i, m := range p.Members {
+		s := 0
+		if m.Node != p.Self {
+			s = c.newSlot(m.Node)
+		}
+		c.members |= bit(s)
+		c.seq = max(c.seq, m.Seq, m.Durable)
+		if i == 0 {
+			c.durable = m.Seq
+		}
+		c.durable = min(c.durable, m.Seq) // each of them has recorded this one or a higher one
+	}
+	for i := range c.slots {
+		if c.members.has(i) {
+			c.readMap(i)
+		}
+	}
+	return c, nil
 }
 
 // Geometry describes the device.
-func (c *Core) Geometry() block.Geometry { return c.p.geometry(c.p.Tunables) }
-
-// Tick says that it is now. Time never goes back. It is cheap where nothing is due, and is called before any other
-// method when time has passed, so that deadlines count from the present.
-func (c *Core) Tick(now time.Duration) {}
-
-// Next says when Tick is wanted at the latest; false if only after another event.
-func (c *Core) Next() (time.Duration, bool) { return 0, false }
-
-// Submit begins a request.
-func (c *Core) Submit(r *block.Request) {}
-
-// Answered says that a call is over, whose Answer is set.
-func (c *Core) Answered(call *peer.Call) {}
-
-// Lost says that the session with a node has died, before or after its calls were answered with ErrLost. The caller does
-// not report a session that Back has replaced.
-func (c *Core) Lost(node ids.Node) {}
-
-// Back says that there is a session of the same epoch with a node again, and what the replica's FencedReplica.Seq is in
-// it (0 where the node holds none). The caller has seen that the pool is not busy and that the replica is not foreign;
-// otherwise it is Unreachable with peer.ErrNoReplica.
-func (c *Core) Back(node ids.Node, seq peer.Seq) {}
-
-// Unreachable says that an attempt to reach a node failed. With peer.ErrEpoch the mirror ends.
-func (c *Core) Unreachable(node ids.Node, err error) {}
-
-// Decided is the end of a proposal: err is nil, a *truth.Rejection or truth.ErrUnknown.
-func (c *Core) Decided(id uint64, out truth.Outcome, err error) {}
-
-// StartResync begins to bring the replica of a node, which is not in the in-sync set and with which there is a session,
-// into it. With empty the replica was made or reset under this epoch and reads as zeros.
-func (c *Core) StartResync(node ids.Node, empty bool) error { return nil }
-
-// StopResync ends the resync of a node, unless its joining is proposed already. ResyncDone tells the end.
-func (c *Core) StopResync(node ids.Node) {}
-
-// Granted is the answer to Ask.
-func (c *Core) Granted() {}
-
-// Drain begins a hand-over: requests that come from now on wait (and end with block.ErrEnded at Close), those before are
-// finished, the resync is stopped, all marks are cleared. Drained tells the end; the caller bounds the wait.
-func (c *Core) Drain() {}
-
-// Close ends the mirror. Every request ends with block.ErrEnded, at once or when its last call was answered. The sessions
-// are the caller's: it closes them where it wants an end soon. Idle tells when nothing is under way any more.
-func (c *Core) Close(cause error) {}
-
-// Idle says that no request, call or proposal is under way.
-func (c *Core) Idle() bool { return true }
+func (c *Core) Geometry() block.Geometry { return c.p.geometry(c.t) }
 
 // Effects appends what is to be done to buf, in the order in which it was decided, and forgets it.
 func (c *Core) Effects(buf []Effect) []Effect {
@@ -99,5 +121,179 @@ func (c *Core) Effects(buf []Effect) []Effect {
 	return buf
 }
 
+func (c *Core) emit(e Effect) { c.effects = append(c.effects, e) }
+
+func (c *Core) report(n Notice) { c.emit(Effect{Kind: Report, Node: n.Node, Notice: &n}) }
+
+// run does what the last event made possible. It is the last step of every method: what is let run by others never runs
+// inside their steps.
+func (c *Core) run() {
+	for {
+		if s := c.ready.pop(); s != nil {
+			s.queued = false
+			if s.req != nil {
+				c.begin(s.req)
+			} else {
+				c.beginCopy(s.copy)
+			}
+			continue
+		}
+		if c.rescan {
+			c.rescan = false
+			c.unpark()
+			continue
+		}
+		if c.ended {
+			return
+		}
+		c.adjust()
+		c.pumpReconcile()
+		c.pumpResync()
+		c.pumpClear()
+		c.pumpDrain()
+		if c.ready.head == nil && !c.rescan {
+			return
+		}
+	}
+}
+
+// Answered says that a call is over, whose Answer is set.
+func (c *Core) Answered(pc *peer.Call) {
+	k := pc.Owner.(*call)
+	s := &c.slots[k.slot]
+	s.out--
+	c.calls--
+	o := outcomeOf(pc.Err)
+	switch {
+	case o == epochOver:
+		c.end(pc.Err, true)
+		o = lost
+	case o == lost && s.up && k.gen == s.gen:
+		c.lose(int(k.slot), pc.Err)
+	}
+	switch k.user {
+	case forPart:
+		c.partAnswered(k, o)
+	case forCopy:
+		c.copyAnswered(k, o)
+	case forConfirm:
+		c.confirmAnswered(k, o)
+	case forClear:
+		c.clearAnswered(k)
+	case forMap:
+		c.mapAnswered(k, o)
+	case forExtents:
+		c.extentsAnswered(k, o)
+	}
+	c.freeCall(k)
+	c.retire(s)
+	c.run()
+}
+
+// outcome is what an answer means to the mirror.
+type outcome uint8
+
+const (
+	fine outcome = iota
+	lost         // not known whether it was executed; there is no session, or no replica behind it
+	medium
+	full
+	epochOver
+)
+
+func outcomeOf(err error) outcome {
+	switch {
+	case err == nil:
+		return fine
+	case errors.Is(err, peer.ErrEpoch):
+		return epochOver
+	case errors.Is(err, peer.ErrLost), errors.Is(err, peer.ErrNoReplica):
+		return lost
+	case errors.Is(err, peer.ErrNoSpace):
+		return full
+	}
+	return medium
+}
+
+// Drain begins a hand-over: requests that come from now on wait (and end with block.ErrEnded at Close), those before are
+// finished, the resync is stopped, and marks are cleared, but for regions that no request waits for and that are still to
+// be reconciled. Drained tells the end; the caller bounds the wait.
+func (c *Core) Drain() {
+	if !c.draining && !c.ended {
+		c.draining = true
+		c.abortResync(ErrStopped)
+	}
+	c.run()
+}
+
+func (c *Core) pumpDrain() {
+	if !c.draining || c.drained || c.live > 0 || c.rs != nil || c.prop.active || c.copying > 0 ||
+		c.clearing.out > 0 || c.hot.n > 0 {
+		return
+	}
+	c.drained = true
+	c.emit(Effect{Kind: Drained})
+}
+
+// Close ends the mirror. Every request ends with block.ErrEnded, at once or when its last call was answered. The sessions
+// are the caller's: it closes them where it wants an end soon. Idle tells when nothing is under way any more.
+func (c *Core) Close(cause error) {
+	if cause == nil {
+		cause = ErrClosed
+	}
+	c.end(cause, false)
+	c.run()
+}
+
+func (c *Core) end(cause error, tell bool) {
+	if c.ended {
+		return
+	}
+	if tell {
+		c.emit(Effect{Kind: Ended, Err: cause})
+	}
+	c.ended, c.cause = true, cause
+	if c.rs != nil {
+		c.endResync(cause)
+	}
+	for p := c.parked.head; p != nil; p = c.parked.head {
+		c.failPart(p, block.ErrEnded)
+	}
+	for q := c.reqs.head; q != nil; {
+		next := q.next
+		c.endRequest(q, block.ErrEnded)
+		q = next
+	}
+	c.rescan = true // parked copies
+}
+
+// Idle says that no request, call or proposal is under way.
+func (c *Core) Idle() bool { return c.reqs.head == nil && c.calls == 0 && !c.prop.sent }
+
 // Status describes the state.
-func (c *Core) Status() Status { return Status{} }
+func (c *Core) Status() Status {
+	st := Status{
+		Version: c.version, Requests: c.reqs.n, Active: len(c.regions), Dirty: c.demand.n + c.backlog.n,
+		Changing: c.prop.active, Draining: c.draining, Holding: c.holding, Opened: c.opened,
+	}
+	for i := range c.slots {
+		if s := &c.slots[i]; c.members.has(i) {
+			st.Members = append(st.Members, MemberStatus{Node: s.node, Reached: s.up, Failed: s.failed || s.stale})
+		}
+	}
+	if err := c.obstacle(); err != nil {
+		st.HoldCause = err.Error()
+	}
+	st.Resync = c.resyncStatus()
+	return st
+}
+
+// Node ids are looked up among at most maxSlots slots.
+func (c *Core) slotOf(n ids.Node) int {
+	for i := range c.slots {
+		if s := &c.slots[i]; s.used && !s.gone && s.node == n {
+			return i
+		}
+	}
+	return -1
+}

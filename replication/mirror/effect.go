@@ -41,7 +41,7 @@ type Effect struct {
 	Request  *block.Request
 	ID       uint64
 	Proposal truth.Proposal
-	Notice   Notice
+	Notice   *Notice
 	Bytes    int64
 	Err      error
 }
@@ -83,6 +83,7 @@ type Status struct {
 	Active    int  // regions marked
 	Dirty     int  // regions to reconcile
 	Changing  bool // a change of the set is pending or unknown
+	Opened    bool // the members' maps are known
 	Holding   bool // some request waits for a member or for the catalog
 	HoldCause string
 	Draining  bool

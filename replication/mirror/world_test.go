@@ -1,0 +1,449 @@
+package mirror
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"pmsapp/internal/block"
+	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
+)
+
+// The world of the self-check: nodes as byte arrays with marks kept by the contract of package peer, a catalog, and one
+// leader after the other. Everything happens in one thread, in an order drawn from a seed.
+
+const (
+	wBlock  = 4096
+	wRegion = 64 << 10
+	wSize   = 512<<10 + 5*wBlock // the last region is short
+)
+
+type wNode struct {
+	id      ids.Node
+	bytes   []byte
+	marks   map[uint32]peer.Seq
+	seq     peer.Seq
+	durable peer.Seq
+	session int // 0: none; counts up
+	cut     bool
+	full    bool
+	sick    int // chance in 100 that a command fails with ErrMedium
+	epoch   peer.Epoch
+	foreign bool // outside the set for good reason: only an empty resync may use it
+}
+
+type wCall struct {
+	n       *wNode
+	session int
+	c       *peer.Call
+	done    bool // executed
+}
+
+type wOp struct {
+	r         *block.Request
+	value     uint64
+	submitted int
+	ended     bool
+	err       error
+	write     bool
+	got       []uint64 // a read's values, per block
+	deposed   bool     // arrived after a newer epoch was accepted somewhere
+}
+
+type world struct {
+	rng      *rand.Rand
+	nodes    []*wNode
+	vol      truth.Volume // the catalog's
+	epoch    peer.Epoch
+	deposed  bool
+	core     *Core
+	now      time.Duration
+	calls    []*wCall
+	props    []Effect
+	dials    []ids.Node
+	ops      int
+	value    uint64
+	blocks   [][]*wOp          // per block, in the order of submission, what is not settled
+	cands    []map[uint64]bool // per block, what it may be
+	live     map[*block.Request]*wOp
+	ended    error
+	drained  bool
+	resyncs  int
+	joined   int
+	removed  int
+	calm     bool // no faults any more
+	trace    []string
+	fail     func(format string, a ...any)
+	buf      []Effect
+	acks     int
+	reads    int
+	spoilt   int
+	takeover int
+}
+
+func newWorld(seed uint64, nodes, members int, fail func(string, ...any)) *world {
+	w := &world{
+		rng: rand.New(rand.NewPCG(seed, 7)), epoch: 0, fail: fail,
+		blocks: make([][]*wOp, wSize/wBlock), cands: make([]map[uint64]bool, wSize/wBlock),
+		live: map[*block.Request]*wOp{},
+	}
+	for i := range w.cands {
+		w.cands[i] = map[uint64]bool{0: true}
+	}
+	w.vol = truth.Volume{ID: ids.Volume{1}, Name: "v", Size: wSize, Region: wRegion, Logical: 512, Version: 1}
+	for i := range nodes {
+		n := &wNode{id: ids.Node{byte(i + 1)}, bytes: make([]byte, wSize), marks: map[uint32]peer.Seq{}}
+		w.nodes = append(w.nodes, n)
+		if i < 3 {
+			w.vol.Replicas = append(w.vol.Replicas, truth.Place{Node: n.id, Pool: ids.Pool{byte(i + 1)}})
+		}
+		if i < members {
+			w.vol.InSync = append(w.vol.InSync, w.vol.Replicas[i])
+		}
+	}
+	return w
+}
+
+func (w *world) logf(format string, a ...any) {
+	w.trace = append(w.trace, fmt.Sprintf("%v ", w.now)+fmt.Sprintf(format, a...))
+	if len(w.trace) > 400 {
+		w.trace = w.trace[100:]
+	}
+}
+
+func (w *world) chance(percent int) bool { return w.rng.IntN(100) < percent }
+
+func (w *world) node(id ids.Node) *wNode {
+	for _, n := range w.nodes {
+		if n.id == id {
+			return n
+		}
+	}
+	panic("no such node")
+}
+
+func (w *world) inSet(id ids.Node) bool { return inSet(w.vol.InSync, id) }
+
+// takeOver begins a new reign on a random node: fence, stale check, removal of who is out of reach, a new Core.
+func (w *world) takeOver() {
+	w.takeover++
+	w.epoch++
+	w.deposed = false
+	for _, k := range w.calls { // a command is executed before the fence is answered, or never
+		if !k.done && w.chance(50) && k.session == k.n.session {
+			w.execute(k)
+		}
+	}
+	w.calls, w.props, w.dials, w.core = nil, nil, nil, nil
+	for r, op := range w.live {
+		r.Err = block.ErrEnded
+		op.ended, op.err = true, block.ErrEnded
+		w.settleOp(op)
+	}
+	clear(w.live)
+	var best peer.Seq
+	for _, n := range w.nodes {
+		n.session++
+		n.epoch = w.epoch
+		n.cut = !w.calm && w.chance(25)
+		if w.inSet(n.id) && !n.cut {
+			best = max(best, n.durable)
+		}
+	}
+	var in []truth.Place
+	for _, p := range w.vol.InSync {
+		n := w.node(p.Node)
+		if n.cut {
+			continue
+		}
+		if n.seq < best {
+			w.fail("node %v in the set would be called stale: seq %d below %d", n.id, n.seq, best)
+		}
+		in = append(in, p)
+	}
+	if len(in) == 0 {
+		p := w.vol.InSync[w.rng.IntN(len(w.vol.InSync))]
+		w.node(p.Node).cut = false
+		in = append(in, p)
+	}
+	if len(in) != len(w.vol.InSync) {
+		w.vol.InSync = in
+		w.vol.Version++
+	}
+	w.checkMarks()
+	self := w.nodes[w.rng.IntN(len(w.nodes))]
+	self.cut = false
+	p := Params{
+		Volume: w.vol, Epoch: w.epoch, Self: self.id,
+		Tunables: Tunables{
+			Hold: 3 * time.Second, Chunk: 16 << 10, MaxIO: 64 << 10, MaxZero: 64 << 10, HotRegions: 4,
+			Cool: time.Second, LastGrace: time.Second, Reconcilers: 3,
+		},
+	}
+	p.Volume.InSync = slices.Clone(in)
+	for _, pl := range in {
+		n := w.node(pl.Node)
+		p.Members = append(p.Members, Member{Node: n.id, Seq: n.seq, Durable: n.durable})
+	}
+	w.now += time.Millisecond
+	var err error
+	if w.core, err = New(p); err != nil {
+		w.fail("%v", err)
+	}
+	w.core.now = w.now // as if its time had begun with it
+	w.ended, w.drained = nil, false
+	w.logf("take-over %d on %x with %v", w.epoch, self.id[0], in)
+	for _, n := range w.nodes {
+		if n.cut && (n.id == self.id || w.inSet(n.id)) {
+			w.core.Lost(n.id)
+		}
+	}
+	w.effects()
+}
+
+// checkMarks: members that differ in a region have it marked on one of them (12, 13).
+func (w *world) checkMarks() {
+	for r := range uint32((wSize + wRegion - 1) / wRegion) {
+		lo, hi := int(r)*wRegion, min(int(r+1)*wRegion, wSize)
+		for i, a := range w.vol.InSync {
+			for _, b := range w.vol.InSync[i+1:] {
+				x, y := w.node(a.Node), w.node(b.Node)
+				if string(x.bytes[lo:hi]) != string(y.bytes[lo:hi]) && x.marks[r] == 0 && y.marks[r] == 0 {
+					w.fail("region %d differs on %x and %x and neither has marked it", r, x.id[0], y.id[0])
+				}
+			}
+		}
+	}
+}
+
+// execute carries out a command on the model.
+func (w *world) execute(k *wCall) {
+	k.done = true
+	n, c := k.n, k.c
+	defer func() { w.logf("exec %s", w.describe(k)) }()
+	c.Answer = peer.Answer{}
+	switch {
+	case n.epoch > w.epoch:
+		c.Err = peer.ErrEpoch
+		return
+	case !w.calm && c.Kind != peer.Confirm && w.rng.IntN(100) < n.sick:
+		c.Err = peer.ErrMedium
+		if c.Kind != peer.Write && c.Kind != peer.Zero {
+			return
+		}
+	}
+	switch c.Kind {
+	case peer.Read:
+		copy(c.Data, n.bytes[c.Off:c.Off+c.Len])
+	case peer.Write, peer.Zero:
+		for r := uint32(c.Off / wRegion); int64(r)*wRegion < c.Off+c.Len; r++ {
+			if n.marks[r] < c.Seq {
+				n.marks[r] = c.Seq
+				n.seq = max(n.seq, c.Seq)
+				n.durable = max(n.durable, c.Durable)
+			}
+		}
+		for at := int64(0); at < c.Len; at += wBlock {
+			end := min(at+wBlock, c.Len)
+			to := n.bytes[c.Off+at : c.Off+end]
+			if c.Err != nil && w.chance(50) { // some of a failed write
+				continue
+			}
+			if c.Kind == peer.Zero {
+				clear(to)
+				continue
+			}
+			if n.full && allZero(to) {
+				c.Err = peer.ErrNoSpace
+				continue
+			}
+			copy(to, c.Data[at:end])
+		}
+	case peer.Clear:
+		for _, r := range c.Regions {
+			if n.marks[r.Region] <= r.Seq {
+				delete(n.marks, r.Region)
+			}
+		}
+	case peer.ReadMap:
+		for r := range uint32(64) {
+			if s := n.marks[r]; s != 0 {
+				c.Active = append(c.Active, peer.RegionSeq{Region: r, Seq: s})
+			}
+		}
+	case peer.Extents:
+		for at := c.Off; at < c.Off+c.Len; at += wBlock {
+			if !allZero(n.bytes[at:min(at+wBlock, c.Off+c.Len)]) || w.chance(5) {
+				c.Extents = append(c.Extents, peer.Extent{Off: at, Len: min(wBlock, c.Off+c.Len-at)})
+			}
+		}
+	}
+}
+
+func (w *world) answer(i int) {
+	k := w.calls[i]
+	w.calls = slices.Delete(w.calls, i, i+1)
+	if !k.done {
+		w.execute(k)
+	}
+	w.logf("answer %s", w.describe(k))
+	w.core.Answered(k.c)
+	w.effects()
+}
+
+func (w *world) describe(k *wCall) string {
+	v := uint64(0)
+	if len(k.c.Data) >= 8 {
+		v = binary.LittleEndian.Uint64(k.c.Data)
+	}
+	return fmt.Sprintf("%x kind %d off %d len %d seq %d value %d done %v err %v", k.n.id[0], k.c.Kind, k.c.Off/wBlock, k.c.Len/wBlock, k.c.Seq, v, k.done, k.c.Err)
+}
+
+// cut loses the session with a node: what was not executed never will be.
+func (w *world) cutNode(n *wNode, err error) {
+	w.logf("cut %x", n.id[0])
+	var mine []*wCall
+	w.calls = slices.DeleteFunc(w.calls, func(k *wCall) bool {
+		if k.n == n {
+			mine = append(mine, k)
+		}
+		return k.n == n
+	})
+	n.session++
+	n.cut = true
+	if w.chance(50) {
+		w.core.Lost(n.id)
+		w.effects()
+	}
+	w.rng.Shuffle(len(mine), func(i, j int) { mine[i], mine[j] = mine[j], mine[i] })
+	for _, k := range mine {
+		if !k.done && w.chance(50) {
+			w.execute(k)
+		}
+		k.c.Answer = peer.Answer{Err: err}
+		w.core.Answered(k.c)
+		w.effects()
+	}
+}
+
+func (w *world) effects() {
+	for {
+		w.buf = w.core.Effects(w.buf[:0])
+		if len(w.buf) == 0 {
+			return
+		}
+		for _, e := range slices.Clone(w.buf) {
+			w.effect(e)
+		}
+	}
+}
+
+func (w *world) effect(e Effect) {
+	switch e.Kind {
+	case Send:
+		n := w.node(e.Node)
+		k := &wCall{n: n, session: n.session, c: e.Call}
+		w.checkOverlap(k)
+		if n.cut {
+			e.Call.Answer = peer.Answer{Err: peer.ErrLost}
+			w.core.Answered(e.Call)
+			return
+		}
+		w.logf("send %s", w.describe(k))
+		w.calls = append(w.calls, k)
+	case Complete:
+		op := w.live[e.Request]
+		delete(w.live, e.Request)
+		op.ended, op.err = true, e.Request.Err
+		w.completed(op)
+	case Propose:
+		w.props = append(w.props, e)
+	case Reconnect:
+		w.dials = append(w.dials, e.Node)
+	case Ended:
+		w.ended = e.Err
+		w.logf("ended %v", e.Err)
+	case Drained:
+		w.drained = true
+	case ResyncDone:
+		w.logf("resync done %x %v", e.Node[0], e.Err)
+		if e.Err == nil {
+			w.joined++
+		}
+	case Report:
+		w.logf("notice %d node %x off %d %v", e.Notice.Code, e.Notice.Node[0], e.Notice.Off/wBlock, e.Notice.Err)
+	}
+}
+
+// checkOverlap: on one node, a write never is under way beside anything that overlaps it (3).
+func (w *world) checkOverlap(k *wCall) {
+	changes := func(c *peer.Call) bool { return c.Kind == peer.Write || c.Kind == peer.Zero }
+	touches := func(c *peer.Call) bool { return changes(c) || c.Kind == peer.Read }
+	for _, o := range w.calls {
+		if o.n == k.n && touches(o.c) && touches(k.c) && (changes(o.c) || changes(k.c)) &&
+			o.c.Off < k.c.Off+k.c.Len && k.c.Off < o.c.Off+o.c.Len {
+			w.fail("overlap: %s beside %s", w.describe(k), w.describe(o))
+		}
+	}
+}
+
+func (w *world) decide(i int, unknown bool) {
+	e := w.props[i]
+	w.props = slices.Delete(w.props, i, i+1)
+	apply := !unknown || w.chance(50)
+	var out truth.Outcome
+	var err error
+	if apply {
+		out, err = w.apply(e.Proposal)
+	}
+	if unknown {
+		out, err = truth.Outcome{}, truth.ErrUnknown
+	}
+	w.logf("decide %T %x: %v", e.Proposal, e.Node[0], err)
+	w.core.Decided(e.ID, out, err)
+	w.effects()
+}
+
+// apply is the state machine of the catalog.
+func (w *world) apply(p truth.Proposal) (truth.Outcome, error) {
+	reject := func(why truth.Why) (truth.Outcome, error) {
+		v := w.vol
+		v.InSync = slices.Clone(v.InSync)
+		return truth.Outcome{}, &truth.Rejection{Why: why, Epoch: w.epoch, Current: v}
+	}
+	if w.deposed {
+		return reject(truth.WrongEpoch)
+	}
+	set := slices.Clone(w.vol.InSync)
+	switch p := p.(type) {
+	case truth.RemoveMember:
+		i := slices.IndexFunc(set, func(pl truth.Place) bool { return pl.Node == p.Node })
+		switch {
+		case p.Version != w.vol.Version:
+			return reject(truth.WrongVersion)
+		case i < 0:
+			return reject(truth.NotAReplica)
+		case len(set) == 1:
+			return reject(truth.LastMember)
+		}
+		set = slices.Delete(set, i, i+1)
+		w.removed++
+	case truth.AddMember:
+		if p.Version != w.vol.Version {
+			return reject(truth.WrongVersion)
+		}
+		i := slices.IndexFunc(w.vol.Replicas, func(pl truth.Place) bool { return pl.Node == p.Node })
+		if i < 0 {
+			return reject(truth.NotAReplica)
+		}
+		set = append(set, w.vol.Replicas[i])
+	}
+	w.vol.InSync = set
+	w.vol.Version++
+	w.logf("set is %v", set)
+	return truth.Outcome{Version: w.vol.Version, InSync: slices.Clone(set)}, nil
+}

@@ -155,8 +155,46 @@ type Fenced struct {
 type FencedPool struct {
 	Pool     ids.Pool
 	Busy     bool  // a command of a lower epoch may still touch the medium: its replicas are not fenced
-	Previous Epoch // the epoch that the pool had recorded before
+	Previous Epoch // the epoch that the pool had recorded before: the highest of Accepted, 0 if none
+	// Accepted is every epoch that the pool had accepted before this fence, as ascending ranges that do not touch: kept in
+	// the pool beside its epoch, written by the same flush, at most MaxAccepted of them (the two lowest are merged when
+	// there would be more). One epoch is not enough: a fence overwrites it, and with it the evidence that the pool was
+	// reverted, if the leader then dies before it has acted on the answer (replication/reign/DESIGN.md, "Previous").
+	Accepted []EpochRange
 	Replicas []FencedReplica
+}
+
+// MaxAccepted bounds FencedPool.Accepted.
+const MaxAccepted = 64
+
+// EpochRange is the epochs from Lo to Hi, both included.
+type EpochRange struct{ Lo, Hi Epoch }
+
+// Has tells whether e is in one of the ranges.
+func Has(rs []EpochRange, e Epoch) bool {
+	for _, r := range rs {
+		if r.Lo <= e && e <= r.Hi {
+			return true
+		}
+	}
+	return false
+}
+
+// Accept returns rs with e added at its end; e is not below any epoch in rs. It does not change rs.
+func Accept(rs []EpochRange, e Epoch) []EpochRange {
+	out := append([]EpochRange(nil), rs...)
+	if n := len(out); n > 0 && e <= out[n-1].Hi {
+		return out
+	} else if n > 0 && e == out[n-1].Hi+1 {
+		out[n-1].Hi = e
+		return out
+	}
+	out = append(out, EpochRange{e, e})
+	if len(out) > MaxAccepted {
+		out[1].Lo = out[0].Lo
+		out = out[1:]
+	}
+	return out
 }
 
 // FencedReplica is the state of one replica at a fence. One that is damaged or of another cluster is foreign.

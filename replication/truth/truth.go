@@ -40,6 +40,9 @@ type View struct {
 	Leader  ids.Node // who took over under Epoch
 	Volumes []Volume
 	Nodes   []Node
+	// Deleted is the volumes whose deletion is known (a bounded number, the newest): what is left of their replicas may be
+	// removed. A replica of a volume that is neither here nor in Volumes is reported and left alone.
+	Deleted []ids.Volume
 }
 
 // Node is a member of the cluster.

@@ -1,0 +1,136 @@
+package reign
+
+import (
+	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
+)
+
+// An Effect is something to do. The effects of one Step are begun in their order; none is waited for.
+type Effect interface{ effect() }
+
+type (
+	// Propose proposes P to this node's Raft; its end is a Decided with ID.
+	Propose struct {
+		ID uint64
+		P  truth.Proposal
+	}
+	// OpenSession opens a session with Node under Epoch; its end is Opened or Failed with Attempt. Many run at once.
+	OpenSession struct {
+		Attempt uint64
+		Node    ids.Node
+		Epoch   peer.Epoch
+	}
+	// CloseSession closes the session of Attempt, or gives the attempt up. Nothing more is heard of it.
+	CloseSession struct {
+		Attempt uint64
+		Node    ids.Node
+	}
+	// Poll asks the session of Attempt again; its end is Polled.
+	Poll struct {
+		Attempt uint64
+		Node    ids.Node
+	}
+	// OpenMirror has a volume served; its end is MirrorOpened or MirrorEnded. Served is committed, and every member is
+	// fenced and not stale. The sessions to use are the newest of each node, also when the mirror wants to reach a node
+	// again: Core opens a new session under the same epoch by itself, and Core.Usable tells whether the replica behind it
+	// is still the one that it was (mirror.Core.Back), or not (mirror.Core.Unreachable).
+	OpenMirror struct {
+		Epoch   peer.Epoch
+		Volume  truth.Volume
+		Members []Member // in the order of Volume.InSync
+	}
+	// DrainMirror finishes all I/O, clears all marks and holds new I/O; its end is MirrorDrained.
+	DrainMirror struct{ Volume ids.Volume }
+	// CloseMirror ends a mirror: what it holds ends with block.ErrEnded. Nothing more is heard of it.
+	CloseMirror struct {
+		Volume ids.Volume
+		Cause  string
+	}
+	// StartResync has an open mirror bring a replica into the in-sync set; its end is ResyncEnded. With Empty the replica
+	// reads as zeros, has no marks and was never written: holes need no copy.
+	StartResync struct {
+		Volume ids.Volume
+		Member Member
+		Empty  bool
+	}
+	// Command sends C to Node's session; its end is CommandDone. C is Create, Reset or Delete.
+	Command struct {
+		ID   uint64
+		Node ids.Node
+		C    peer.Command
+	}
+	// ProposeCreate and ProposeDelete propose the catalog's commands; the end is VolumeDecided. They name Epoch, are
+	// idempotent by the volume's id, and are never forwarded.
+	ProposeCreate struct {
+		Epoch  peer.Epoch
+		Volume truth.Volume
+	}
+	ProposeDelete struct {
+		Epoch  peer.Epoch
+		Volume ids.Volume
+	}
+	// AskReports asks the nodes for their Report; each that answers is a Reported.
+	AskReports struct{ Nodes []ids.Node }
+	// TransferLeadership gives Raft's leadership to To, after bringing its log up to date.
+	TransferLeadership struct{ To ids.Node }
+	// Reply is the end of an admin's request.
+	Reply struct {
+		Request uint64
+		Err     error
+		Volume  truth.Volume // CreateVolume: as it was proposed
+	}
+	// Tell is for the event log.
+	Tell struct {
+		Kind   Kind
+		Volume ids.Volume
+		Node   ids.Node
+		Text   string
+	}
+)
+
+// Member is an in-sync member, or a replica to be, as its node's fence described it.
+type Member struct {
+	Place   truth.Place
+	Replica peer.FencedReplica
+	Boot    ids.ID
+}
+
+// Kind is what a Tell is about.
+type Kind string
+
+const (
+	TookOver        Kind = "took-over"
+	Refused         Kind = "epoch-refused"
+	NodeFenced      Kind = "node-fenced"
+	NodeUnreachable Kind = "node-unreachable"
+	MembersRemoved  Kind = "members-removed"
+	MemberStale     Kind = "member-stale"
+	MemberForeign   Kind = "member-foreign"
+	VolumeServed    Kind = "volume-served"
+	VolumeWaits     Kind = "volume-waits"
+	VolumeCreated   Kind = "volume-created"
+	VolumeDeleted   Kind = "volume-deleted"
+	ResyncStarted   Kind = "resync-started"
+	ResyncDone      Kind = "resync-done"
+	ResyncFailed    Kind = "resync-failed"
+	Leftover        Kind = "leftover-replica"
+	Yielding        Kind = "yielding"
+	HandingOver     Kind = "handing-over"
+)
+
+func (Propose) effect()            {}
+func (OpenSession) effect()        {}
+func (CloseSession) effect()       {}
+func (Poll) effect()               {}
+func (OpenMirror) effect()         {}
+func (DrainMirror) effect()        {}
+func (CloseMirror) effect()        {}
+func (StartResync) effect()        {}
+func (Command) effect()            {}
+func (ProposeCreate) effect()      {}
+func (ProposeDelete) effect()      {}
+func (AskReports) effect()         {}
+func (TransferLeadership) effect() {}
+func (Reply) effect()              {}
+func (Tell) effect()               {}

@@ -10,7 +10,7 @@ import (
 
 // Nexus is what executes the tasks of one session (SAM-5: the I_T nexus). The Provider makes one for each session.
 //
-// Accept, Cancel and Execute are called by one goroutine at a time and must not block. Accept is called in the order of
+// Its methods, but for End, are called by one goroutine at a time and must not block. Accept is called in the order of
 // the commands (CmdSN); each task accepted is then either executed or cancelled, when its data is there, in any order.
 type Nexus interface {
 	// Accept looks at a command that has arrived, without its data yet, and says what it will need.
@@ -20,13 +20,13 @@ type Nexus interface {
 	// Cancel says that an accepted task will not be executed: it was aborted before its data was complete.
 	Cancel(t *Task)
 	// Manage carries out the nexus's part in a task management function: it checks that the function makes sense, and
-	// establishes unit attentions for other nexuses. The layer has stopped nothing yet when it is called, and, if it
-	// returns FunctionComplete, drops then the answers of the tasks that the function names, in all sessions of the
-	// server, before the function is answered. So FunctionComplete promises, for each such task, what invariant 4 asks
-	// for: it keeps its range. A nexus that cannot promise that waits here until it can, or refuses.
-	Manage(m Management) Response
-	// Unit returns a comparable value that identifies the logical unit behind a LUN, nil if there is none. Tasks of
-	// different sessions with the same Unit are in the scope of one LOGICAL UNIT RESET.
+	// establishes unit attentions. If it returns FunctionComplete the layer stops, before the function is answered, the
+	// tasks that it names: of this session for AbortTask and AbortTaskSet; of all sessions of the server whose Unit is
+	// among the units returned for the others. Those not executed yet are cancelled, and those executed are not answered.
+	// So FunctionComplete promises for the latter what invariant 4 asks for: they keep their ranges. A nexus that cannot
+	// promise that refuses.
+	Manage(m Management) (Response, []any)
+	// Unit returns a comparable value that identifies the logical unit behind a LUN, nil if there is none.
 	Unit(l LUN) any
 	// End says that the session is over, and why. No method is called after it. It returns when every task executed has
 	// finished, or can no longer reach a medium, or (hosts' nexuses only) keeps its range (invariant 4). Their Done may
@@ -74,21 +74,16 @@ type Login struct {
 	Initiator string // iSCSI name
 	Alias     string
 	Target    string // iSCSI name; empty for discovery
-	ISID      [6]byte
+	ISID      iscsi.ISID
 	Portal    netip.AddrPort // the address that the initiator connected to
 	Remote    netip.AddrPort
 	// Vendor has the X- keys of the login, in their order. Not filled for Credentials.
 	Vendor []iscsi.Pair
+	// Drop ends the session that is being opened, now or later, with a cause, and does not wait for the end. nil for
+	// Credentials and Discover.
+	Drop func(cause error)
 	// User is the CHAP name under which the initiator has authenticated itself, empty if it has not.
 	User string
-}
-
-// Credentials say how a login must be authenticated. The zero value asks for nothing.
-type Credentials struct {
-	// User and Secret are the CHAP name and secret that the initiator must prove. If User is empty, none is asked.
-	User, Secret string
-	// MutualUser and MutualSecret are what the target proves when the initiator asks for it.
-	MutualUser, MutualSecret string
 }
 
 // Opened is a login accepted.
@@ -115,8 +110,9 @@ type Portal struct {
 // Provider is what the connection layer asks about the world. Its methods are called by the goroutines of connections,
 // several at once; they may block for a while, but Discover and Credentials only shortly.
 type Provider interface {
-	// Credentials returns how l must be authenticated, or a *Refusal (unknown target, initiator not allowed).
-	Credentials(l Login) (Credentials, error)
+	// Credentials returns how l must be authenticated, or a *Refusal (unknown target, initiator not allowed). The zero
+	// Auth asks for nothing.
+	Credentials(l Login) (iscsi.Auth, error)
 	// Open accepts a login to a target, or returns a *Refusal. Any other error is answered as a target error. An earlier
 	// session of the same initiator port with the same target has ended before it is called (invariant 4). Every nexus
 	// returned is ended by End.

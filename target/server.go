@@ -1,20 +1,48 @@
 package target
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-
+	"net"
+	"sync"
 	"sync/atomic"
+	"time"
+
+	"pmsapp/internal/iscsi"
 )
+
+// ErrClosed is returned by Serve after Shutdown.
+var ErrClosed = errors.New("target: the server is shut down")
+
+// port is what a session belongs to: a second login of the same reinstates it (RFC 7143 6.3.5). The portal group is the
+// same for all sessions of a server.
+type port struct {
+	initiator, target string
+	isid              iscsi.ISID
+}
 
 // Server serves targets on any number of listeners.
 type Server struct {
 	cfg      Config
 	log      *slog.Logger
 	tunables atomic.Pointer[Tunables]
+	budget   *budget
+
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	conns     map[net.Conn]struct{}
+	sessions  map[*session]struct{}
+	ports     map[port]*session
+	tsihs     map[uint16]*session
+	nextTSIH  uint16
+	closed    bool
+	quit      chan struct{} // closed by Shutdown: the watchman goes
+	work      sync.WaitGroup
 }
 
-// New returns a Server. It starts nothing.
+// New returns a Server. It starts nothing but what Serve and Shutdown need.
 func New(cfg Config) (*Server, error) {
 	cfg.Limits = cfg.Limits.withDefaults()
 	if cfg.Group == 0 {
@@ -32,8 +60,15 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Limits.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: cfg.Log}
-	return s, s.Tune(cfg.Tunables)
+	s := &Server{cfg: cfg, log: cfg.Log, budget: newBudget(cfg.Limits), quit: make(chan struct{}),
+		listeners: map[net.Listener]struct{}{}, conns: map[net.Conn]struct{}{}, sessions: map[*session]struct{}{},
+		ports: map[port]*session{}, tsihs: map[uint16]*session{}}
+	if err := s.Tune(cfg.Tunables); err != nil {
+		return nil, err
+	}
+	s.work.Add(1)
+	go s.watchAll()
+	return s, nil
 }
 
 // Tune changes the tunables; it takes effect at once.
@@ -42,5 +77,203 @@ func (s *Server) Tune(t Tunables) error {
 		return err
 	}
 	s.tunables.Store(&t)
+	return nil
+}
+
+// Serve accepts connections on l until l is closed or the server is shut down, which closes l. It always returns an
+// error: ErrClosed after Shutdown, net.ErrClosed if somebody else closed l.
+func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		l.Close()
+		return ErrClosed
+	}
+	s.listeners[l] = struct{}{}
+	s.work.Add(1)
+	s.mu.Unlock()
+	defer s.work.Done()
+	defer func() {
+		s.mu.Lock()
+		delete(s.listeners, l)
+		s.mu.Unlock()
+		l.Close()
+	}()
+	pause := time.Duration(0)
+	for {
+		c, err := l.Accept()
+		if err == nil {
+			pause = 0
+			s.start(c)
+			continue
+		}
+		if s.isClosed() {
+			return ErrClosed
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("accepting connections: %w", err)
+		}
+		// Out of descriptors, most likely: connections that end will free some.
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		s.log.Warn("cannot accept a connection", "portal", l.Addr().String(), "err", err, "pause", pause)
+		select {
+		case <-time.After(pause):
+		case <-s.quit:
+		}
+	}
+}
+
+func (s *Server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// start gives a connection its goroutine, if there may be one more.
+func (s *Server) start(c net.Conn) {
+	s.mu.Lock()
+	full := len(s.conns) >= s.cfg.Connections
+	if s.closed || full {
+		s.mu.Unlock()
+		c.Close()
+		if full {
+			s.log.Warn("connection refused: there are too many", "remote", c.RemoteAddr().String())
+		}
+		return
+	}
+	s.conns[c] = struct{}{}
+	s.work.Add(1)
+	s.mu.Unlock()
+	go func() {
+		defer s.work.Done()
+		s.serve(c)
+		c.Close()
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+	}()
+}
+
+// serve is the life of a connection.
+func (s *Server) serve(c net.Conn) {
+	l := &loggingIn{srv: s, conn: c}
+	se, err := l.run()
+	if err != nil {
+		s.log.Info("login failed", "remote", c.RemoteAddr().String(), "initiator", l.login.Initiator,
+			"target", l.login.Target, "err", err)
+		return
+	}
+	s.log.Info("session begins", "remote", c.RemoteAddr().String(), "initiator", l.login.Initiator,
+		"target", l.login.Target, "tsih", se.tsih)
+	cause := se.run(l)
+	s.log.Info("session ended", "remote", c.RemoteAddr().String(), "initiator", l.login.Initiator,
+		"target", l.login.Target, "tsih", se.tsih, "cause", cause)
+}
+
+// Shutdown stops accepting, asks initiators to log out, and ends what is left when ctx is done or after LogoutTimeout.
+// It returns when no goroutine of the server is left; its error is that of ctx if sessions had to be dropped for it.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	first := !s.closed
+	s.closed = true
+	for l := range s.listeners {
+		l.Close()
+	}
+	for c := range s.conns {
+		if !s.hasSession(c) {
+			c.Close()
+		}
+	}
+	all := s.list(func(*session) bool { return true })
+	s.mu.Unlock()
+	if first {
+		close(s.quit)
+	}
+	timeout := s.tunables.Load().LogoutTimeout
+	for _, se := range all {
+		se.askLogout(timeout)
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	var err error
+wait:
+	for _, se := range all {
+		select {
+		case <-se.gone:
+		case <-timer.C:
+			break wait
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+			break wait
+		}
+	}
+	for _, se := range all {
+		se.drop(ErrShutdown)
+	}
+	s.work.Wait()
+	return err
+}
+
+// hasSession tells whether a connection has logged in. Called with mu.
+func (s *Server) hasSession(c net.Conn) bool {
+	for se := range s.sessions {
+		if se.conn == c && se.opened.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// list returns the sessions that match. Called with mu.
+func (s *Server) list(match func(*session) bool) (all []*session) {
+	for se := range s.sessions {
+		if match(se) {
+			all = append(all, se)
+		}
+	}
+	return all
+}
+
+// SessionInfo describes a session.
+type SessionInfo struct {
+	Login Login
+	TSIH  uint16
+	Since time.Time
+	Nexus Nexus // nil for discovery
+}
+
+func (s *session) info() SessionInfo {
+	return SessionInfo{Login: s.login, TSIH: s.tsih, Since: s.since, Nexus: s.nexus}
+}
+
+// Sessions returns the sessions whose login was accepted.
+func (s *Server) Sessions() []SessionInfo {
+	s.mu.Lock()
+	all := s.list(func(se *session) bool { return se.opened.Load() })
+	s.mu.Unlock()
+	infos := make([]SessionInfo, len(all))
+	for i, se := range all {
+		infos[i] = se.info()
+	}
+	return infos
+}
+
+// DropSessions ends the sessions that match, with a cause, and returns when invariant 4 holds for all their tasks, or
+// with the error of ctx. It must not be called by a nexus, which would wait for itself: Task.Drop and Login.Drop are for
+// that.
+func (s *Server) DropSessions(ctx context.Context, match func(SessionInfo) bool, cause error) error {
+	s.mu.Lock()
+	all := s.list(func(se *session) bool { return se.opened.Load() && match(se.info()) })
+	s.mu.Unlock()
+	for _, se := range all {
+		se.drop(cause)
+	}
+	for _, se := range all {
+		select {
+		case <-se.gone:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	return nil
 }

@@ -155,6 +155,27 @@ func (r *Reader) Discard() error {
 	return nil
 }
 
+// Skip reads the rest of the data segment and drops it, and verifies the digest of the whole segment, as ReadData does.
+func (r *Reader) Skip() error {
+	if r.pending == 0 {
+		return nil
+	}
+	for r.pending > 0 {
+		if r.start == r.end {
+			if err := r.fill(1); err != nil {
+				return midway(err)
+			}
+		}
+		n := min(r.pending, r.end-r.start)
+		if r.dataDigest {
+			r.crc = crc32.Update(r.crc, castagnoli, r.buf[r.start:r.start+n])
+		}
+		r.start += n
+		r.pending -= n
+	}
+	return r.finish()
+}
+
 // finish reads padding and digest.
 func (r *Reader) finish() error {
 	pad := pad4(r.length) - r.length

@@ -1,0 +1,320 @@
+package target
+
+import (
+	"fmt"
+	"slices"
+
+	"pmsapp/internal/block"
+	"pmsapp/internal/iscsi"
+)
+
+// command takes a SCSI Command PDU. An error ends the session.
+func (s *session) command(h *iscsi.BHS) error {
+	n := s.reader.Pending()
+	switch {
+	case n == 0:
+	case !h.Has(iscsi.FlagWrite):
+		return fmt.Errorf("%w: data with a command that writes nothing", ErrProtocol)
+	case !s.params.ImmediateData:
+		return fmt.Errorf("%w: immediate data, which was not agreed to", ErrProtocol)
+	case n > s.params.FirstBurst || uint32(n) > h.EDTL():
+		return fmt.Errorf("%w: %d bytes of immediate data", ErrProtocol, n)
+	}
+
+	s.mu.Lock()
+	v := vNow
+	if !h.Immediate() {
+		v = s.window.arrive(h.CmdSN())
+	}
+	if v == vIgnore {
+		s.mu.Unlock()
+		return s.reader.Discard()
+	}
+	if reason := s.refuse(h); reason != 0 {
+		if v == vNow && !h.Immediate() {
+			s.window.release()
+		} else if v == vEarly {
+			s.window.early[h.CmdSN()] = nil
+		}
+		s.mu.Unlock()
+		return s.reject(h, reason)
+	}
+	t := s.newTask()
+	cdb, bidi, err := iscsi.CDB(t.cdb[:0], h, s.reader.AHS())
+	if err != nil {
+		s.mu.Unlock()
+		return fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	t.begin(s, h, cdb, bidi)
+	s.order++
+	t.order = s.order
+	if t.Attr == Ordered {
+		s.ordered++
+	}
+	s.tasks[t.Tag] = t
+	s.handling = t
+	if t.immediate {
+		s.immediate++
+	}
+	if v == vEarly {
+		s.window.early[t.cmdSN] = &request{task: t}
+		t.firstBurst = block.Get(int(min(t.ExpOut, int64(s.params.FirstBurst))))
+	}
+	s.mu.Unlock()
+
+	if v == vNow {
+		s.accept(t)
+	}
+	if n > 0 {
+		if err := s.data(t, n); err != nil {
+			return err
+		}
+	}
+	s.proceed(t)
+	return nil
+}
+
+// refuse returns the reason for which a command cannot be taken, 0 if there is none. Called with mu.
+func (s *session) refuse(h *iscsi.BHS) byte {
+	if _, dup := s.tasks[h.ITT()]; dup || h.ITT() == iscsi.NoTag || s.nexus == nil {
+		return iscsi.RejectProtocol
+	}
+	if h.Immediate() && s.immediate >= maxImmediate {
+		return iscsi.RejectImmediate
+	}
+	return 0
+}
+
+// accept shows a task to the nexus and gives it memory. The reader calls it, with the task in hand, in CmdSN order.
+func (s *session) accept(t *Task) {
+	s.exec.Lock()
+	defer s.exec.Unlock()
+	// The nexus is asked even for a task that was stopped just now: proceed cancels it.
+	w := s.nexus.Accept(t)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live++
+	t.stage = collecting
+	w.Out = min(max(w.Out, 0), t.ExpOut, s.srv.cfg.MaxData)
+	w.In = min(max(w.In, 0), s.srv.cfg.MaxData)
+	t.Accepted = w
+	if len(s.starved) == 0 && s.afford(t) {
+		t.admit()
+		return
+	}
+	if t.firstBurst == nil {
+		t.firstBurst = block.Get(int(min(t.ExpOut, int64(s.params.FirstBurst))))
+	}
+}
+
+// afford takes what a task needs beyond its share of the window from the budget. Called with mu.
+func (s *session) afford(t *Task) bool {
+	need := t.Accepted.Out + t.Accepted.In
+	if !t.immediate {
+		need -= int64(s.srv.cfg.FirstBurst)
+	}
+	if need = min(need, s.srv.cfg.MaxData); need <= 0 {
+		return true
+	}
+	if !s.srv.budget.take(s, s.charged, need) {
+		return false
+	}
+	t.charge = need
+	s.charged += need
+	return true
+}
+
+// data reads the next n bytes of the PDU's data segment, the next of the task's in order. What the nexus does not want
+// is thrown away. The reader calls it, with the task in hand.
+func (s *session) data(t *Task, n int) error {
+	part := t.room()
+	part = part[:min(n, len(part))]
+	if err := s.reader.ReadData(part); err != nil {
+		return err
+	}
+	if err := s.reader.Skip(); err != nil {
+		return err
+	}
+	t.got += int64(n)
+	t.asked = max(t.asked, t.got)
+	return nil
+}
+
+// proceed takes the task in hand one step further after data has come, and puts it out of hand: it is executed, asks for
+// more data, or waits for it, or for memory.
+func (s *session) proceed(t *Task) {
+	s.exec.Lock()
+	defer s.exec.Unlock()
+	s.mu.Lock()
+	s.handling = nil
+	if t.stopped {
+		s.mu.Unlock()
+		s.discard(t)
+		return
+	}
+	if t.stage != collecting || t.pushing && t.missing() > 0 {
+		s.mu.Unlock()
+		return
+	}
+	if !t.admitted {
+		if len(s.starved) > 0 || !s.afford(t) {
+			s.starved = append(s.starved, t)
+			s.mu.Unlock()
+			return
+		}
+		t.admit()
+	}
+	ready := s.solicit(t)
+	s.mu.Unlock()
+	if ready {
+		s.nexus.Execute(t)
+	}
+}
+
+// solicit asks for data that is missing; if nothing is, the task is ready and counts as executing. Called with mu.
+func (s *session) solicit(t *Task) (ready bool) {
+	if t.missing() <= 0 {
+		if s.ordered > 0 && s.mustWait(t) {
+			s.barred = append(s.barred, t)
+			return false
+		}
+		t.stage = executing
+		return true
+	}
+	if t.r2ts == 0 {
+		t.from, t.asked = t.got, t.got
+	}
+	for t.asked < t.Accepted.Out && int(t.r2ts-t.filled) < s.params.MaxR2T {
+		n := min(t.Accepted.Out-t.asked, int64(s.params.MaxBurst))
+		if t.r2ts == t.filled {
+			t.seqLeft, t.dataSN = n, 0
+		}
+		s.push(item{kind: itemR2T, lun: t.LUN, itt: t.Tag, sn: t.r2ts, off: uint32(t.asked), count: uint32(n)})
+		t.r2ts++
+		t.asked += n
+	}
+	return false
+}
+
+// mustWait tells whether the ORDERED attribute of a task, or of an earlier one, keeps it from being executed yet (SAM-5
+// 8.6): per session, as the task set is (control mode page, TST). Called with mu.
+func (s *session) mustWait(t *Task) bool {
+	if t.Attr == HeadOfQueue {
+		return false
+	}
+	for _, u := range s.tasks {
+		if u.order < t.order && u.stage != ended && u.LUN == t.LUN && (t.Attr == Ordered || u.Attr == Ordered) {
+			return true
+		}
+	}
+	return false
+}
+
+// pump goes on with the tasks that wait for earlier ones or for memory, as far as they can.
+func (s *session) pump() {
+	s.exec.Lock()
+	defer s.exec.Unlock()
+	for s.pumpBarred() {
+	}
+	for {
+		s.mu.Lock()
+		if len(s.starved) == 0 || s.closed || !s.afford(s.starved[0]) {
+			s.mu.Unlock()
+			return
+		}
+		t := s.starved[0]
+		s.starved = s.starved[1:]
+		t.admit()
+		ready := s.solicit(t)
+		s.mu.Unlock()
+		if ready {
+			s.nexus.Execute(t)
+		}
+	}
+}
+
+// pumpBarred executes one task that need not wait for earlier ones any more. Called with exec.
+func (s *session) pumpBarred() bool {
+	s.mu.Lock()
+	for i, t := range s.barred {
+		if s.closed || s.mustWait(t) {
+			continue
+		}
+		s.barred = slices.Delete(s.barred, i, i+1)
+		t.stage = executing
+		s.mu.Unlock()
+		s.nexus.Execute(t)
+		return true
+	}
+	s.mu.Unlock()
+	return false
+}
+
+// dataOut takes a Data-Out PDU. An error ends the session: at error recovery level 0 there is nothing in between.
+func (s *session) dataOut(h *iscsi.BHS) error {
+	s.mu.Lock()
+	t := s.tasks[h.ITT()]
+	if t == nil || !t.Write || t.stage > collecting {
+		s.mu.Unlock()
+		return s.reader.Discard() // of a task that was aborted, ignored, refused, or answered early
+	}
+	s.handling = t
+	n := s.reader.Pending()
+	err := s.checkDataOut(t, h, int64(n))
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := s.data(t, n); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	t.dataSN++
+	switch {
+	case t.pushing:
+		t.pushing = !h.Final()
+	default:
+		if t.seqLeft -= int64(n); t.seqLeft == 0 {
+			t.filled++
+			start := t.from + int64(t.filled)*int64(s.params.MaxBurst)
+			t.seqLeft, t.dataSN = min(t.Accepted.Out-start, int64(s.params.MaxBurst)), 0
+		}
+	}
+	s.mu.Unlock()
+	s.proceed(t)
+	return nil
+}
+
+// checkDataOut checks a Data-Out of the task in hand against what may come next. As DataPDUInOrder and
+// DataSequenceInOrder are Yes, there is only one thing that may. Called with mu.
+func (s *session) checkDataOut(t *Task, h *iscsi.BHS, n int64) error {
+	bad := func(what string) error {
+		return fmt.Errorf("%w: Data-Out with %s", ErrProtocol, what)
+	}
+	end := t.got + n
+	if int64(h.Offset()) != t.got {
+		return bad("an offset out of order")
+	}
+	if h.DataSN() != t.dataSN {
+		return bad("a DataSN out of order")
+	}
+	if t.pushing {
+		if h.TTT() != iscsi.NoTag {
+			return bad("a transfer tag, where unsolicited data must come")
+		}
+		if end > min(t.ExpOut, int64(s.params.FirstBurst)) {
+			return bad("more unsolicited data than FirstBurstLength or the command allow")
+		}
+		return nil
+	}
+	if t.r2ts == t.filled {
+		return bad("data that nobody asked for")
+	}
+	if h.TTT() != t.filled {
+		return bad("another transfer tag than the R2T's")
+	}
+	if n > t.seqLeft || h.Final() != (n == t.seqLeft) {
+		return bad("more or less data than the R2T asked for")
+	}
+	return nil
+}

@@ -1,0 +1,252 @@
+package target
+
+import (
+	"encoding/binary"
+
+	"pmsapp/internal/iscsi"
+)
+
+type itemKind uint8
+
+const (
+	itemTask   itemKind = iota + 1 // the end of a task
+	itemR2T                        // a request for data
+	itemWindow                     // a NOP-In that only carries MaxCmdSN
+	itemAnswer                     // any other PDU
+)
+
+// item is something to be sent. An R2T has copies of what it needs: its task may be stopped before it is sent.
+type item struct {
+	kind       itemKind
+	slot       bool // it has a place in session.control
+	last       bool // the connection ends after it
+	quiet      bool // itemAnswer: it takes no StatSN
+	task       *Task
+	lun        LUN
+	itt, sn    uint32
+	off, count uint32
+	head       *iscsi.BHS
+	data       []byte
+}
+
+// push queues an item. Called with mu.
+func (s *session) push(it item) {
+	if s.closed {
+		if it.task != nil && it.kind == itemTask {
+			s.recycle(it.task)
+		}
+		return
+	}
+	s.queue = append(s.queue, it)
+	s.signal()
+}
+
+// answer queues a PDU that the reader owes to the initiator. It waits while too many of them wait to be sent.
+func (s *session) answer(h *iscsi.BHS, data []byte) {
+	select {
+	case s.control <- struct{}{}:
+	case <-s.dead:
+		return
+	}
+	s.mu.Lock()
+	s.push(item{kind: itemAnswer, slot: true, head: h, data: data})
+	s.mu.Unlock()
+}
+
+// sender is the writer's side of a session.
+type sender struct {
+	s        *session
+	w        *iscsi.Writer
+	statSN   uint32
+	exp, max uint32
+	head     iscsi.BHS
+	sense    [2 + maxSense]byte
+}
+
+// run is the writer goroutine: it sends what is queued, all that there is with one flush.
+func (o *sender) run() {
+	s := o.s
+	var batch []item
+	for {
+		select {
+		case <-s.wake:
+		case <-s.dead:
+			return
+		}
+		if s.pumps.Swap(false) {
+			s.pump()
+		}
+		for {
+			batch = o.take(batch)
+			if len(batch) == 0 {
+				break
+			}
+			last, err := o.send(batch)
+			o.settle(batch)
+			if err != nil {
+				s.drop(err)
+				return
+			}
+			if last {
+				return
+			}
+		}
+	}
+}
+
+// take swaps the queue for an empty one, and counts its commands as answered.
+func (o *sender) take(old []item) []item {
+	s := o.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	batch := s.queue
+	s.queue = old[:0]
+	for i := range batch {
+		t := batch[i].task
+		if t == nil {
+			continue
+		}
+		delete(s.tasks, t.Tag)
+		if t.immediate {
+			s.immediate--
+		} else {
+			s.window.release()
+		}
+	}
+	o.exp, o.max = s.window.exp, s.window.max
+	s.sentMax = o.max
+	return batch
+}
+
+func (o *sender) send(batch []item) (last bool, err error) {
+	for i := range batch {
+		it := &batch[i]
+		switch it.kind {
+		case itemTask:
+			err = o.task(it.task)
+		case itemR2T:
+			err = o.r2t(it)
+		case itemWindow:
+			o.head.Init(iscsi.OpNopIn, iscsi.FlagFinal)
+			o.head.SetITT(iscsi.NoTag)
+			o.head.SetTTT(iscsi.NoTag)
+			err = o.put(&o.head, nil, false)
+		default:
+			err = o.put(it.head, it.data, !it.quiet)
+		}
+		if err != nil {
+			return false, err
+		}
+		last = last || it.last
+	}
+	return last, o.w.Flush()
+}
+
+// settle frees what was sent. Nothing refers to the buffers after the flush.
+func (o *sender) settle(batch []item) {
+	s := o.s
+	s.mu.Lock()
+	for i := range batch {
+		if batch[i].task != nil {
+			s.recycle(batch[i].task)
+		}
+		if batch[i].slot {
+			<-s.control
+		}
+		batch[i] = item{}
+	}
+	s.mu.Unlock()
+}
+
+// put sends a PDU with the numbers of this moment; counts says that it takes a StatSN.
+func (o *sender) put(h *iscsi.BHS, data []byte, counts bool) error {
+	h.SetStatSN(o.statSN)
+	h.SetExpCmdSN(o.exp)
+	h.SetMaxCmdSN(o.max)
+	if counts {
+		o.statSN++
+	}
+	return o.w.Write(h, nil, data)
+}
+
+func (o *sender) r2t(it *item) error {
+	h := &o.head
+	h.Init(iscsi.OpR2T, iscsi.FlagFinal)
+	copy(h[8:16], it.lun[:])
+	h.SetITT(it.itt)
+	h.SetTTT(it.sn) // R2TSN is unique within the task, and Data-Out names the task
+	h.SetDataSN(it.sn)
+	h.SetOffset(it.off)
+	h.SetDesired(it.count)
+	return o.put(h, nil, false)
+}
+
+// task sends the data and the status of a task.
+func (o *sender) task(t *Task) error {
+	data := t.DataIn
+	if int64(len(data)) > t.ExpIn {
+		data = data[:t.ExpIn]
+	}
+	flags, residual := residuals(t)
+	h := &o.head
+	sn, off := uint32(0), 0
+	for off < len(data) {
+		n := min(len(data)-off, o.s.params.MaxSend, o.s.params.MaxBurst-off%o.s.params.MaxBurst)
+		h.Init(iscsi.OpDataIn, 0)
+		copy(h[8:16], t.LUN[:])
+		h.SetITT(t.Tag)
+		h.SetTTT(iscsi.NoTag)
+		h.SetDataSN(sn)
+		h.SetOffset(uint32(off))
+		h.SetExpCmdSN(o.exp)
+		h.SetMaxCmdSN(o.max)
+		end := off + n
+		var f byte
+		if end == len(data) || end%o.s.params.MaxBurst == 0 {
+			f = iscsi.FlagFinal
+		}
+		if end == len(data) && t.Status == statusGood && !t.Write {
+			h.SetFlags(iscsi.FlagFinal | iscsi.FlagStatus | flags)
+			h.SetStatus(t.Status)
+			h.SetResidual(residual)
+			return o.put(h, data[off:end], true)
+		}
+		h.SetFlags(f)
+		if err := o.w.Write(h, nil, data[off:end]); err != nil {
+			return err
+		}
+		sn, off = sn+1, end
+	}
+	h.Init(iscsi.OpSCSIResponse, iscsi.FlagFinal|flags)
+	h.SetITT(t.Tag)
+	h.SetStatus(t.Status)
+	h.SetDataSN(sn)
+	h.SetResidual(residual)
+	if len(t.Sense) == 0 {
+		return o.put(h, nil, true)
+	}
+	n := copy(o.sense[2:], t.Sense)
+	binary.BigEndian.PutUint16(o.sense[:], uint16(n))
+	return o.put(h, o.sense[:2+n], true)
+}
+
+const statusGood = 0
+
+// residuals tells how the data that the command moved, or would have moved, differs from what the initiator expected
+// (RFC 7143 11.4.5).
+func residuals(t *Task) (flags byte, count uint32) {
+	have, want := int64(len(t.DataIn)), t.ExpIn
+	if t.Write {
+		have, want = t.Moved, t.ExpOut
+	} else if t.Moved > have {
+		have = t.Moved // Data-Out for which the initiator has set no W flag
+	}
+	d := have - want
+	switch {
+	case d > 0:
+		return iscsi.FlagOverflow, uint32(min(d, 1<<32-1))
+	case d < 0:
+		return iscsi.FlagUnderflow, uint32(-d)
+	}
+	return 0, 0
+}

@@ -1,0 +1,258 @@
+package target
+
+import (
+	"fmt"
+
+	"pmsapp/internal/iscsi"
+)
+
+// request is a PDU that came before its turn.
+type request struct {
+	task *Task // a SCSI command
+	head iscsi.BHS
+	data []byte
+}
+
+// maxEarlyData bounds the data of a PDU, other than a command, that came before its turn.
+const maxEarlyData = 16 << 10
+
+// receive is the loop of the reader. It returns why the session is over.
+func (s *session) receive() error {
+	for {
+		h, err := s.reader.Next()
+		if err != nil {
+			return err
+		}
+		s.heard.Add(1)
+		if err := s.dispatch(h); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *session) dispatch(h *iscsi.BHS) error {
+	var err error
+	switch h.Opcode() {
+	case iscsi.OpDataOut:
+		return s.dataOut(h)
+	case iscsi.OpSCSICommand:
+		err = s.command(h)
+	case iscsi.OpNopOut, iscsi.OpTaskReq, iscsi.OpTextReq, iscsi.OpLogoutReq:
+		err = s.request(h)
+	case iscsi.OpLoginReq:
+		return fmt.Errorf("%w: login in full feature phase", ErrProtocol)
+	default:
+		return s.reject(h, iscsi.RejectUnsupported)
+	}
+	if err != nil || h.Immediate() {
+		return err
+	}
+	return s.takeEarly()
+}
+
+// takeEarly handles the PDUs whose turn has come now.
+func (s *session) takeEarly() error {
+	for {
+		s.mu.Lock()
+		if len(s.window.early) == 0 {
+			s.mu.Unlock()
+			return nil
+		}
+		r, ok := s.window.next()
+		if ok && r != nil && r.task != nil {
+			s.handling = r.task
+		}
+		s.mu.Unlock()
+		switch {
+		case !ok:
+			return nil
+		case r == nil:
+		case r.task != nil:
+			s.accept(r.task)
+			s.proceed(r.task)
+		default:
+			if err := s.handle(&r.head, r.data); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// request takes a PDU that is numbered by CmdSN and is no SCSI command.
+func (s *session) request(h *iscsi.BHS) error {
+	n := s.reader.Pending()
+	v := vNow
+	s.mu.Lock()
+	if !h.Immediate() {
+		v = s.window.arrive(h.CmdSN())
+	}
+	s.mu.Unlock()
+	if v == vIgnore {
+		return s.reader.Discard()
+	}
+	if v == vEarly && n > maxEarlyData {
+		return fmt.Errorf("%w: %s out of order with %d bytes", ErrProtocol, h.Opcode(), n)
+	}
+	var data []byte
+	if n > 0 {
+		data = make([]byte, n)
+		if err := s.reader.ReadData(data); err != nil {
+			return err
+		}
+	}
+	if v == vEarly {
+		s.mu.Lock()
+		s.window.early[h.CmdSN()] = &request{head: *h, data: data}
+		s.mu.Unlock()
+		return nil
+	}
+	return s.handle(h, data)
+}
+
+// handle carries out a request whose turn has come. Its place in the window is free again before the answer is sent.
+func (s *session) handle(h *iscsi.BHS, data []byte) error {
+	if !h.Immediate() {
+		s.mu.Lock()
+		s.window.release()
+		s.mu.Unlock()
+	}
+	switch h.Opcode() {
+	case iscsi.OpNopOut:
+		s.nopOut(h, data)
+		return nil
+	case iscsi.OpTaskReq:
+		return s.manage(h)
+	case iscsi.OpTextReq:
+		return s.textRequest(h, data)
+	default:
+		return s.logout(h)
+	}
+}
+
+// nopOut answers a ping. A NOP-Out without a task tag is itself an answer to one of ours: that it came is all it says.
+func (s *session) nopOut(h *iscsi.BHS, data []byte) {
+	if h.ITT() == iscsi.NoTag {
+		return
+	}
+	a := new(iscsi.BHS)
+	a.Init(iscsi.OpNopIn, iscsi.FlagFinal)
+	a.SetLUN(h.LUN())
+	a.SetITT(h.ITT())
+	a.SetTTT(iscsi.NoTag)
+	s.answer(a, data[:min(len(data), s.params.MaxSend)])
+}
+
+// reject refuses a PDU and throws its data away.
+func (s *session) reject(h *iscsi.BHS, reason byte) error {
+	head := append([]byte(nil), h[:]...)
+	if err := s.reader.Discard(); err != nil {
+		return err
+	}
+	s.rejectHeader(head, reason)
+	return nil
+}
+
+func (s *session) rejectHeader(head []byte, reason byte) {
+	a := new(iscsi.BHS)
+	a.Init(iscsi.OpReject, iscsi.FlagFinal)
+	a.SetResponse(reason)
+	a.SetITT(iscsi.NoTag)
+	s.answer(a, head)
+}
+
+// logout ends the session before it is answered (invariant 4). Its error is what the end of the session is then about.
+func (s *session) logout(h *iscsi.BHS) error {
+	a := new(iscsi.BHS)
+	a.Init(iscsi.OpLogoutResp, iscsi.FlagFinal)
+	a.SetITT(h.ITT())
+	switch reason := h.LogoutReason(); {
+	case reason == iscsi.LogoutConnection && h.CID() != s.cid:
+		a.SetResponse(iscsi.LogoutNoCID)
+	case reason == iscsi.LogoutRecovery:
+		a.SetResponse(iscsi.LogoutNoRecovery)
+	case reason > iscsi.LogoutRecovery:
+		return s.rejectNow(h, iscsi.RejectInvalidField)
+	default:
+		s.end(ErrLogout)
+		s.mu.Lock()
+		s.push(item{kind: itemAnswer, head: a, last: true})
+		s.mu.Unlock()
+		return ErrLogout
+	}
+	s.answer(a, nil)
+	return nil
+}
+
+// rejectNow is reject for a PDU whose data was taken already.
+func (s *session) rejectNow(h *iscsi.BHS, reason byte) error {
+	s.rejectHeader(append([]byte(nil), h[:]...), reason)
+	return nil
+}
+
+// manage carries out a task management function (RFC 7143 11.5). The tasks concerned have been stopped, in the sense of
+// invariant 4, before it is answered.
+func (s *session) manage(h *iscsi.BHS) error {
+	f := Function(h.TaskFunc())
+	a := new(iscsi.BHS)
+	a.Init(iscsi.OpTaskResp, iscsi.FlagFinal)
+	a.SetITT(h.ITT())
+	if s.nexus == nil || f < AbortTask || f > TaskReassign {
+		a.SetResponse(byte(FunctionRejected))
+		s.answer(a, nil)
+		return nil
+	}
+	var after error
+	r := ReassignNotSupported
+	if f != TaskReassign {
+		r, after = s.carryOut(Management{Function: f, LUN: LUN(h[8:16])}, h)
+	}
+	a.SetResponse(byte(r))
+	if after == nil {
+		s.answer(a, nil)
+		return nil
+	}
+	s.srv.dropTarget(s, after)
+	s.mu.Lock()
+	s.push(item{kind: itemAnswer, head: a, last: true})
+	s.mu.Unlock()
+	return after
+}
+
+// carryOut returns the response, and for a cold reset why the sessions of the target are to end after it was sent.
+func (s *session) carryOut(m Management, h *iscsi.BHS) (r Response, after error) {
+	s.exec.Lock()
+	r, units := s.nexus.Manage(m)
+	s.exec.Unlock()
+	if r != FunctionComplete {
+		return r, nil
+	}
+	switch m.Function {
+	case AbortTask:
+		return s.abortTask(m, h), nil
+	case AbortTaskSet:
+		s.stop(func(t *Task) bool { return t.LUN == m.LUN })
+	case ClearTaskSet, LogicalUnitReset, TargetWarmReset, TargetColdReset:
+		s.srv.stopUnits(units)
+		if m.Function == TargetColdReset {
+			return r, ErrReset
+		}
+	}
+	return r, nil
+}
+
+// abortTask stops the task that is referred to. If it has not come yet, it never will.
+func (s *session) abortTask(m Management, h *iscsi.BHS) Response {
+	tag := h.RefTag()
+	if s.stop(func(t *Task) bool { return t.Tag == tag && t.LUN == m.LUN }) > 0 {
+		return FunctionComplete
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.tasks[tag]; t != nil && t.stage == ended {
+		return TaskDoesNotExist // its response is on its way
+	}
+	if iscsi.SNLess(h.RefCmdSN(), h.CmdSN()) && s.window.skip(h.RefCmdSN()) {
+		return FunctionComplete
+	}
+	return TaskDoesNotExist
+}

@@ -1,0 +1,123 @@
+package target
+
+import (
+	"time"
+
+	"pmsapp/internal/iscsi"
+)
+
+// tick is how often the watchman looks at the sessions: a fraction of the shortest time that it has to keep.
+const tick = 100 * time.Millisecond
+
+// watch is what the watchman remembers of a session.
+type watch struct {
+	heard  uint64    // PDUs received when it looked last
+	since  time.Time // when that number was new
+	probed time.Time // when a probe was sent that nothing has come after; zero if none
+}
+
+// verdictOfSilence decides what to do about a session that was last heard at w.since. It is pure.
+func (w *watch) step(now time.Time, heard uint64, t *Tunables) (probe, dead bool) {
+	if heard != w.heard || w.since.IsZero() {
+		*w = watch{heard: heard, since: now}
+		return false, false
+	}
+	if !w.probed.IsZero() {
+		return false, now.Sub(w.probed) >= t.NoopTimeout
+	}
+	if t.NoopInterval > 0 && now.Sub(w.since) >= t.NoopInterval {
+		w.probed = now
+		return true, false
+	}
+	return false, false
+}
+
+// watchAll is the watchman: the goroutine that probes silent initiators by NOP-In, and ends the sessions of dead ones.
+func (s *Server) watchAll() {
+	defer s.work.Done()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-ticker.C:
+		}
+		t, now := s.tunables.Load(), time.Now()
+		s.mu.Lock()
+		all := s.list(func(se *session) bool { return se.opened.Load() })
+		s.mu.Unlock()
+		for _, se := range all {
+			probe, dead := se.watch.step(now, se.heard.Load(), t)
+			if dead {
+				se.drop(ErrIdle)
+			} else if probe {
+				se.probe()
+			}
+		}
+	}
+}
+
+// probe sends a NOP-In that the initiator must answer. There is one at a time, so its tag can always be the same.
+func (s *session) probe() {
+	a := new(iscsi.BHS)
+	a.Init(iscsi.OpNopIn, iscsi.FlagFinal)
+	a.SetITT(iscsi.NoTag)
+	a.SetTTT(1)
+	s.mu.Lock()
+	s.push(item{kind: itemAnswer, head: a, quiet: true})
+	s.mu.Unlock()
+}
+
+// askLogout asks the initiator by an asynchronous message to log out within a time.
+func (s *session) askLogout(within time.Duration) {
+	if !s.opened.Load() || s.asked.Swap(true) {
+		return
+	}
+	a := new(iscsi.BHS)
+	a.Init(iscsi.OpAsync, iscsi.FlagFinal)
+	a.SetITT(iscsi.NoTag)
+	a.SetAsyncEvent(iscsi.AsyncLogoutRequest, 0)
+	a.SetAsyncParam(3, uint16(min(within/time.Second, 1<<16-1)))
+	s.mu.Lock()
+	s.push(item{kind: itemAnswer, head: a})
+	s.mu.Unlock()
+}
+
+// run serves the session until it is over, and returns why. Everything of it has ended then.
+func (s *session) run(l *loggingIn) error {
+	o := &sender{s: s, w: l.writer, statSN: l.statSN}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		o.run()
+	}()
+	err := s.receive()
+	if err == ErrLogout || err == ErrReset {
+		// The last answer is queued and ends the writer.
+		s.conn.SetWriteDeadline(time.Now().Add(s.srv.tunables.Load().LoginTimeout))
+		select {
+		case <-sent:
+		case <-s.dead:
+		}
+	}
+	s.drop(err)
+	<-sent
+	s.letGo()
+	s.close(s.cause)
+	s.srv.remove(s)
+	return s.cause
+}
+
+// letGo puts the task that the reader had in hand when it ended where the others are.
+func (s *session) letGo() {
+	s.mu.Lock()
+	t := s.handling
+	s.handling = nil
+	s.mu.Unlock()
+	if t != nil && t.stopped {
+		s.exec.Lock()
+		s.discard(t)
+		s.exec.Unlock()
+	}
+}

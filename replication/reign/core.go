@@ -5,30 +5,247 @@ import (
 	"time"
 
 	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
 	"pmsapp/replication/truth"
 )
 
 // ErrUnusable is returned when the newest fence of a node does not show a usable replica.
 var ErrUnusable = errors.New("reign: the replica is not usable")
 
+// never is later than any time that Step is given.
+const never = time.Duration(1<<63 - 1)
+
 // Core is the leader's decisions. One caller at a time.
-type Core struct{}
+type Core struct {
+	cfg  Config
+	self ids.Node
+	now  time.Duration
+	out  []Effect
+	last uint64        // the last id given to an attempt, a proposal or a command
+	wake time.Duration // when the next Tick is due
 
-// NewCore makes a Core for the node self. cfg is valid. now is the time since any fixed moment, and never goes back.
-func NewCore(cfg Config, self ids.Node) *Core { return &Core{} }
-
-// Step says that ev happened at now, and returns what is to be done.
-func (c *Core) Step(now time.Duration, ev Event) []Effect { return nil }
-
-// Next returns when the next Tick is due; false if none is.
-func (c *Core) Next() (time.Duration, bool) { return 0, false }
-
-// Usable returns the replica of v at place as the newest session of place.Node has it: for a mirror that wants to reach a
-// member again. It is an ErrUnusable if there is no session, its pool is busy or absent, the replica is missing or of
-// another lineage, or its pool was reverted since this reign fenced it first.
-func (c *Core) Usable(v truth.Volume, place truth.Place) (Member, error) {
-	return Member{}, ErrUnusable
+	leading   bool
+	view      *truth.View // never nil
+	byID      map[ids.Volume]*truth.Volume
+	known     peer.Epoch // the highest epoch that was ever heard of: by the catalog, a report, or our own proposals
+	suspected map[ids.Node]bool
+	r         *reign             // nil unless a take-over is under way or done
+	again     pace               // of take-overs
+	tries     int                // take-overs since the last reign that lasted
+	endings   map[ids.Volume]int // mirrors that ended by themselves under this leadership
+	reports   map[ids.Node]stamped
+	witness   witness
+	yield     yielding
 }
 
-// Status describes the state.
-func (c *Core) Status() Status { return Status{} }
+// reign is one take-over and what came of it. Nothing in it outlives its epoch.
+type reign struct {
+	epoch    peer.Epoch
+	proposal uint64 // the TakeOver
+	applied  bool
+	began    time.Duration // when it was applied here
+	index    uint64        // older views are not acted on
+
+	nodes map[ids.Node]*node
+	order []*node // of nodes, by id
+	vols  map[ids.Volume]*vol
+	list  []*vol // of vols, as they were adopted
+
+	judgeDue  bool // something that the judgement of volumes depends on has changed
+	judgeAt   time.Duration
+	resyncDue bool // the same for resyncs
+	resyncAt  time.Duration
+	reachDue  bool // the same for yielding
+
+	removal  removal            // RemoveUnfenced
+	served   batch              // Served
+	expels   map[uint64]*vol    // RemoveMember under way, by proposal
+	commands map[uint64]command // by id
+	making   []*creation
+	deleting []*deletion
+	handing  *handing
+	resyncs  int // under way
+}
+
+// pace spaces out what is tried again and again.
+type pace struct{ wait, next time.Duration }
+
+// later sets the next time after a failure.
+func (p *pace) later(now, lo, hi time.Duration) {
+	p.wait = min(max(2*p.wait, lo), hi)
+	p.next = now + p.wait
+}
+
+// NewCore makes a Core for the node self. cfg is valid.
+func NewCore(cfg Config, self ids.Node) *Core {
+	return &Core{
+		cfg: cfg, self: self, wake: never, view: &truth.View{}, suspected: make(map[ids.Node]bool),
+		reports: make(map[ids.Node]stamped),
+	}
+}
+
+// Step says that ev happened at now, and returns what is to be done, in order. now is the time since any fixed moment; it
+// never goes back.
+func (c *Core) Step(now time.Duration, ev Event) []Effect {
+	c.now = max(c.now, now)
+	c.out = nil
+	c.handle(ev)
+	c.wake = never
+	if c.leading {
+		c.drive()
+	}
+	return c.out
+}
+
+// Next returns when the next Tick is due; false if none is.
+func (c *Core) Next() (time.Duration, bool) { return c.wake, c.wake != never }
+
+func (c *Core) handle(ev Event) {
+	switch ev := ev.(type) {
+	case Leading:
+		c.endReign("the leadership was gained anew")
+		c.leading, c.again, c.tries, c.witness = true, pace{}, 0, witness{}
+		c.endings = make(map[ids.Volume]int)
+		c.setView(ev.View)
+	case Following:
+		c.leading = false
+		c.endReign("this node does not lead any more")
+	case Changed:
+		c.setView(ev.View)
+	case Decided:
+		c.setView(ev.View)
+		c.decided(ev)
+	case Opened:
+		c.opened(ev)
+	case Failed:
+		c.failed(ev)
+	case Lost:
+		c.lost(ev)
+	case Polled:
+		c.polled(ev)
+	case Suspected:
+		c.suspected[ev.Node] = true
+		c.touch()
+	case Alive:
+		delete(c.suspected, ev.Node)
+		c.alive(ev.Node)
+	case MirrorOpened:
+		c.mirrorOpened(ev)
+	case MirrorDrained:
+		c.mirrorDrained(ev)
+	case MirrorEnded:
+		c.mirrorEnded(ev)
+	case MirrorHolds:
+		c.mirrorHolds(ev)
+	case ResyncEnded:
+		c.resyncEnded(ev)
+	case CommandDone:
+		c.commandDone(ev)
+	case Reported:
+		c.reported(ev)
+	case TransferFailed:
+		c.transferFailed(ev)
+	case VolumeDecided:
+		c.setView(ev.View)
+		c.volumeDecided(ev)
+	case CreateVolume:
+		c.createVolume(ev)
+	case DeleteVolume:
+		c.deleteVolume(ev)
+	case HandOver:
+		c.askHandOver(ev)
+	case RestartResync:
+		c.restartResync(ev)
+	}
+}
+
+// drive begins whatever is possible now. It is the last step of every event.
+func (c *Core) drive() {
+	if c.isWitness() {
+		c.driveWitness()
+		return
+	}
+	c.driveTakeOver()
+	if c.r == nil || !c.r.applied || c.view.Index < c.r.index {
+		return
+	}
+	c.driveAdmin()
+	if c.r == nil { // a drain took too long
+		c.driveTakeOver()
+		return
+	}
+	c.driveNodes()
+	c.driveVolumes()
+	c.driveResyncs()
+	c.driveYield()
+}
+
+// setView takes a newer state of the catalog.
+func (c *Core) setView(v *truth.View) {
+	if v == nil || v == c.view || v.Index < c.view.Index {
+		return
+	}
+	c.view = v
+	c.byID = make(map[ids.Volume]*truth.Volume, len(v.Volumes))
+	for i := range v.Volumes {
+		c.byID[v.Volumes[i].ID] = &v.Volumes[i]
+	}
+	c.known = max(c.known, v.Epoch)
+	switch r := c.r; {
+	case r == nil:
+	case !r.applied:
+		c.checkApplied()
+	case v.Epoch != r.epoch:
+		c.endReign("another epoch is current")
+	default:
+		c.adopt()
+	}
+}
+
+// adopt follows the catalog's nodes and volumes.
+func (c *Core) adopt() {
+	c.adoptNodes()
+	c.adoptVolumes()
+	c.touch()
+}
+
+func (c *Core) emit(e Effect) { c.out = append(c.out, e) }
+
+func (c *Core) tell(k Kind, v ids.Volume, n ids.Node, text string) {
+	c.emit(Tell{Kind: k, Volume: v, Node: n, Text: text})
+}
+
+// at has a Tick come at t.
+func (c *Core) at(t time.Duration) { c.wake = min(c.wake, t) }
+
+// touch has everything about volumes looked at again.
+func (c *Core) touch() {
+	if r := c.r; r != nil {
+		r.judgeDue, r.resyncDue, r.reachDue = true, true, true
+	}
+}
+
+func (c *Core) id() uint64 {
+	c.last++
+	return c.last
+}
+
+// nodeName names a node for people.
+func (c *Core) nodeName(n ids.Node) string {
+	for i := range c.view.Nodes {
+		if x := &c.view.Nodes[i]; x.ID == n && x.Name != "" {
+			return x.Name
+		}
+	}
+	return n.String()
+}
+
+// isWitness tells whether this node has no part in serving. A node that the catalog does not know takes no epoch either.
+func (c *Core) isWitness() bool {
+	for i := range c.view.Nodes {
+		if x := &c.view.Nodes[i]; x.ID == c.self {
+			return x.Witness
+		}
+	}
+	return true
+}

@@ -73,3 +73,74 @@ type LeftoverStatus struct {
 	Pool   ids.Pool
 	Volume ids.Volume
 }
+
+// Status describes the state.
+func (c *Core) Status() Status {
+	st := Status{Leading: c.leading}
+	r := c.r
+	if r != nil && r.applied {
+		st.Epoch = r.epoch
+	}
+	for i := range c.view.Volumes {
+		tv := &c.view.Volumes[i]
+		vs := VolumeStatus{Volume: tv.ID, State: NotLeading, Reason: "another node leads", InSync: tv.InSync}
+		if c.leading {
+			vs.State, vs.Reason = TakingOver, "the take-over is not committed yet"
+		}
+		if st.Epoch != 0 && r.vols[tv.ID] != nil {
+			v := r.vols[tv.ID]
+			vs.State, vs.Reason = v.state, v.reason
+			for _, p := range tv.Replicas {
+				if !holds(tv.InSync, p.Node) {
+					vs.Resyncs = append(vs.Resyncs, c.resyncStatus(v, p))
+				}
+			}
+		}
+		st.Volumes = append(st.Volumes, vs)
+	}
+	if st.Epoch == 0 {
+		return st
+	}
+	for _, n := range r.order {
+		st.Nodes = append(st.Nodes, c.nodeStatus(n))
+		c.eachLeftover(n, func(p truth.Place, v ids.Volume, _ bool) {
+			st.Leftovers = append(st.Leftovers, LeftoverStatus{Node: p.Node, Pool: p.Pool, Volume: v})
+		})
+	}
+	return st
+}
+
+func (c *Core) resyncStatus(v *vol, p truth.Place) ResyncStatus {
+	out := ResyncStatus{Node: p.Node, State: "queued", ETASeconds: -1}
+	rs := v.resyncOf(p.Node)
+	switch {
+	case rs != nil && rs.running:
+		out.State = "running"
+	case c.fencedPool(p) == nil:
+		out.State = "unreachable"
+	case rs != nil && rs.err != "":
+		out.State, out.Err = "failed", rs.err
+	}
+	return out
+}
+
+func (c *Core) nodeStatus(n *node) NodeStatus {
+	ns := NodeStatus{Node: n.id, Reachable: n.up, Suspected: c.suspected[n.id], Err: n.err}
+	if !n.up {
+		ns.Absent = n.expect
+		return ns
+	}
+	for _, id := range n.listed {
+		if n.pools[id].Busy {
+			ns.Busy = append(ns.Busy, id)
+		} else {
+			ns.Fenced = append(ns.Fenced, id)
+		}
+	}
+	for _, id := range n.expect {
+		if n.pools[id] == nil {
+			ns.Absent = append(ns.Absent, id)
+		}
+	}
+	return ns
+}

@@ -1,0 +1,102 @@
+package reign
+
+import (
+	"fmt"
+	"slices"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
+)
+
+// command is a Create, Reset or Delete under way, and what it is for.
+type command struct {
+	kind  peer.Kind
+	place truth.Place
+	id    ids.Volume
+	vol   *vol      // Reset
+	reset *resync   // Reset
+	make  *creation // Create
+}
+
+func (c *Core) command(p truth.Place, pc peer.Command, cmd command) {
+	cmd.kind, cmd.place, cmd.id = pc.Kind, p, pc.Volume
+	id := c.id()
+	c.r.commands[id] = cmd
+	c.emit(Command{ID: id, Node: p.Node, C: pc})
+}
+
+func (c *Core) commandDone(ev CommandDone) {
+	if c.r == nil {
+		return
+	}
+	cmd, ok := c.r.commands[ev.ID]
+	if !ok {
+		return
+	}
+	delete(c.r.commands, ev.ID)
+	switch {
+	case cmd.kind == peer.Reset:
+		c.resetDone(cmd, ev.Err)
+	case cmd.kind == peer.Create:
+		c.createDone(cmd, ev.Err)
+	case ev.Err == nil:
+		if n := c.r.nodes[cmd.place.Node]; n != nil && n.pools[cmd.place.Pool] != nil {
+			p := n.pools[cmd.place.Pool]
+			delete(p.replicas, cmd.id)
+			p.order = slices.DeleteFunc(p.order, func(v ids.Volume) bool { return v == cmd.id })
+		}
+	}
+}
+
+// created notes a replica that was made since the fence: empty, clean, and known to be there. A session that was opened
+// since has reported it.
+func (c *Core) created(p truth.Place, s peer.Spec) peer.FencedReplica {
+	rep := peer.FencedReplica{Spec: s}
+	if n := c.r.nodes[p.Node]; n != nil && n.pools[p.Pool] != nil {
+		n.pools[p.Pool].put(rep)
+	}
+	return rep
+}
+
+// tellLeftovers deals with the replicas that the catalog does not list: those of volumes whose deletion is known are
+// removed, the others are left alone and told of (invariant 15: a creation whose outcome is unknown looks the same).
+func (c *Core) tellLeftovers(n *node) {
+	told := 0
+	c.eachLeftover(n, func(p truth.Place, v ids.Volume, deleted bool) {
+		if deleted {
+			c.command(p, peer.Command{Kind: peer.Delete, Volume: v}, command{})
+		} else if told++; told <= 8 {
+			c.tell(Leftover, v, n.id, fmt.Sprintf(
+				"node %s holds a replica of volume %s that the catalog does not list; it is left alone", c.nodeName(n.id), v))
+		}
+	})
+}
+
+func (c *Core) eachLeftover(n *node, f func(p truth.Place, v ids.Volume, deleted bool)) {
+	if !n.up {
+		return
+	}
+	for _, id := range n.listed {
+		if n.pools[id].Busy {
+			continue
+		}
+		for _, v := range n.pools[id].order {
+			p := truth.Place{Node: n.id, Pool: id}
+			tv := c.byID[v]
+			if (tv != nil && slices.Contains(tv.Replicas, p)) || c.isMaking(v) {
+				continue
+			}
+			f(p, v, tv == nil && slices.Contains(c.view.Deleted, v))
+		}
+	}
+}
+
+func (c *Core) isMaking(v ids.Volume) bool {
+	for _, m := range c.r.making {
+		if m.volume.ID == v {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,134 @@
+package reign
+
+import (
+	"fmt"
+	"strings"
+
+	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
+)
+
+// verdict is what a fence says about a replica (invariants 8 and 14).
+type verdict uint8
+
+const (
+	unfenced verdict = iota
+	good
+	stale
+	foreign
+)
+
+// look judges a replica by itself: everything but the comparison with the other members.
+func (c *Core) look(v *truth.Volume, p truth.Place) (verdict, peer.FencedReplica, string) {
+	pl := c.fencedPool(p)
+	if pl == nil {
+		return unfenced, peer.FencedReplica{}, ""
+	}
+	rep, ok := pl.replicas[v.ID]
+	switch {
+	case !ok:
+		return foreign, rep, "there is no replica in its pool"
+	case rep.Foreign:
+		return foreign, rep, "the replica is damaged, or of another cluster"
+	case rep.Spec.Lineage != v.Lineage:
+		return foreign, rep, "the replica is of another lineage"
+	case rep.Spec.Size != v.Size || rep.Spec.Region != v.Region:
+		return foreign, rep, "the replica has another size"
+	case c.r.nodes[p.Node].reverted[v.ID]:
+		return stale, rep, fmt.Sprintf("its pool has lost epoch %d: it was reverted", c.r.epoch)
+	// Last served under our own epoch: by us, and then its members were judged before (DESIGN.md, "Previous").
+	case v.LastServed != 0 && v.LastServed != c.r.epoch && !peer.Has(pl.Accepted, v.LastServed):
+		return stale, rep, fmt.Sprintf("its pool does not know epoch %d, under which the volume was last served", v.LastServed)
+	}
+	return good, rep, ""
+}
+
+// maxMembers is more than a volume ever has.
+const maxMembers = 8
+
+// judgement is the result for the in-sync members of a volume that has no mirror.
+type judgement struct {
+	tv       *truth.Volume
+	verdicts [maxMembers]verdict
+	whys     [maxMembers]string
+	reps     [maxMembers]peer.FencedReplica
+	count    [foreign + 1]int
+}
+
+// judge judges all in-sync members, at most maxMembers.
+func (c *Core) judge(v *truth.Volume, j *judgement) {
+	*j = judgement{tv: v}
+	var durable peer.Seq
+	for i, p := range v.InSync {
+		j.verdicts[i], j.reps[i], j.whys[i] = c.look(v, p)
+		if k := j.verdicts[i]; k == good || k == stale {
+			durable = max(durable, j.reps[i].Durable)
+		}
+	}
+	for i := range v.InSync {
+		if j.verdicts[i] == good && j.reps[i].Seq < durable {
+			j.verdicts[i] = stale
+			j.whys[i] = fmt.Sprintf("it holds marks up to %d, and another member knows that all had %d", j.reps[i].Seq, durable)
+		}
+		j.count[j.verdicts[i]]++
+	}
+}
+
+// bad is the number of members that are not what the catalog takes them for.
+func (j *judgement) bad() int { return j.count[stale] + j.count[foreign] }
+
+// isBad tells whether member i is one of them.
+func (j *judgement) isBad(i int) bool { return j.verdicts[i] == stale || j.verdicts[i] == foreign }
+
+// awaited names the members that are not fenced, for people.
+func (c *Core) awaited(j *judgement) string {
+	var names []string
+	for i, m := range j.tv.InSync {
+		if j.verdicts[i] != unfenced {
+			continue
+		}
+		s := "node " + c.nodeName(m.Node)
+		if n := c.r.nodes[m.Node]; n != nil && n.up {
+			if n.pools[m.Pool] == nil {
+				s = "pool " + m.Pool.String() + " of " + s
+			} else {
+				s = "old commands in pool " + m.Pool.String() + " of " + s
+			}
+		}
+		names = append(names, s)
+	}
+	return strings.Join(names, ", ")
+}
+
+// describe names the bad members and what is wrong with them.
+func (c *Core) describe(j *judgement) string {
+	var out []string
+	for i, m := range j.tv.InSync {
+		if j.isBad(i) {
+			out = append(out, "node "+c.nodeName(m.Node)+": "+j.whys[i])
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+// Usable returns the replica of v at place as the newest session of place.Node has it: for a mirror that wants to reach a
+// member again. It is an ErrUnusable if there is no session, its pool is busy or absent, the replica is missing or of
+// another lineage, or its pool was reverted since this reign fenced it first.
+func (c *Core) Usable(v truth.Volume, place truth.Place) (Member, error) {
+	if c.r == nil || !c.r.applied {
+		return Member{}, fmt.Errorf("%w: %w", ErrUnusable, ErrNotLeading)
+	}
+	v.LastServed = 0 // what it is now is the mirror's to judge: by its marks
+	k, rep, why := c.look(&v, place)
+	switch k {
+	case good:
+		return c.member(place, rep), nil
+	case unfenced:
+		why = "its node or pool is not fenced"
+	}
+	return Member{}, fmt.Errorf("%w: %s", ErrUnusable, why)
+}
+
+func (c *Core) member(p truth.Place, rep peer.FencedReplica) Member {
+	return Member{Place: p, Replica: rep, Boot: c.r.nodes[p.Node].boot}
+}

@@ -1,0 +1,207 @@
+package reign
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/mirror"
+	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
+)
+
+// resync is the way back of one replica of a volume that has a mirror (invariant 15).
+type resync struct {
+	node    ids.Node
+	running bool // a Reset or a StartResync is under way
+	retry   pace
+	err     string
+}
+
+// resyncMin and resyncMax bound the pause after a resync that failed.
+const (
+	resyncMin = time.Second
+	resyncMax = time.Minute
+)
+
+// driveResyncs starts the resyncs that are due: at most one per node and one per volume, and a bounded number in all.
+func (c *Core) driveResyncs() {
+	r := c.r
+	if r.handing != nil {
+		return
+	}
+	if !r.resyncDue && c.now < r.resyncAt {
+		c.at(r.resyncAt)
+		return
+	}
+	r.resyncDue, r.resyncAt = false, never
+	for i := range c.view.Volumes {
+		tv := &c.view.Volumes[i]
+		v := r.vols[tv.ID]
+		if len(v.resyncs) == 0 && (len(tv.InSync) == len(tv.Replicas) || v.stage != open) {
+			continue
+		}
+		c.forgetResyncs(v, tv)
+		if v.stage != open || v.resyncing() {
+			continue
+		}
+		for _, p := range tv.Replicas {
+			if !holds(tv.InSync, p.Node) && c.startResync(v, tv, p) {
+				break
+			}
+		}
+	}
+	c.at(r.resyncAt)
+}
+
+// startResync starts one if it can run now.
+func (c *Core) startResync(v *vol, tv *truth.Volume, p truth.Place) bool {
+	r := c.r
+	n := r.nodes[p.Node]
+	if n == nil || c.fencedPool(p) == nil {
+		return false
+	}
+	rs := v.resyncOf(p.Node)
+	if rs == nil {
+		rs = &resync{node: p.Node}
+		v.resyncs = append(v.resyncs, rs)
+	}
+	if c.now < rs.retry.next {
+		r.resyncAt = min(r.resyncAt, rs.retry.next)
+		return false
+	}
+	if !n.resync.IsZero() || r.resyncs >= c.cfg.Resyncs {
+		return false // the end of that one comes back here
+	}
+	rs.running, rs.err, n.resync = true, "", v.id
+	r.resyncs++
+	k, rep, why := c.look(tv, p)
+	if k != foreign {
+		c.tell(ResyncStarted, v.id, p.Node, fmt.Sprintf("resync of volume %s to node %s", tv.Name, c.nodeName(p.Node)))
+		c.emit(StartResync{Volume: v.id, Member: c.member(p, rep)})
+		return true
+	}
+	c.tell(ResyncStarted, v.id, p.Node, fmt.Sprintf("full resync of volume %s to an empty replica on node %s: %s", tv.Name, c.nodeName(p.Node), why))
+	c.command(p, peer.Command{Kind: peer.Reset, Volume: v.id, Spec: specOf(tv, p)}, command{reset: rs, vol: v})
+	return true
+}
+
+// resetDone goes on with the copy to the replica that is empty now.
+func (c *Core) resetDone(cmd command, err error) {
+	tv := c.byID[cmd.vol.id]
+	switch {
+	case err != nil:
+		c.endResync(cmd.vol, cmd.reset, err)
+	case cmd.vol.stage != open || tv == nil:
+		c.endResync(cmd.vol, cmd.reset, mirror.ErrStopped)
+	default:
+		rep := c.created(cmd.place, specOf(tv, cmd.place))
+		c.emit(StartResync{Volume: cmd.vol.id, Member: c.member(cmd.place, rep), Empty: true})
+	}
+}
+
+func (c *Core) resyncEnded(ev ResyncEnded) {
+	if c.r == nil || c.r.epoch != ev.Epoch || c.r.vols[ev.Volume] == nil {
+		return
+	}
+	v := c.r.vols[ev.Volume]
+	if rs := v.resyncOf(ev.Node); rs != nil && rs.running {
+		c.endResync(v, rs, ev.Err)
+	}
+}
+
+func (c *Core) endResync(v *vol, rs *resync, err error) {
+	r := c.r
+	if !rs.running {
+		return
+	}
+	rs.running = false
+	r.resyncs--
+	r.resyncDue = true
+	n := r.nodes[rs.node]
+	if n != nil && n.resync == v.id {
+		n.resync = ids.Volume{}
+	}
+	if err == nil || errors.Is(err, mirror.ErrMember) {
+		rs.retry = pace{next: c.now + resyncMin} // by then the view shows it
+		if n != nil {
+			delete(n.reverted, v.id)
+		}
+		if err == nil {
+			c.tell(ResyncDone, v.id, rs.node, fmt.Sprintf("the replica on node %s is in sync", c.nodeName(rs.node)))
+		}
+		return
+	}
+	if v.stage == ended {
+		return
+	}
+	rs.err = err.Error()
+	rs.retry.later(c.now, resyncMin, resyncMax)
+	if n != nil {
+		n.asking = true // what is there now?
+	}
+	c.tell(ResyncFailed, v.id, rs.node, fmt.Sprintf("the resync to node %s ended: %v", c.nodeName(rs.node), err))
+}
+
+// restartResync has a resync that failed tried again now.
+func (c *Core) restartResync(ev RestartResync) {
+	reply := Reply{Request: ev.Request}
+	tv := c.byID[ev.Volume]
+	switch {
+	case c.r == nil || !c.r.applied:
+		reply.Err = ErrNotLeading
+	case tv == nil || !holds(tv.Replicas, ev.Node):
+		reply.Err = ErrUnknownVolume
+	case c.r.vols[ev.Volume].stage != open:
+		reply.Err = ErrNotServed
+	default:
+		if rs := c.r.vols[ev.Volume].resyncOf(ev.Node); rs != nil {
+			rs.retry = pace{}
+		}
+		c.r.resyncDue = true
+	}
+	c.emit(reply)
+}
+
+// forgetResyncs drops what is known of replicas that are in sync or gone.
+func (c *Core) forgetResyncs(v *vol, tv *truth.Volume) {
+	kept := v.resyncs[:0]
+	for _, rs := range v.resyncs {
+		if rs.running || (holds(tv.Replicas, rs.node) && !holds(tv.InSync, rs.node)) {
+			kept = append(kept, rs)
+		}
+	}
+	v.resyncs = kept
+}
+
+func (v *vol) resyncOf(n ids.Node) *resync {
+	for _, rs := range v.resyncs {
+		if rs.node == n {
+			return rs
+		}
+	}
+	return nil
+}
+
+func (v *vol) resyncing() bool {
+	for _, rs := range v.resyncs {
+		if rs.running {
+			return true
+		}
+	}
+	return false
+}
+
+func holds(ps []truth.Place, n ids.Node) bool {
+	for _, p := range ps {
+		if p.Node == n {
+			return true
+		}
+	}
+	return false
+}
+
+func specOf(v *truth.Volume, p truth.Place) peer.Spec {
+	return peer.Spec{Volume: v.ID, Lineage: v.Lineage, Pool: p.Pool, Size: v.Size, Region: v.Region}
+}

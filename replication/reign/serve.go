@@ -1,0 +1,126 @@
+package reign
+
+import (
+	"errors"
+	"fmt"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
+)
+
+// batch is the Served under way. At most one is: what becomes ready meanwhile goes into the next.
+type batch struct {
+	id    uint64
+	vols  []*vol
+	retry pace
+}
+
+// serve commits the epoch as the last served of the volumes that are ready (invariant 7).
+func (c *Core) serve(p *plan) {
+	b := &c.r.served
+	if b.id != 0 || len(p.ready) == 0 {
+		return
+	}
+	if c.now < b.retry.next {
+		c.soon(b.retry.next)
+		return
+	}
+	b.id, b.vols = c.id(), p.ready[:min(len(p.ready), c.cfg.Batch)]
+	cmd := truth.Served{Epoch: c.r.epoch}
+	for _, v := range b.vols {
+		v.stage = proposed
+		cmd.Volumes = append(cmd.Volumes, truth.VolumeVersion{Volume: v.id, Version: v.version})
+	}
+	c.emit(Propose{ID: b.id, P: cmd})
+}
+
+func (c *Core) servedDecided(ev Decided) {
+	b := &c.r.served
+	vols := b.vols
+	b.id, b.vols = 0, nil
+	if ev.Err != nil {
+		b.retry.later(c.now, c.cfg.RetryMin, c.cfg.RetryMax)
+	} else {
+		b.retry = pace{}
+	}
+	left := make(map[ids.Volume]bool, len(ev.Outcome.Left))
+	for _, id := range ev.Outcome.Left {
+		left[id] = true
+	}
+	n := 0
+	for _, v := range vols {
+		if v.stage != proposed {
+			continue // deleted meanwhile
+		}
+		tv := c.byID[v.id]
+		// Whatever the outcome says, it is the view that counts: this epoch is on record for the very set that was judged.
+		if ev.Err != nil || left[v.id] || tv.Version != v.version || tv.LastServed != c.r.epoch || c.r.handing != nil {
+			v.stage = idle
+			continue
+		}
+		v.stage, v.state, v.reason = opening, Opening, ""
+		c.emit(OpenMirror{Epoch: c.r.epoch, Volume: *tv, Members: append([]Member(nil), v.members...)})
+		n++
+	}
+	if n > 0 {
+		c.tell(VolumeServed, ids.Volume{}, c.self, fmt.Sprintf("%d volumes are served under epoch %d", n, c.r.epoch))
+	}
+}
+
+// mirrorOf finds the volume that an event of a mirror is about, if the mirror is of this reign.
+func (c *Core) mirrorOf(id ids.Volume, e peer.Epoch) *vol {
+	if c.r == nil || c.r.epoch != e {
+		return nil
+	}
+	if v := c.r.vols[id]; v != nil && v.hasMirror() {
+		return v
+	}
+	return nil
+}
+
+func (c *Core) mirrorOpened(ev MirrorOpened) {
+	v := c.mirrorOf(ev.Volume, ev.Epoch)
+	if v == nil || v.stage != opening {
+		return
+	}
+	v.stage, v.state, v.reason = open, Serving, ""
+	c.r.resyncDue = true
+	if c.r.handing != nil {
+		c.drainFor(c.r.handing, v)
+	}
+}
+
+func (c *Core) mirrorHolds(ev MirrorHolds) {
+	v := c.mirrorOf(ev.Volume, ev.Epoch)
+	if v == nil {
+		return
+	}
+	v.holds = ev.Why
+	if v.stage == open {
+		v.state, v.reason = Serving, ""
+		if ev.Why != "" {
+			v.state, v.reason = Holding, ev.Why
+		}
+	}
+}
+
+// maxEndings is how often mirrors of one volume may end by themselves under one leadership before it is left alone: it must
+// not take the others with it for ever.
+const maxEndings = 3
+
+// mirrorEnded takes over anew: only a new fence can say what the replicas are now.
+func (c *Core) mirrorEnded(ev MirrorEnded) {
+	v := c.mirrorOf(ev.Volume, ev.Epoch)
+	if v == nil {
+		return
+	}
+	v.stage, v.state, v.reason = ended, Waits, fmt.Sprintf("its mirror ended: %v", ev.Err)
+	c.tell(VolumeWaits, v.id, ids.Node{}, v.reason)
+	if !errors.Is(ev.Err, peer.ErrEpoch) && !errors.Is(ev.Err, truth.ErrRejected) {
+		if c.endings[v.id]++; c.endings[v.id] > maxEndings {
+			return
+		}
+	}
+	c.endReign(v.reason)
+}

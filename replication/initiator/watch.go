@@ -1,0 +1,150 @@
+package initiator
+
+import (
+	"context"
+	"time"
+
+	"pmsapp/internal/iscsi"
+)
+
+// path is what the watcher decides upon, all times since the session began.
+type path struct {
+	now, lastRecv, activeSince time.Duration
+	probed                     time.Duration // when the probe under way was sent, 0 if none
+	active                     bool          // commands are with the target
+}
+
+// verdict is what to do about a path: die of err, probe it, or look again at next.
+type verdict struct {
+	err   error
+	probe bool
+	next  time.Duration // 0: when something happens
+}
+
+// judge is the decision about a path (ARCHITECTURE.md, "Timeouts"). An active path is dead when nothing came for the
+// recovery timeout; an idle one is probed, and dead when the probe is not answered. It is pure.
+func judge(t Timeouts, p path) verdict {
+	var v verdict
+	at := func(d time.Duration) {
+		if v.next == 0 || d < v.next {
+			v.next = d
+		}
+	}
+	if p.probed != 0 {
+		due := p.probed + t.NoopTimeout
+		if p.now >= due {
+			return verdict{err: ErrNoopTimeout}
+		}
+		at(due)
+	}
+	if t.Recovery > 0 {
+		if p.active {
+			due := max(p.lastRecv, p.activeSince) + t.Recovery
+			if p.now >= due {
+				return verdict{err: ErrRecoveryTimeout}
+			}
+			at(due)
+		} else {
+			at(p.now + t.Recovery) // it may become active at any time
+		}
+	}
+	if t.NoopInterval > 0 && p.probed == 0 {
+		due := p.lastRecv + t.NoopInterval
+		if !p.active && p.now >= due {
+			v.probe = true
+			at(p.now + t.NoopTimeout)
+			return v
+		}
+		at(max(due, p.now+t.NoopInterval/4))
+	}
+	return v
+}
+
+// lateness is by how much the watcher may wake too late before that is taken for a pause of this machine, during which
+// answers could not be read: then the timeouts begin anew.
+const lateness = 500 * time.Millisecond
+
+// watch looks after the path until the session has died.
+func (s *Session) watch() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var planned time.Duration
+	var drainUntil time.Duration
+	for {
+		select {
+		case <-timer.C:
+		case <-s.kick:
+		}
+		s.mu.Lock()
+		if s.err != nil {
+			s.mu.Unlock()
+			return
+		}
+		now := s.now()
+		if planned > 0 && now > planned+lateness {
+			s.lastRecv = now
+			if s.probed != 0 {
+				s.probed = now
+			}
+		}
+		v := judge(s.cfg.Timeouts, path{now: now, lastRecv: s.lastRecv, activeSince: s.activeSince, probed: s.probed, active: s.sent > 0})
+		if v.probe {
+			s.probed = max(now, 1)
+			var p controlPDU
+			p.bhs.Init(iscsi.OpNopOut, iscsi.FlagFinal)
+			p.bhs.SetITT(tagNoop)
+			p.bhs.SetTTT(iscsi.NoTag)
+			s.sendControl(p)
+		}
+		if s.draining != nil && v.err == nil {
+			if drainUntil == 0 {
+				drainUntil = now + s.cfg.Timeouts.Logout
+			}
+			s.drain(now >= drainUntil)
+			if v.next == 0 || drainUntil < v.next {
+				v.next = drainUntil
+			}
+		}
+		if v.err != nil {
+			s.dieLocked(v.err)
+		}
+		planned = v.next
+		s.mu.Unlock()
+		timer.Stop()
+		if planned > 0 {
+			timer.Reset(planned - now)
+		}
+	}
+}
+
+// drain goes on with a logout: the request when no command is with the target any more, the end when the time for it is up.
+// The reader takes the answer.
+func (s *Session) drain(late bool) {
+	switch {
+	case late:
+		s.dieLocked(s.draining)
+	case !s.loggingOut && s.sent == 0:
+		s.loggingOut = true
+		var p controlPDU
+		p.bhs.Init(iscsi.OpLogoutReq, iscsi.FlagFinal|iscsi.LogoutSession)
+		p.bhs.SetITT(tagLogout)
+		s.sendControl(p)
+	}
+}
+
+// Logout ends the session in order: new commands are refused, those with the target are waited for, then it logs out. It
+// returns when the session has ended, after the logout timeout at the latest, or when ctx ends, which closes at once.
+func (s *Session) Logout(ctx context.Context) {
+	s.mu.Lock()
+	if s.draining == nil {
+		s.draining = ErrClosed
+	}
+	s.kickLocked()
+	s.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		s.Close()
+		<-s.done
+	case <-s.done:
+	}
+}

@@ -66,6 +66,19 @@ const (
 	ProposalUnknown                       // a change of the set has an unknown outcome; it is repeated
 )
 
+func (n NoticeCode) String() string {
+	names := [...]string{
+		MemberLost: "member lost", MemberBack: "member back", MemberRemoved: "member removed", MemberAdded: "member added",
+		MediumError: "medium error", PoolFull: "pool full", Holding: "I/O is held", Resumed: "I/O goes on",
+		ReconcileBegun: "reconcile begun", ReconcileDone: "reconcile done", ReconcileFailed: "reconcile failed",
+		ResyncBegun: "resync begun", ResyncAborted: "resync aborted", ProposalUnknown: "outcome of a proposal unknown",
+	}
+	if n == 0 || int(n) >= len(names) {
+		return "unknown"
+	}
+	return names[n]
+}
+
 // Notice is something that people may want to know.
 type Notice struct {
 	Code  NoticeCode

@@ -3,6 +3,9 @@ package mirror
 import (
 	"context"
 	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
@@ -38,45 +41,197 @@ type Config struct {
 }
 
 // Mirror is one open volume. It is a block.Device.
+//
+// Effects are carried out outside the lock, by one goroutine at a time: whoever finds nobody at it, up to a bound, then
+// the mirror's own. So a session or a client that answers at once never makes the stack grow, and a client's goroutine
+// is never kept for long by the work of others.
 type Mirror struct {
-	core *Core
+	cfg   Config
+	log   *slog.Logger
+	start time.Time
+	geo   block.Geometry
+
+	answered func(*peer.Call) // made once: Call.Done of every call
+	links    atomic.Pointer[[]link]
+
+	mu       sync.Mutex // guards what follows; never held while anything outside is called
+	core     *Core
+	queue    []Effect // to be carried out
+	spare    []Effect
+	busy     bool // somebody carries them out
+	timerAt  time.Duration
+	closing  bool
+	idle     chan struct{} // closed when closing and nothing is under way
+	isIdle   bool
+	drained  chan struct{}
+	err      error
+	ended    chan struct{}
+	hasEnded bool
+
+	timer  *time.Timer
+	wake   chan struct{} // more effects for the mirror's own goroutine
+	quit   chan struct{}
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	once   sync.Once
 }
 
-// Open opens the volume; requests may be submitted at once. ctx bounds nothing but the first look-up of the sessions.
+// link is the session that is in use with a node.
+type link struct {
+	node    ids.Node
+	session peer.Session
+}
+
+// Open opens the volume; requests may be submitted at once. ctx bounds the look-up of the sessions only: a member whose
+// session cannot be had is treated as lost.
 func Open(ctx context.Context, cfg Config) (*Mirror, error) {
+	cfg.Params.Tunables.Budgeted = cfg.Budget != nil
 	core, err := New(cfg.Params)
 	if err != nil {
 		return nil, err
 	}
-	return &Mirror{core: core}, nil
+	m := &Mirror{
+		cfg: cfg, core: core, start: time.Now(), geo: core.Geometry(),
+		log:  cfg.Log.With("volume", cfg.Params.Volume.ID.String(), "epoch", uint64(cfg.Params.Epoch)),
+		idle: make(chan struct{}), drained: make(chan struct{}), ended: make(chan struct{}),
+		wake: make(chan struct{}, 1), quit: make(chan struct{}),
+		timer: time.NewTimer(time.Hour), timerAt: time.Hour,
+	}
+	m.answered = m.callDone
+	m.links.Store(&[]link{})
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.wg.Go(m.loop)
+	m.look(ctx, cfg.Params.Self)
+	for _, p := range cfg.Params.Members {
+		if p.Node != cfg.Params.Self {
+			m.look(ctx, p.Node)
+		}
+	}
+	m.mu.Lock()
+	m.flush(false)
+	return m, nil
+}
+
+// look takes the reign's session with a node into use. Without one, the first call says so.
+func (m *Mirror) look(ctx context.Context, node ids.Node) {
+	s, err := m.cfg.Sessions.Session(ctx, node)
+	if err != nil {
+		m.log.Warn("no session with a member at open", "node", node.String(), "error", err)
+		return
+	}
+	m.mu.Lock()
+	m.use(node, s)
+	m.mu.Unlock()
 }
 
 // Geometry describes the device.
-func (m *Mirror) Geometry() block.Geometry { return m.core.Geometry() }
+func (m *Mirror) Geometry() block.Geometry { return m.geo }
 
 // Submit begins a request; see block.Device.
-func (m *Mirror) Submit(r *block.Request) { m.core.Submit(r) }
+func (m *Mirror) Submit(r *block.Request) {
+	m.mu.Lock()
+	m.core.Tick(time.Since(m.start))
+	m.core.Submit(r)
+	m.flush(false)
+}
+
+func (m *Mirror) callDone(c *peer.Call) {
+	m.mu.Lock()
+	m.core.Tick(time.Since(m.start))
+	m.core.Answered(c)
+	m.flush(false)
+}
+
+// tell makes an event of the core's, for the rare ones.
+func (m *Mirror) tell(event func(*Core)) {
+	m.mu.Lock()
+	m.core.Tick(time.Since(m.start))
+	event(m.core)
+	m.flush(false)
+}
 
 // StartResync begins to bring the replica of node into the in-sync set; see Core.StartResync. The node is reached through
-// Sessions first.
-func (m *Mirror) StartResync(ctx context.Context, node ids.Node, empty bool) error { return nil }
+// Sessions first. Resynced tells the end.
+func (m *Mirror) StartResync(ctx context.Context, node ids.Node, empty bool) error {
+	s, err := m.cfg.Sessions.Session(ctx, node)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	if m.closing {
+		m.mu.Unlock()
+		return ErrBusy
+	}
+	m.use(node, s)
+	m.core.Tick(time.Since(m.start))
+	err = m.core.StartResync(node, empty)
+	m.flush(false)
+	return err
+}
 
 // StopResync ends the resync of node, unless its joining is proposed already.
-func (m *Mirror) StopResync(node ids.Node) {}
+func (m *Mirror) StopResync(node ids.Node) { m.tell(func(c *Core) { c.StopResync(node) }) }
 
-// Drain prepares a hand-over: it returns when nothing is under way and all marks are cleared, or with ctx's error. New
-// requests wait; Close ends them with block.ErrEnded.
-func (m *Mirror) Drain(ctx context.Context) error { return nil }
+// Drain prepares a hand-over: it returns when nothing is under way and marks are cleared (see Core.Drain), or with ctx's
+// error, or with the cause of the mirror's end. New requests wait; Close ends them with block.ErrEnded.
+func (m *Mirror) Drain(ctx context.Context) error {
+	m.tell((*Core).Drain)
+	select {
+	case <-m.drained:
+		return nil
+	case <-m.ended:
+		return m.Err()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
 
 // Done is closed when the mirror has ended, by itself (another epoch) or by Close; Err says why then.
-func (m *Mirror) Done() <-chan struct{} { return nil }
-func (m *Mirror) Err() error            { return nil }
+func (m *Mirror) Done() <-chan struct{} { return m.ended }
+
+// Err is the cause of the end, nil before it.
+func (m *Mirror) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.err
+}
 
 // Close ends the mirror with a cause and waits until every request was answered and nothing of it runs any more. Calls
-// under way are waited for: the owner of the sessions closes those that hang.
-func (m *Mirror) Close(cause error) {}
+// under way are waited for: the owner of the sessions closes those that hang. It must not be called from a Done, Notify
+// or Resynced.
+func (m *Mirror) Close(cause error) {
+	m.once.Do(func() {
+		if cause == nil {
+			cause = ErrClosed
+		}
+		m.cancel()
+		m.mu.Lock()
+		m.closing = true
+		m.core.Tick(time.Since(m.start))
+		m.core.Close(cause)
+		m.end(cause)
+		m.flush(false)
+		<-m.idle
+		close(m.quit)
+		m.timer.Stop()
+	})
+	m.wg.Wait()
+}
+
+// end notes the cause. The lock is held.
+func (m *Mirror) end(cause error) {
+	if !m.hasEnded {
+		m.hasEnded, m.err = true, cause
+		close(m.ended)
+	}
+}
 
 // Status describes the mirror.
-func (m *Mirror) Status() Status { return m.core.Status() }
+func (m *Mirror) Status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.core.Status()
+}
 
 var _ block.Device = (*Mirror)(nil)

@@ -195,6 +195,12 @@ func (c *Core) Back(node ids.Node, seq peer.Seq) {
 	c.run()
 }
 
+// NeedsReplica says whether Back of a node needs a replica of the volume there, and not only its confirmations.
+func (c *Core) NeedsReplica(node ids.Node) bool {
+	i := c.slotOf(node)
+	return i >= 0 && c.targets().has(i)
+}
+
 // resend sends again what a node has missed, and asks again what it was asked.
 func (c *Core) resend(i int) {
 	s := &c.slots[i]

@@ -1,0 +1,135 @@
+// Package config is a node's configuration file: what it may say, what holds where it says nothing, and whether it makes
+// sense. docs/pmsapp.example.toml is the same as a file, with the defaults; a test compares the two.
+package config
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// Errors of this package.
+var (
+	// ErrUnknownKey is returned for a key that no version of this file has.
+	ErrUnknownKey = errors.New("unknown key")
+	// ErrInvalid is returned for a value that cannot be.
+	ErrInvalid = errors.New("invalid configuration")
+)
+
+// Config is the file. What can change while the node runs is in Reloadable.
+type Config struct {
+	// Name of the node, unique in the cluster: 1 to 63 letters, digits and hyphens. The host's name if empty.
+	Name string `toml:"name"`
+	// State is the directory of the catalog, the node's keys and its tokens.
+	State string `toml:"state"`
+	// Pools are directories that hold replicas; none on a witness. An empty directory becomes a pool at the first start.
+	Pools   []string `toml:"pools"`
+	Address Address  `toml:"address"`
+	Virtual Virtual  `toml:"virtual"`
+	Reloadable
+}
+
+// Address has the addresses on which this node listens. All are host:port with a host that the peers can reach.
+type Address struct {
+	// Cluster is for the other nodes: Raft, gossip (TCP and UDP) and forwarded calls.
+	Cluster string `toml:"cluster"`
+	// API is for the admin: REST over TLS.
+	API string `toml:"api"`
+	// Portal is for iSCSI hosts.
+	Portal string `toml:"portal"`
+	// PeerPortal is for the other nodes' iSCSI sessions; the same as Portal if empty.
+	PeerPortal string `toml:"peer_portal"`
+}
+
+// Peers returns the portal for the other nodes' sessions.
+func (a Address) Peers() string {
+	if a.PeerPortal == "" {
+		return a.Portal
+	}
+	return a.PeerPortal
+}
+
+// Virtual is the address that follows the leader, the same on every node. There is none if Portal is empty.
+type Virtual struct {
+	// Portal is host:port.
+	Portal string `toml:"portal"`
+	// Prefix is the length of the network's prefix in bits, 1 to 32.
+	Prefix int `toml:"prefix"`
+	// Interface gets the address while this node leads. Empty: the address is local already (loopback) and the leader
+	// alone listens on it.
+	Interface string `toml:"interface"`
+	// Lifetime is how long the address stays on the interface of a node that hangs. 2 s to 60 s, whole seconds.
+	Lifetime time.Duration `toml:"lifetime"`
+}
+
+// Reloadable is what a running node takes over from a changed file (SIGHUP).
+type Reloadable struct {
+	Log      Log      `toml:"log"`
+	Timeouts Timeouts `toml:"timeouts"`
+}
+
+// Log says what is logged, to standard error.
+type Log struct {
+	Level  slog.Level `toml:"level"`  // debug, info, warn or error
+	Format string     `toml:"format"` // text or json
+}
+
+// Timeouts are the tunables of ARCHITECTURE.md, "Timeouts".
+type Timeouts struct {
+	// Hold is how long I/O waits while a failover or a shrink is under way; past it hosts get BUSY. 10 s to 10 min.
+	Hold    time.Duration   `toml:"hold_timeout"`
+	Hosts   HostTimeouts    `toml:"hosts"`
+	Peers   PeerTimeouts    `toml:"peers"`
+	Cluster ClusterTimeouts `toml:"cluster"`
+}
+
+// HostTimeouts are those of the iSCSI target towards hosts.
+type HostTimeouts struct {
+	Login        time.Duration `toml:"login_timeout"`    // how long a login may take; 1 s to 60 s
+	Logout       time.Duration `toml:"logout_timeout"`   // how long an initiator asked to log out may take; 0 to 60 s
+	NoopInterval time.Duration `toml:"noop_interval"`    // a host that sent nothing for so long is probed; 0 (never), 1 s to 60 s
+	NoopTimeout  time.Duration `toml:"noop_timeout"`     // and is gone when the probe is unanswered for so long; 1 s to 60 s
+	Recovery     time.Duration `toml:"recovery_timeout"` // how long a host with commands under way may be silent; 1 s to 120 s
+}
+
+// PeerTimeouts are those of the mirrors' sessions to other nodes.
+type PeerTimeouts struct {
+	Login        time.Duration `toml:"login_timeout"`    // connection, login and fence; 100 ms to 60 s
+	Logout       time.Duration `toml:"logout_timeout"`   // 100 ms to 60 s
+	NoopInterval time.Duration `toml:"noop_interval"`    // an idle path is probed every interval; 100 ms to 60 s
+	NoopTimeout  time.Duration `toml:"noop_timeout"`     // and is dead when a probe is unanswered for so long; 100 ms to 60 s
+	Recovery     time.Duration `toml:"recovery_timeout"` // how long an active path may exchange nothing; 500 ms to 120 s
+}
+
+// ClusterTimeouts are Raft's and gossip's. They must be the same on every node, and need a restart.
+type ClusterTimeouts struct {
+	Heartbeat time.Duration `toml:"heartbeat_timeout"` // silence after which a follower doubts the leader; 100 ms to 10 s
+	Election  time.Duration `toml:"election_timeout"`  // how long a candidate waits for votes; heartbeat_timeout to 10 s
+	Lease     time.Duration `toml:"lease_timeout"`     // a leader without a quorum for so long steps down; 50 ms to heartbeat_timeout
+}
+
+// Default returns what holds where the file says nothing.
+func Default() Config {
+	return Config{
+		State: "/var/lib/pmsapp",
+		Pools: []string{},
+		Address: Address{
+			Cluster: "0.0.0.0:7460",
+			API:     "0.0.0.0:7443",
+			Portal:  "0.0.0.0:3260",
+		},
+		Virtual: Virtual{Prefix: 24, Lifetime: 5 * time.Second},
+		Reloadable: Reloadable{
+			Log: Log{Level: slog.LevelInfo, Format: "text"},
+			Timeouts: Timeouts{
+				Hold: 30 * time.Second,
+				Hosts: HostTimeouts{Login: 5 * time.Second, Logout: 15 * time.Second, NoopInterval: 15 * time.Second,
+					NoopTimeout: 10 * time.Second, Recovery: 10 * time.Second},
+				Peers: PeerTimeouts{Login: 2 * time.Second, Logout: 5 * time.Second, NoopInterval: time.Second,
+					NoopTimeout: 2 * time.Second, Recovery: 3 * time.Second},
+				Cluster: ClusterTimeouts{Heartbeat: 500 * time.Millisecond, Election: 500 * time.Millisecond,
+					Lease: 300 * time.Millisecond},
+			},
+		},
+	}
+}

@@ -18,10 +18,9 @@ import (
 
 // fakeCluster is nodes with byte arrays, sessions to them and a catalog, for the tests of the shell.
 type fakeCluster struct {
-	mu     sync.Mutex
-	vol    truth.Volume
-	nodes  map[ids.Node]*fakeNode
-	fenced bool // a newer epoch was committed
+	mu    sync.Mutex
+	vol   truth.Volume
+	nodes map[ids.Node]*fakeNode
 }
 
 type fakeNode struct {
@@ -33,7 +32,6 @@ type fakeNode struct {
 	hang    bool          // answers nothing until the session is closed
 	epoch   peer.Epoch
 	seq     peer.Seq
-	writes  int
 }
 
 type fakeSession struct {
@@ -89,6 +87,9 @@ func (c *fakeCluster) Session(ctx context.Context, id ids.Node) (peer.Session, e
 func (s *fakeSession) isDead() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.dead }
 
 func (s *fakeSession) Submit(k *peer.Call) {
+	s.c.mu.Lock()
+	delay, hang := s.n.delay, s.n.hang
+	s.c.mu.Unlock()
 	s.mu.Lock()
 	if s.dead {
 		s.mu.Unlock()
@@ -96,7 +97,7 @@ func (s *fakeSession) Submit(k *peer.Call) {
 		k.Done(k)
 		return
 	}
-	if s.n.delay == 0 && !s.n.hang {
+	if delay == 0 && !hang {
 		s.mu.Unlock()
 		s.execute(k)
 		k.Done(k)
@@ -104,8 +105,8 @@ func (s *fakeSession) Submit(k *peer.Call) {
 	}
 	s.open = append(s.open, k)
 	s.mu.Unlock()
-	if !s.n.hang {
-		time.AfterFunc(s.n.delay, func() {
+	if !hang {
+		time.AfterFunc(delay, func() {
 			s.mu.Lock()
 			i := slices.Index(s.open, k)
 			if i < 0 {
@@ -134,7 +135,6 @@ func (s *fakeSession) execute(k *peer.Call) {
 	case peer.Write:
 		copy(s.n.bytes[k.Off:], k.Data)
 		s.n.seq = max(s.n.seq, k.Seq)
-		s.n.writes++
 	case peer.Zero:
 		clear(s.n.bytes[k.Off : k.Off+k.Len])
 		s.n.seq = max(s.n.seq, k.Seq)
@@ -193,18 +193,11 @@ func (c *fakeCluster) Propose(ctx context.Context, p truth.Proposal) (truth.Outc
 	return truth.Outcome{Version: c.vol.Version, InSync: slices.Clone(set)}, nil
 }
 
-func (c *fakeCluster) closeSessions() {
+// set changes a node.
+func (c *fakeCluster) set(i int, f func(*fakeNode)) {
 	c.mu.Lock()
-	var all []*fakeSession
-	for _, n := range c.nodes {
-		if n.session != nil {
-			all = append(all, n.session)
-		}
-	}
-	c.mu.Unlock()
-	for _, s := range all {
-		s.die()
-	}
+	defer c.mu.Unlock()
+	f(c.nodes[node(i)])
 }
 
 // do submits a request and waits for its end.

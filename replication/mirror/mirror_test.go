@@ -66,7 +66,7 @@ func TestLostMember(t *testing.T) {
 			c := newCluster(8<<20, 2, 2)
 			n := c.nodes[node(2)]
 			m := open(t, c, nil)
-			n.hang = true
+			c.set(2, func(n *fakeNode) { n.hang = true })
 			begun := time.Now()
 			var wg sync.WaitGroup
 			for i := range 32 {
@@ -77,12 +77,8 @@ func TestLostMember(t *testing.T) {
 				})
 			}
 			synctest.Wait()
-			c.mu.Lock()
-			n.refuse = refuse
-			c.mu.Unlock()
-			if !refuse {
-				n.hang = false // a blip: it comes back, and the calls are sent again
-			}
+			// A blip: it comes back, and the calls are sent again.
+			c.set(2, func(n *fakeNode) { n.refuse, n.hang = refuse, refuse })
 			n.session.die()
 			wg.Wait()
 			if d := time.Since(begun); d > 300*time.Millisecond {
@@ -100,9 +96,7 @@ func TestEpochEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(8<<20, 2, 2)
 		m := open(t, c, nil)
-		c.mu.Lock()
-		c.nodes[node(2)].epoch = 2
-		c.mu.Unlock()
+		c.set(2, func(n *fakeNode) { n.epoch = 2 })
 		if err := do(m, block.Read, 0, make([]byte, 4096)); !errors.Is(err, block.ErrEnded) {
 			t.Fatal(err)
 		}
@@ -118,9 +112,7 @@ func TestHeldThenClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(8<<20, 1, 1)
 		m := open(t, c, func(cfg *Config) { cfg.Params.Tunables.Hold = 2 * time.Second })
-		c.mu.Lock()
-		c.nodes[node(1)].refuse = true
-		c.mu.Unlock()
+		c.set(1, func(n *fakeNode) { n.refuse = true })
 		c.nodes[node(1)].session.die()
 		begun := time.Now()
 		if err := do(m, block.Write, 0, make([]byte, 4096)); !errors.Is(err, block.ErrHeld) {
@@ -146,17 +138,13 @@ func TestHeldThenBack(t *testing.T) {
 		c := newCluster(8<<20, 1, 1)
 		m := open(t, c, nil)
 		n := c.nodes[node(1)]
-		n.hang = true
+		c.set(1, func(n *fakeNode) { n.hang = true })
 		go func() {
 			time.Sleep(time.Second)
-			c.mu.Lock()
-			n.refuse, n.hang = true, false
-			c.mu.Unlock()
+			c.set(1, func(n *fakeNode) { n.refuse, n.hang = true, false })
 			n.session.die()
 			time.Sleep(5 * time.Second)
-			c.mu.Lock()
-			n.refuse = false
-			c.mu.Unlock()
+			c.set(1, func(n *fakeNode) { n.refuse = false })
 		}()
 		if err := do(m, block.Write, 0, bytes.Repeat([]byte{1}, 4096)); err != nil {
 			t.Fatal(err)

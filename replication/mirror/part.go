@@ -204,7 +204,7 @@ func (c *Core) evalWrite(p *part) {
 	union := c.union() & p.targets
 	rest := union &^ (p.ok | p.medium | p.full)
 	ok := p.ok & union
-	if p.medium&union != 0 && (ok|p.full&union) != 0 {
+	if p.medium&union != 0 && p.medium&union != union { // another has it, or may come back and have it
 		for i := range c.slots {
 			if (p.medium & union).has(i) {
 				c.fail(i, peer.ErrMedium)

@@ -1,0 +1,332 @@
+package mirror
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"pmsapp/internal/block"
+	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
+)
+
+var update = flag.Bool("update", false, "write the golden scripts anew")
+
+// TestGolden runs the scripts in testdata. A script is blocks of commands, "----", and the effects that they have.
+// Nodes are letters, calls c1, c2 ... in the order in which they are sent, requests have the names that they are given.
+//
+//	open self=A members=A,B [version=1] [hold=30s] [cool=5s] [size=1m]
+//	write|read|zero|flush NAME [OFF LEN]      off and len in bytes, with k or m
+//	ok CALL... [data=N] [active=REGION@SEQ,...] [extents=OFF+LEN,...]
+//	err CALL... lost|medium|full|epoch|noreplica
+//	lost|back|unreachable NODE [seq=N]
+//	decided ok|unknown|epoch|version|last|notreplica [set=A,B] [version=N]
+//	tick DURATION | resync NODE [empty] | stop NODE | granted | drain | close | status
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".txt"), func(t *testing.T) {
+			in, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := newScript(t).run(string(in))
+			if *update {
+				if err := os.WriteFile(f, []byte(out), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else if d := cmp.Diff(strings.Split(string(in), "\n"), strings.Split(out, "\n")); d != "" {
+				t.Fatal(d)
+			}
+		})
+	}
+}
+
+type script struct {
+	t     *testing.T
+	core  *Core
+	calls map[string]*peer.Call
+	names map[*peer.Call]string
+	sent  int
+	reqs  map[*block.Request]string
+	prop  uint64
+	now   time.Duration
+	out   strings.Builder
+}
+
+func newScript(t *testing.T) *script {
+	return &script{t: t, calls: map[string]*peer.Call{}, names: map[*peer.Call]string{}, reqs: map[*block.Request]string{}}
+}
+
+func (s *script) run(in string) string {
+	var out strings.Builder
+	expected := false
+	for line := range strings.Lines(in) {
+		line = strings.TrimRight(line, "\n")
+		switch {
+		case expected:
+			if line == "" {
+				expected = false
+				out.WriteString("\n")
+			}
+		case line == "" || strings.HasPrefix(line, "#"):
+			out.WriteString(line + "\n")
+		case line == "----":
+			out.WriteString("----\n" + s.out.String())
+			s.out.Reset()
+			expected = true
+		default:
+			out.WriteString(line + "\n")
+			s.command(strings.Fields(line))
+		}
+	}
+	return out.String()
+}
+
+func letter(n ids.Node) string     { return string(rune('A' + n[0] - 1)) }
+func fromLetter(s string) ids.Node { return ids.Node{s[0] - 'A' + 1} }
+
+func places(s string) (set []truth.Place) {
+	for l := range strings.SplitSeq(s, ",") {
+		if l != "" {
+			set = append(set, truth.Place{Node: fromLetter(l), Pool: ids.Pool(fromLetter(l))})
+		}
+	}
+	return set
+}
+
+func (s *script) bytes(v string) int64 {
+	unit := int64(1)
+	if n := strings.TrimSuffix(v, "k"); n != v {
+		v, unit = n, 1<<10
+	} else if n := strings.TrimSuffix(v, "m"); n != v {
+		v, unit = n, 1<<20
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n * unit
+}
+
+func (s *script) command(f []string) {
+	args := map[string]string{}
+	var words []string
+	for _, w := range f[1:] {
+		if k, v, ok := strings.Cut(w, "="); ok {
+			args[k] = v
+		} else {
+			words = append(words, w)
+		}
+	}
+	number := func(k string) uint64 {
+		n, _ := strconv.ParseUint(args[k], 10, 64)
+		return n
+	}
+	switch f[0] {
+	case "open":
+		s.open(args)
+	case "write", "read", "zero", "flush":
+		s.submit(f[0], words)
+	case "ok":
+		for _, w := range words {
+			s.answer(w, nil, args)
+		}
+	case "err":
+		why := map[string]error{"lost": peer.ErrLost, "medium": peer.ErrMedium, "full": peer.ErrNoSpace,
+			"epoch": &peer.EpochError{Accepted: 9}, "noreplica": peer.ErrNoReplica}[words[len(words)-1]]
+		for _, w := range words[:len(words)-1] {
+			s.answer(w, why, args)
+		}
+	case "lost":
+		s.core.Lost(fromLetter(words[0]))
+	case "back":
+		s.core.Back(fromLetter(words[0]), peer.Seq(number("seq")))
+	case "unreachable":
+		s.core.Unreachable(fromLetter(words[0]), errors.New("connection refused"))
+	case "decided":
+		s.decided(words[0], number("version"), places(args["set"]))
+	case "tick":
+		d, err := time.ParseDuration(words[0])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.now += d
+		s.core.Tick(s.now)
+	case "resync":
+		if err := s.core.StartResync(fromLetter(words[0]), len(words) > 1); err != nil {
+			fmt.Fprintln(&s.out, err)
+		}
+	case "stop":
+		s.core.StopResync(fromLetter(words[0]))
+	case "granted":
+		s.core.Granted()
+	case "drain":
+		s.core.Drain()
+	case "close":
+		s.core.Close(nil)
+	case "status":
+		st := s.core.Status()
+		fmt.Fprintf(&s.out, "version %d requests %d active %d dirty %d idle %v", st.Version, st.Requests, st.Active, st.Dirty, s.core.Idle())
+		for _, m := range st.Members {
+			fmt.Fprintf(&s.out, " %s(reached %v failed %v)", letter(m.Node), m.Reached, m.Failed)
+		}
+		fmt.Fprintf(&s.out, " hold: %q\n", st.HoldCause)
+	default:
+		s.t.Fatalf("unknown command %q", f[0])
+	}
+	if s.core != nil {
+		for _, e := range s.core.Effects(nil) {
+			s.effect(e)
+		}
+	}
+}
+
+func (s *script) open(args map[string]string) {
+	set := places(args["members"])
+	p := Params{Epoch: 5, Self: fromLetter(args["self"]), Volume: truth.Volume{
+		ID: ids.Volume{1}, Size: 1 << 20, Region: 64 << 10, Logical: 512, Version: 1, InSync: set, Replicas: places("A,B,C"),
+	}}
+	p.Tunables.Chunk = 32 << 10
+	if v := args["hold"]; v != "" {
+		p.Tunables.Hold, _ = time.ParseDuration(v)
+	}
+	if v := args["hot"]; v != "" {
+		p.Tunables.HotRegions, _ = strconv.Atoi(v)
+	}
+	p.Tunables.Budgeted = args["budget"] != ""
+	for _, m := range set {
+		p.Members = append(p.Members, Member{Node: m.Node, Seq: 10, Durable: 9})
+	}
+	var err error
+	if s.core, err = New(p); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *script) submit(op string, w []string) {
+	r := &block.Request{Op: map[string]block.Op{"write": block.Write, "read": block.Read, "zero": block.Zero, "flush": block.Flush}[op]}
+	if len(w) > 1 {
+		r.Off, r.Len = s.bytes(w[1]), s.bytes(w[2])
+	}
+	if r.Op == block.Read || r.Op == block.Write {
+		r.Data = make([]byte, r.Len)
+		for i := range r.Data {
+			r.Data[i] = w[0][len(w[0])-1]
+		}
+	}
+	s.reqs[r] = w[0]
+	s.core.Submit(r)
+}
+
+func (s *script) answer(name string, err error, args map[string]string) {
+	c := s.calls[name]
+	if c == nil {
+		fmt.Fprintf(&s.out, "no call %s\n", name)
+		return
+	}
+	delete(s.calls, name)
+	c.Answer = peer.Answer{Err: err}
+	if c.Kind == peer.Read && err == nil {
+		v, _ := strconv.Atoi(args["data"])
+		for i := range c.Data {
+			c.Data[i] = byte(v)
+		}
+	}
+	if v := args["active"]; v != "" {
+		for e := range strings.SplitSeq(v, ",") {
+			r, q, _ := strings.Cut(e, "@")
+			ri, _ := strconv.ParseUint(r, 10, 32)
+			qi, _ := strconv.ParseUint(q, 10, 64)
+			c.Active = append(c.Active, peer.RegionSeq{Region: uint32(ri), Seq: peer.Seq(qi)})
+		}
+	}
+	if v := args["extents"]; v != "" {
+		for e := range strings.SplitSeq(v, ",") {
+			o, n, _ := strings.Cut(e, "+")
+			c.Extents = append(c.Extents, peer.Extent{Off: s.bytes(o), Len: s.bytes(n)})
+		}
+	}
+	s.core.Answered(c)
+}
+
+func (s *script) decided(how string, version uint64, set []truth.Place) {
+	out, err := truth.Outcome{}, error(nil)
+	cur := truth.Volume{ID: ids.Volume{1}, Version: version, InSync: set}
+	why := map[string]truth.Why{"epoch": truth.WrongEpoch, "version": truth.WrongVersion, "last": truth.LastMember, "notreplica": truth.NotAReplica}
+	switch how {
+	case "ok":
+		out = truth.Outcome{Version: version, InSync: set}
+	case "unknown":
+		err = truth.ErrUnknown
+	default:
+		err = &truth.Rejection{Why: why[how], Current: cur}
+	}
+	s.core.Decided(s.prop, out, err)
+}
+
+var kinds = map[peer.Kind]string{peer.Read: "read", peer.Write: "write", peer.Zero: "zero", peer.Confirm: "confirm",
+	peer.Clear: "clear", peer.ReadMap: "readmap", peer.Extents: "extents"}
+
+func (s *script) effect(e Effect) {
+	w := &s.out
+	switch e.Kind {
+	case Send:
+		s.sent++
+		name := fmt.Sprintf("c%d", s.sent)
+		s.calls[name] = e.Call
+		fmt.Fprintf(w, "%s: %s %s", name, letter(e.Node), kinds[e.Call.Kind])
+		c := e.Call
+		switch c.Kind {
+		case peer.Read, peer.Write, peer.Zero, peer.Extents:
+			fmt.Fprintf(w, " %dk+%dk", c.Off>>10, c.Len>>10)
+		case peer.Clear:
+			fmt.Fprintf(w, " %v", c.Regions)
+		}
+		if c.Seq != 0 {
+			fmt.Fprintf(w, " seq %d durable %d", c.Seq, c.Durable)
+		}
+		fmt.Fprintln(w)
+	case Complete:
+		fmt.Fprintf(w, "%s is done: %v\n", s.reqs[e.Request], e.Request.Err)
+	case Propose:
+		s.prop = e.ID
+		switch p := e.Proposal.(type) {
+		case truth.RemoveMember:
+			fmt.Fprintf(w, "propose: remove %s at version %d\n", letter(p.Node), p.Version)
+		case truth.AddMember:
+			fmt.Fprintf(w, "propose: add %s at version %d\n", letter(p.Node), p.Version)
+		}
+	case Reconnect:
+		fmt.Fprintf(w, "reconnect %s\n", letter(e.Node))
+	case Report:
+		fmt.Fprintf(w, "notice: %v", e.Notice.Code)
+		if !e.Node.IsZero() {
+			fmt.Fprintf(w, " %s", letter(e.Node))
+		}
+		if e.Notice.Err != nil {
+			fmt.Fprintf(w, ": %v", e.Notice.Err)
+		}
+		fmt.Fprintln(w)
+	case Drained:
+		fmt.Fprintln(w, "drained")
+	case Ended:
+		fmt.Fprintf(w, "ended: %v\n", e.Err)
+	case ResyncDone:
+		fmt.Fprintf(w, "resync of %s is over: %v\n", letter(e.Node), e.Err)
+	case Ask:
+		fmt.Fprintf(w, "ask for %d bytes\n", e.Bytes)
+	}
+}

@@ -21,8 +21,8 @@ type Nexus interface {
 	Cancel(t *Task)
 	// Manage carries out the nexus's part in a task management function: it checks that the function makes sense, and
 	// establishes unit attentions. If it returns FunctionComplete the layer stops, before the function is answered, the
-	// tasks that it names: of this session for AbortTask and AbortTaskSet; of all sessions of the server whose Unit is
-	// among the units returned for the others. Those not executed yet are cancelled, and those executed are not answered.
+	// tasks that it names: those of this session (AbortTask, AbortTaskSet, ClearTaskSet), and those of all sessions of the
+	// server whose Unit is among the units returned (the resets; ClearTaskSet if the task set is shared). Those not executed yet are cancelled, and those executed are not answered.
 	// So FunctionComplete promises for the latter what invariant 4 asks for: they keep their ranges. A nexus that cannot
 	// promise that refuses.
 	Manage(m Management) (Response, []any)

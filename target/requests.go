@@ -229,9 +229,10 @@ func (s *session) carryOut(m Management, h *iscsi.BHS) (r Response, after error)
 	switch m.Function {
 	case AbortTask:
 		return s.abortTask(m, h), nil
-	case AbortTaskSet:
+	case AbortTaskSet, ClearTaskSet:
 		s.stop(func(t *Task) bool { return t.LUN == m.LUN })
-	case ClearTaskSet, LogicalUnitReset, TargetWarmReset, TargetColdReset:
+		s.srv.stopUnits(units)
+	case LogicalUnitReset, TargetWarmReset, TargetColdReset:
 		s.srv.stopUnits(units)
 		if m.Function == TargetColdReset {
 			return r, ErrReset

@@ -71,8 +71,8 @@ type Task struct {
 
 	// DataIn is the answer's data. The layer sends at most ExpIn bytes of it, and reports the rest as an overflow.
 	DataIn []byte
-	// Moved is how many bytes of Data-Out the command would have taken by its CDB; the layer reports its difference to
-	// ExpOut as the residual. It is not used for commands that are not writes.
+	// Moved is how many bytes the command would have moved by its CDB; the layer reports the difference to ExpOut or ExpIn
+	// as the residual. For a command that sends data it may be left 0: then len(DataIn) counts.
 	Moved int64
 	// Status is the SAM status.
 	Status byte

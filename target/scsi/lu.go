@@ -1,0 +1,182 @@
+package scsi
+
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/gostor/gotgt/pkg/api"
+	gotgt "github.com/gostor/gotgt/pkg/scsi"
+	_ "github.com/gostor/gotgt/pkg/scsi/backingstore" // gotgt's constructors panic without it
+
+	"pmsapp/internal/block"
+	"pmsapp/internal/ids"
+)
+
+// maxTransfer bounds READ and WRITE in bytes where the device allows more.
+const maxTransfer = 8 << 20
+
+// Vendor, product and revision of INQUIRY. They are part of what hosts remember a disk by: they never change.
+const (
+	vendorID  = "PMSAPP"
+	productID = "VDISK"
+	revision  = "0001"
+)
+
+// LU is a logical unit: a volume as hosts see it. It may be in the LUN maps of several targets.
+type LU struct {
+	id    ids.Volume
+	state atomic.Pointer[state]
+	table []gotgt.SCSIDeviceOperation
+
+	mu      sync.Mutex
+	nexuses map[*attentions]struct{}
+	last    block.Geometry // of the device that was served last
+}
+
+// state is what an LU serves; it never changes.
+type state struct {
+	dev   block.Device // nil: stands by
+	geo   block.Geometry
+	shift uint // of a logical block
+	count uint64
+	max   uint64 // blocks of one READ or WRITE
+	api   *api.SCSILu
+}
+
+// NewLU returns an LU of a volume that stands by.
+func NewLU(volume ids.Volume) *LU {
+	lu := &LU{id: volume, nexuses: make(map[*attentions]struct{})}
+	lu.table = lu.newTable()
+	lu.Standby()
+	return lu
+}
+
+// Volume is the volume's id.
+func (lu *LU) Volume() ids.Volume { return lu.id }
+
+// Serve makes the LU serve dev from now on. Commands under way end on the device that they began on. If hosts have known
+// another size they are told.
+func (lu *LU) Serve(dev block.Device) error {
+	g := dev.Geometry()
+	if g.Logical != 512 && g.Logical != 4096 || g.Physical < g.Logical || g.Physical > 65536 ||
+		g.Physical&(g.Physical-1) != 0 || g.Size < int64(g.Logical) || g.Size%int64(g.Logical) != 0 ||
+		g.MaxLen < int64(g.Physical) {
+		return fmt.Errorf("scsi: volume %s: %+v is not a geometry that can be served", lu.id, g)
+	}
+	st := &state{dev: dev, geo: g, shift: uint(bits.TrailingZeros(uint(g.Logical)))}
+	st.count = uint64(g.Size) >> st.shift
+	st.max = uint64(min(g.MaxLen, maxTransfer)) >> st.shift
+	st.api = lu.describe(st)
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	lu.state.Store(st)
+	if lu.last.Size != 0 && (lu.last.Size != g.Size || lu.last.Logical != g.Logical) {
+		lu.attend(nil, ascCapacityChanged)
+	}
+	lu.last = g
+	return nil
+}
+
+// Standby makes the LU NOT READY. Commands under way end on the device that they began on.
+func (lu *LU) Standby() {
+	st := &state{}
+	st.api = lu.describe(st)
+	lu.state.Store(st)
+}
+
+// Serving tells whether the LU has a device.
+func (lu *LU) Serving() bool { return lu.state.Load().dev != nil }
+
+// InquiryChanged tells hosts that what INQUIRY answers has changed.
+func (lu *LU) InquiryChanged() {
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	lu.attend(nil, uint16(gotgt.ASC_INQUIRY_DATA_HAS_CHANGED))
+}
+
+// describe makes gotgt's picture of the LU.
+func (lu *LU) describe(st *state) *api.SCSILu {
+	g := &api.SCSILu{
+		Size:           uint64(st.geo.Size),
+		BlockShift:     st.shift,
+		PerformCommand: lu.perform,
+		DeviceProtocol: gotgt.SBCSCSIDeviceProtocol{BaseSCSIDeviceProtocol: gotgt.BaseSCSIDeviceProtocol{
+			DeviceType: api.TYPE_DISK, SCSIDeviceOps: lu.table}},
+	}
+	g.Attrs.DeviceType = api.TYPE_DISK
+	g.Attrs.VendorID, g.Attrs.ProductID, g.Attrs.ProductRev = vendorID, productID, revision
+	g.Attrs.SCSISN = lu.id.String()
+	g.Attrs.ThinProvisioning = true
+	g.Attrs.Online = st.dev != nil
+	if st.dev != nil {
+		g.Attrs.Lbppbe = bits.TrailingZeros(uint(st.geo.Physical / st.geo.Logical))
+	}
+	return g
+}
+
+// attentions are the unit attention conditions of one nexus for one LU, oldest first (SAM-5 5.14).
+type attentions struct {
+	any   atomic.Bool // pending is not empty: the hot path's look
+	mu    sync.Mutex
+	queue []uint16
+}
+
+// maxAttentions bounds the queue; each condition is there once.
+const maxAttentions = 8
+
+func (a *attentions) add(asc uint16) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.queue) < maxAttentions && !slices.Contains(a.queue, asc) {
+		a.queue = append(a.queue, asc)
+		a.any.Store(true)
+	}
+}
+
+// take removes and returns the oldest.
+func (a *attentions) take() (s sense, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.queue) == 0 {
+		return sense{}, false
+	}
+	s = sense{gotgt.UNIT_ATTENTION, a.queue[0]}
+	a.queue = a.queue[1:]
+	a.any.Store(len(a.queue) > 0)
+	return s, true
+}
+
+// attend establishes a unit attention for all nexuses but one. Called with mu.
+func (lu *LU) attend(but *attentions, asc uint16) {
+	for a := range lu.nexuses {
+		if a != but {
+			a.add(asc)
+		}
+	}
+}
+
+// join makes a nexus known to the LU. It begins with the condition that tells of a new nexus.
+func (lu *LU) join() *attentions {
+	a := &attentions{}
+	a.add(uint16(gotgt.ASC_POWERON_RESET))
+	lu.mu.Lock()
+	lu.nexuses[a] = struct{}{}
+	lu.mu.Unlock()
+	return a
+}
+
+func (lu *LU) leave(a *attentions) {
+	lu.mu.Lock()
+	delete(lu.nexuses, a)
+	lu.mu.Unlock()
+}
+
+// reset establishes the unit attentions of a reset.
+func (lu *LU) reset(asc uint16) {
+	lu.mu.Lock()
+	lu.attend(nil, asc)
+	lu.mu.Unlock()
+}

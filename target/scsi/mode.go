@@ -1,0 +1,94 @@
+package scsi
+
+import (
+	"encoding/binary"
+
+	"github.com/gostor/gotgt/pkg/api"
+	gotgt "github.com/gostor/gotgt/pkg/scsi"
+)
+
+// modePage is a mode page without its two bytes of head. No bit of any can be changed.
+type modePage struct {
+	code byte
+	body []byte
+}
+
+func modePages() []modePage {
+	caching := make([]byte, 18)
+	caching[0] = 0x00 // WCE=0: what is acknowledged is durable on every in-sync member (invariant 1)
+	caching[10] = 0x80
+	control := make([]byte, 10)
+	control[0] = 0x20 // TST=001b: a task set for each nexus; GLTSD=0, D_SENSE=0
+	control[1] = 0x10 // QUEUE ALGORITHM MODIFIER=1: commands may be reordered
+	control[6], control[7] = 0xff, 0xff
+	exceptions := make([]byte, 10)
+	return []modePage{{0x08, caching}, {0x0a, control}, {0x1c, exceptions}}
+}
+
+// Values of PAGE CONTROL.
+const (
+	modeChangeable = 1
+	modeSaved      = 3
+)
+
+// modeSense does MODE SENSE(6) and (10) (SPC-4 6.11, 6.12).
+func modeSense(_ int, cmd *api.SCSICommand) api.SAMStat {
+	cdb := cmd.SCB
+	six := cdb[0] == opModeSense6
+	which, page, sub := cdb[2]>>6, cdb[2]&0x3f, cdb[3]
+	noDescriptor, long := cdb[1]&0x08 != 0, !six && cdb[1]&0x10 != 0
+	if which == modeSaved {
+		return refuse(cmd, illegal(gotgt.ASC_SAVING_PARMS_UNSUP))
+	}
+	if sub != 0 && (sub != 0xff || page != 0x3f) {
+		return refuse(cmd, invalidField())
+	}
+	var pages []byte
+	for _, p := range modePages() {
+		if page != 0x3f && page != p.code {
+			continue
+		}
+		if which == modeChangeable {
+			clear(p.body)
+		}
+		pages = append(append(pages, p.code, byte(len(p.body))), p.body...)
+	}
+	if len(pages) == 0 {
+		return refuse(cmd, invalidField())
+	}
+	var descriptor []byte
+	if !noDescriptor {
+		descriptor = blockDescriptor(callOf(cmd).io.st, long)
+	}
+	const dpoFUA = 0x10
+	var b []byte
+	if six {
+		b = []byte{0, 0, dpoFUA, byte(len(descriptor))}
+	} else {
+		b = []byte{0, 0, 0, dpoFUA, 0, 0, 0, byte(len(descriptor))}
+		if long && descriptor != nil {
+			b[4] = 1
+		}
+	}
+	b = append(append(b, descriptor...), pages...)
+	if six {
+		b[0] = byte(len(b) - 1)
+		return answer(cmd, b, uint64(cdb[4]))
+	}
+	binary.BigEndian.PutUint16(b, uint16(len(b)-2))
+	return answer(cmd, b, uint64(binary.BigEndian.Uint16(cdb[7:])))
+}
+
+// blockDescriptor is a mode parameter block descriptor, short or long (SBC-3 6.4.2).
+func blockDescriptor(st *state, long bool) []byte {
+	if long {
+		b := make([]byte, 16)
+		binary.BigEndian.PutUint64(b, st.count)
+		binary.BigEndian.PutUint32(b[12:], uint32(st.geo.Logical))
+		return b
+	}
+	b := make([]byte, 8)
+	binary.BigEndian.PutUint32(b, uint32(min(st.count, 1<<32-1)))
+	binary.BigEndian.PutUint32(b[4:], uint32(st.geo.Logical)) // three bytes, after a reserved one
+	return b
+}

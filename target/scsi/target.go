@@ -1,0 +1,182 @@
+package scsi
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	gotgt "github.com/gostor/gotgt/pkg/scsi"
+
+	"pmsapp/target"
+)
+
+// Target is a target name with its LUN map.
+type Target struct {
+	name  string
+	group uint16
+	luns  atomic.Pointer[map[uint16]*LU]
+
+	mu      sync.Mutex
+	nexuses map[*Nexus]struct{}
+}
+
+// NewTarget returns a target without LUNs. group is the portal group tag of this node's portals, and the relative target
+// port identifier.
+func NewTarget(name string, group uint16) *Target {
+	t := &Target{name: name, group: group, nexuses: make(map[*Nexus]struct{})}
+	t.luns.Store(&map[uint16]*LU{})
+	return t
+}
+
+// Name is the target's iSCSI name.
+func (t *Target) Name() string { return t.name }
+
+// SetLUNs replaces the LUN map; hosts are told if it changed. Commands under way on an LU that has left go on. LUNs are
+// below 16384.
+func (t *Target) SetLUNs(luns map[uint16]*LU) error {
+	for n, lu := range luns {
+		if n > 0x3fff || lu == nil {
+			return fmt.Errorf("scsi: target %s: LUN %d is not one", t.name, n)
+		}
+	}
+	luns = maps.Clone(luns)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := *t.luns.Load()
+	if maps.Equal(old, luns) {
+		return nil
+	}
+	t.luns.Store(&luns)
+	for x := range t.nexuses {
+		x.remap(luns)
+	}
+	return nil
+}
+
+// LUNs returns the LUN map, which must not be changed.
+func (t *Target) LUNs() map[uint16]*LU { return *t.luns.Load() }
+
+// numbers returns the LUNs in order.
+func (t *Target) numbers() []uint16 { return slices.Sorted(maps.Keys(*t.luns.Load())) }
+
+// Nexus makes the nexus of a session.
+func (t *Target) Nexus(l target.Login) *Nexus {
+	x := &Nexus{target: t, login: l, units: make(map[uint16]unit)}
+	t.mu.Lock()
+	t.nexuses[x] = struct{}{}
+	x.remap(*t.luns.Load())
+	t.mu.Unlock()
+	return x
+}
+
+// unit is an LU as a nexus has it.
+type unit struct {
+	lu        *LU
+	attention *attentions
+}
+
+// Nexus executes the commands of one session. It is a target.Nexus.
+type Nexus struct {
+	target *Target
+	login  target.Login
+
+	mu    sync.RWMutex
+	units map[uint16]unit
+	over  bool
+}
+
+// remap brings the units in line with a LUN map. Called with the target's mu.
+func (x *Nexus) remap(luns map[uint16]*LU) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over {
+		return
+	}
+	first := len(x.units) == 0
+	for n, u := range x.units {
+		if luns[n] != u.lu {
+			u.lu.leave(u.attention)
+			delete(x.units, n)
+		}
+	}
+	for n, lu := range luns {
+		if _, ok := x.units[n]; !ok {
+			x.units[n] = unit{lu, lu.join()}
+		}
+	}
+	if first {
+		return
+	}
+	for _, u := range x.units {
+		u.attention.add(uint16(gotgt.ASC_REPORTED_LUNS_DATA_HAS_CHANGED))
+	}
+}
+
+// unit returns the LU behind a LUN.
+func (x *Nexus) unit(l target.LUN) (unit, bool) {
+	n, ok := l.Number()
+	if !ok {
+		return unit{}, false
+	}
+	x.mu.RLock()
+	u, ok := x.units[n]
+	x.mu.RUnlock()
+	return u, ok
+}
+
+// Unit implements target.Nexus.
+func (x *Nexus) Unit(l target.LUN) any {
+	if u, ok := x.unit(l); ok {
+		return u.lu
+	}
+	return nil
+}
+
+// End implements target.Nexus. It has nothing to wait for: what was submitted keeps its order (block.Device), and
+// commands submit nothing after Execute has returned.
+func (x *Nexus) End(error) {
+	x.target.mu.Lock()
+	delete(x.target.nexuses, x)
+	x.target.mu.Unlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.over = true
+	for n, u := range x.units {
+		u.lu.leave(u.attention)
+		delete(x.units, n)
+	}
+}
+
+// Manage implements target.Nexus.
+func (x *Nexus) Manage(m target.Management) (target.Response, []any) {
+	switch m.Function {
+	case target.ClearACA:
+		return target.FunctionNotSupported, nil // NACA is refused, so there never is an ACA
+	case target.TargetWarmReset, target.TargetColdReset:
+		var all []any
+		x.mu.RLock()
+		defer x.mu.RUnlock()
+		for _, u := range x.units {
+			u.lu.reset(ascBusReset)
+			all = append(all, u.lu)
+		}
+		return target.FunctionComplete, all
+	}
+	u, ok := x.unit(m.LUN)
+	if !ok {
+		return target.LUNDoesNotExist, nil
+	}
+	switch m.Function {
+	case target.LogicalUnitReset:
+		u.lu.reset(ascBusReset)
+		return target.FunctionComplete, []any{u.lu}
+	case target.AbortTask, target.AbortTaskSet:
+		return target.FunctionComplete, nil
+	case target.ClearTaskSet:
+		// Each nexus has a task set of its own (control mode page, TST): there is nothing of others to clear.
+		return target.FunctionComplete, nil
+	}
+	return target.FunctionNotSupported, nil
+}

@@ -250,7 +250,7 @@ func (s *session) pumpBarred() bool {
 	return false
 }
 
-// dataOut takes a Data-Out PDU. An error ends the session: at error recovery level 0 there is nothing in between.
+// dataOut takes a Data-Out PDU. Data that may not come now fails the task; an error ends the session.
 func (s *session) dataOut(h *iscsi.BHS) error {
 	s.mu.Lock()
 	t := s.tasks[h.ITT()]
@@ -261,6 +261,13 @@ func (s *session) dataOut(h *iscsi.BHS) error {
 	s.handling = t
 	n := s.reader.Pending()
 	err := s.checkDataOut(t, h, int64(n))
+	if err != nil && t.stage == collecting {
+		s.handling = nil
+		s.mu.Unlock()
+		s.srv.log.Info("task failed", "initiator", s.login.Initiator, "itt", t.Tag, "err", err)
+		s.failTask(t)
+		return s.reader.Discard()
+	}
 	s.mu.Unlock()
 	if err != nil {
 		return err
@@ -283,6 +290,27 @@ func (s *session) dataOut(h *iscsi.BHS) error {
 	s.mu.Unlock()
 	s.proceed(t)
 	return nil
+}
+
+// failTask ends a task whose data came wrongly, without executing it. What comes of its data later is thrown away.
+func (s *session) failTask(t *Task) {
+	s.exec.Lock()
+	defer s.exec.Unlock()
+	s.mu.Lock()
+	if t.stopped || t.stage != collecting {
+		s.mu.Unlock()
+		return
+	}
+	t.stage = ended
+	s.passed(t)
+	s.mu.Unlock()
+	s.nexus.Cancel(t)
+	// ABORTED COMMAND, NOT ENOUGH UNSOLICITED DATA: what RFC 7143 11.4.7.2 has for data in the wrong amount.
+	t.Status = statusCheckCondition
+	t.Sense = append(t.SenseBuf[:0], 0x70, 0, 0x0b, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x0c, 0x0d, 0, 0, 0, 0)
+	s.mu.Lock()
+	s.push(item{kind: itemTask, task: t})
+	s.mu.Unlock()
 }
 
 // checkDataOut checks a Data-Out of the task in hand against what may come next. As DataPDUInOrder and

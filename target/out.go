@@ -230,7 +230,11 @@ func (o *sender) task(t *Task) error {
 	return o.put(h, o.sense[:2+n], true)
 }
 
-const statusGood = 0
+// SAM-5 5.3.
+const (
+	statusGood           = 0x00
+	statusCheckCondition = 0x02
+)
 
 // residuals tells how the data that the command moved, or would have moved, differs from what the initiator expected
 // (RFC 7143 11.4.5).

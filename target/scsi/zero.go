@@ -10,7 +10,7 @@ import (
 
 // Bounds of the commands that change many blocks with little data; hosts learn them from VPD page B0h.
 const (
-	maxSame        = 32 << 20 // bytes of one WRITE SAME
+	maxSame        = 16 << 20 // bytes of one WRITE SAME
 	maxUnmap       = 1 << 30  // bytes of one UNMAP
 	maxDescriptors = 256      // of one UNMAP
 	maxPattern     = 1 << 20
@@ -31,8 +31,8 @@ func (c *io) writeSame() (sense, bool) {
 	}
 	need := int(dataOut(kWriteSame, t.CDB, c.n, c.st))
 	t.Moved = int64(need)
-	if len(t.DataOut) < need {
-		return invalidField(), true
+	if len(t.DataOut) < need || t.ExpOut != int64(need) {
+		return invalidField(), true // the initiator has another idea of the block than the unit
 	}
 	if need == 0 || isZero(t.DataOut[:bs]) {
 		c.submit(block.Zero, c.lba, c.n, nil, false)

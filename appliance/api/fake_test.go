@@ -1,0 +1,146 @@
+package api
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"log/slog"
+	"math/big"
+	"net/http/httptest"
+	"testing"
+	"time"
+)
+
+// fake is a cluster of two servers: what the follower gets goes to the leader.
+type fake struct {
+	name    string
+	leading bool
+	peer    *Server
+	volumes map[string]NewVolume
+	seen    map[string]bool // request ids
+	block   chan struct{}
+}
+
+func (f *fake) Leading() bool         { return f.leading }
+func (f *fake) IsSelf(n string) bool  { return n == f.name }
+func (f *fake) find(name string) bool { _, ok := f.volumes[name]; return ok }
+
+func (f *fake) Forward(ctx context.Context, _ string, c Call) (Reply, error) {
+	if f.peer == nil {
+		return Reply{}, Errorf(ErrNoLeader, "wait for an election", "no node leads")
+	}
+	return f.peer.Do(ctx, c), nil
+}
+
+func (f *fake) Status(context.Context) (Status, error) {
+	return Status{Answered: f.name, Leader: "a"}, nil
+}
+func (f *fake) Events(_ context.Context, after uint64, limit int) ([]Event, error) {
+	return []Event{{Index: after + 1, Text: "x"}}[:min(limit, 1)], nil
+}
+func (f *fake) RemoveNode(_ context.Context, _, name string) error {
+	return Errorf(ErrNotFound, "pmsapp node list", "no node %q", name)
+}
+func (f *fake) NewToken(_ context.Context, _ string, t NewToken) (Token, error) {
+	return Token{Token: "t"}, nil
+}
+func (f *fake) AddPool(_ context.Context, _ string, p NewPool) (Pool, error) {
+	return Pool{Node: f.name, Path: p.Path}, nil
+}
+func (f *fake) CreateVolume(_ context.Context, request string, v NewVolume) (Volume, error) {
+	if f.find(v.Name) && !f.seen[request] {
+		return Volume{}, Errorf(ErrConflict, "choose another name", "the volume %s exists", v.Name)
+	}
+	f.volumes[v.Name], f.seen[request] = v, true
+	return Volume{Name: v.Name, Size: v.Size}, nil
+}
+func (f *fake) DeleteVolume(_ context.Context, _, name string) error {
+	if !f.find(name) {
+		return Errorf(ErrNotFound, "", "no volume %q", name)
+	}
+	delete(f.volumes, name)
+	return nil
+}
+func (f *fake) Resync(context.Context, string, string, Resync) error { return nil }
+func (f *fake) Export(_ context.Context, _ string, l NewLUN) (LUN, error) {
+	return LUN{Volume: l.Volume}, nil
+}
+func (f *fake) Unexport(context.Context, string, string) error      { return nil }
+func (f *fake) Transfer(context.Context, string, Transfer) error    { return nil }
+func (f *fake) ShutdownCluster(ctx context.Context, _ string) error { return nil }
+
+// world has a leader a and a follower b behind TLS.
+type world struct {
+	a, b   *fake
+	as, bs *httptest.Server
+	token  string
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	ca, cert := certificates(t)
+	w := &world{token: MakeToken(ca)}
+	digest := sha256.Sum256([]byte(w.token))
+	w.a = &fake{name: "a", leading: true, volumes: map[string]NewVolume{}, seen: map[string]bool{}}
+	w.b = &fake{name: "b", volumes: map[string]NewVolume{}, seen: map[string]bool{}}
+	sa := NewServer(w.a, func() [32]byte { return digest }, slog.New(slog.DiscardHandler))
+	sb := NewServer(w.b, func() [32]byte { return digest }, slog.New(slog.DiscardHandler))
+	w.b.peer = sa
+	start := func(s *Server) *httptest.Server {
+		h := httptest.NewUnstartedServer(s)
+		h.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+		h.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+		h.StartTLS()
+		t.Cleanup(h.Close)
+		return h
+	}
+	w.as, w.bs = start(sa), start(sb)
+	return w
+}
+
+func (w *world) client(t *testing.T, addrs ...string) *Client {
+	t.Helper()
+	c, err := NewClient(addrs, w.token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// certificates makes a CA and a node's certificate with the chain.
+func certificates(t *testing.T) (*x509.Certificate, tls.Certificate) {
+	t.Helper()
+	key := func() *ecdsa.PrivateKey {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	sign := func(tmpl, parent *x509.Certificate, pub *ecdsa.PublicKey, by *ecdsa.PrivateKey) *x509.Certificate {
+		der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, pub, by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	caKey, nodeKey := key(), key()
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, IsCA: true,
+		BasicConstraintsValid: true, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageCertSign}
+	ca := sign(tmpl, tmpl, &caKey.PublicKey, caKey)
+	node := sign(&x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "node"},
+		NotBefore: tmpl.NotBefore, NotAfter: tmpl.NotAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}},
+		ca, &nodeKey.PublicKey, caKey)
+	return ca, tls.Certificate{Certificate: [][]byte{node.Raw, ca.Raw}, PrivateKey: nodeKey}
+}

@@ -1,0 +1,135 @@
+package api
+
+import "time"
+
+// Status is the answer to GET /v1/status.
+type Status struct {
+	Cluster  string   `json:"cluster"`
+	Answered string   `json:"answered_by"` // the name of the node that answered
+	Leader   string   `json:"leader"`      // name; empty if there is none
+	LeaderID string   `json:"leader_id,omitempty"`
+	Epoch    uint64   `json:"epoch"`
+	Index    uint64   `json:"index"` // of the catalog's state that this was read from
+	Virtual  string   `json:"virtual_portal,omitempty"`
+	Bound    bool     `json:"virtual_bound"` // the leader holds the virtual address
+	Warnings []string `json:"warnings"`
+	Nodes    []Node   `json:"nodes"`
+	Volumes  []Volume `json:"volumes"`
+}
+
+// Node is a member of the cluster.
+type Node struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Role    string `json:"role"`  // "storage" or "witness"
+	State   string `json:"state"` // "alive", "suspect" or "dead"
+	Voter   bool   `json:"voter"`
+	Leader  bool   `json:"leader"`
+	Address string `json:"address"` // inter-node
+	Portal  string `json:"portal"`  // for hosts
+	API     string `json:"api"`
+	Version string `json:"version"`
+	Pools   []Pool `json:"pools"`
+}
+
+// Pool is a directory of a node that holds replicas. Sizes are bytes; -1 where the node did not say.
+type Pool struct {
+	ID    string `json:"id"`
+	Node  string `json:"node"`
+	Path  string `json:"path"`
+	Size  int64  `json:"size"`
+	Free  int64  `json:"free"`
+	State string `json:"state"` // "ok", "absent", or what is wrong
+}
+
+// Volume is a replicated block device.
+type Volume struct {
+	ID       string    `json:"id"`
+	Name     string    `json:"name"`
+	Size     int64     `json:"size"`
+	State    string    `json:"state"` // as package reign names it
+	Reason   string    `json:"reason,omitempty"`
+	Served   bool      `json:"served"`
+	Epoch    uint64    `json:"last_served_epoch"`
+	Replicas []Replica `json:"replicas"`
+	LUN      *LUN      `json:"lun,omitempty"`
+	// What the leader's mirror says, where it is open.
+	Dirty   int    `json:"dirty_regions"`
+	Holding string `json:"holding,omitempty"`
+}
+
+// Replica is a volume's copy on one node.
+type Replica struct {
+	Node    string  `json:"node"`
+	Pool    string  `json:"pool"`
+	State   string  `json:"state"` // "in sync", "resync", "queued", "failed", "unreachable", "stale"
+	Error   string  `json:"error,omitempty"`
+	Done    int64   `json:"resync_done"`
+	Total   int64   `json:"resync_total"`
+	Copied  int64   `json:"resync_copied"`
+	Seconds float64 `json:"resync_eta_seconds"` // negative if unknown
+}
+
+// LUN is a volume's export.
+type LUN struct {
+	Volume     string   `json:"volume"`
+	Target     string   `json:"target"` // iSCSI name
+	Number     uint16   `json:"number"`
+	Initiators []string `json:"initiators"` // iSCSI names; empty: any
+	CHAPUser   string   `json:"chap_user,omitempty"`
+	Portals    []string `json:"portals"` // the virtual one first
+}
+
+// Event is an entry of the event log.
+type Event struct {
+	Index  uint64    `json:"index"`
+	Time   time.Time `json:"time"`
+	Kind   string    `json:"kind"`
+	Node   string    `json:"node,omitempty"`
+	Volume string    `json:"volume,omitempty"`
+	Text   string    `json:"text"`
+}
+
+// NewVolume is the body of POST /v1/volumes.
+type NewVolume struct {
+	Name     string   `json:"name"`
+	Size     int64    `json:"size"`     // bytes, a multiple of 4096
+	Replicas int      `json:"replicas"` // 1 to 3
+	Nodes    []string `json:"nodes,omitempty"`
+	Logical  int      `json:"logical_block,omitempty"` // 512 (the default) or 4096
+}
+
+// NewLUN is the body of POST /v1/luns.
+type NewLUN struct {
+	Volume     string   `json:"volume"`
+	Initiators []string `json:"initiators,omitempty"`
+	CHAPUser   string   `json:"chap_user,omitempty"`
+	CHAPSecret string   `json:"chap_secret,omitempty"`
+}
+
+// NewPool is the body of POST /v1/pools.
+type NewPool struct {
+	Node string `json:"node"` // name; empty: the node that is asked
+	Path string `json:"path"`
+}
+
+// NewToken is the body of POST /v1/tokens.
+type NewToken struct {
+	Witness bool `json:"witness"`
+}
+
+// Token lets one machine join, once.
+type Token struct {
+	Token   string    `json:"token"`
+	Expires time.Time `json:"expires"`
+}
+
+// Resync is the body of POST /v1/volumes/{name}/resync.
+type Resync struct {
+	Node string `json:"node"` // name; empty: all that are not in sync
+}
+
+// Transfer is the body of POST /v1/leader/transfer.
+type Transfer struct {
+	To string `json:"to"` // name; empty: the node that serves most
+}

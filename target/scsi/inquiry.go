@@ -105,7 +105,7 @@ func blockLimits(st *state) []byte {
 	binary.BigEndian.PutUint16(b[2:], uint16(granularity))
 	binary.BigEndian.PutUint32(b[4:], uint32(st.max))                         // maximum transfer length
 	binary.BigEndian.PutUint32(b[8:], uint32(min(st.max, 256<<10>>st.shift))) // optimal transfer length
-	binary.BigEndian.PutUint32(b[16:], maxUnmap>>st.shift)                    // maximum unmap LBA count
+	binary.BigEndian.PutUint32(b[16:], maxUnmap)                              // maximum unmap LBA count
 	binary.BigEndian.PutUint32(b[20:], maxDescriptors)                        // maximum unmap block descriptor count
 	binary.BigEndian.PutUint32(b[24:], granularity)                           // optimal unmap granularity
 	binary.BigEndian.PutUint32(b[28:], 1<<31)                                 // UGAVALID, alignment 0

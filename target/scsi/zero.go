@@ -11,7 +11,7 @@ import (
 // Bounds of the commands that change many blocks with little data; hosts learn them from VPD page B0h.
 const (
 	maxSame        = 16 << 20 // bytes of one WRITE SAME
-	maxUnmap       = 1 << 30  // bytes of one UNMAP
+	maxUnmap       = 1 << 20  // blocks of one UNMAP
 	maxDescriptors = 256      // of one UNMAP
 	maxPattern     = 1 << 20
 )
@@ -105,10 +105,10 @@ func (c *io) unmap() (sense, bool) {
 	requests := 0
 	for d := list; len(d) > 0; d = d[16:] {
 		lba, count := binary.BigEndian.Uint64(d), uint64(binary.BigEndian.Uint32(d[8:]))
-		if lba >= c.st.count || count > c.st.count-lba {
+		if lba > c.st.count || count > c.st.count-lba {
 			return illegal(gotgt.ASC_LBA_OUT_OF_RANGE), true
 		}
-		if total += count; total<<c.st.shift > maxUnmap {
+		if total += count; total > maxUnmap {
 			return invalidParm(), true
 		}
 		if count > 0 {

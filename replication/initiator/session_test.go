@@ -367,7 +367,7 @@ func TestLoginFailures(t *testing.T) {
 	if _, err := Dial(t.Context(), cfg); !errors.Is(err, ErrConnect) {
 		t.Error("nobody there:", err)
 	}
-	cfg.Portal = iscsitest.Listen(t, iscsitest.Config{Decide: func(iscsi.Names) (iscsi.LoginStatus, []iscsi.Pair) {
+	cfg.Portal = iscsitest.Listen(t, iscsitest.Config{Decide: func(*iscsitest.Conn) (iscsi.LoginStatus, []iscsi.Pair) {
 		return iscsi.LoginForbidden, []iscsi.Pair{{Key: "X-why", Value: "because"}}
 	}}, nil)
 	_, err = Dial(t.Context(), cfg)

@@ -29,10 +29,14 @@ type task struct {
 
 // Serve answers the PDUs of a connection until it ends or the initiator logs out. Commands go to execute when their data
 // are complete, many at a time; it must not block. Everything else is answered as a good target does.
-func (c *Conn) Serve(execute func(*Task)) {
+func (c *Conn) Serve(execute func(*Task)) { c.ServeThen(execute, func() {}) }
+
+// ServeThen is Serve with a call of end when the connection has ended, before the tasks under way are waited for.
+func (c *Conn) ServeThen(execute func(*Task), end func()) {
 	tasks := map[uint32]*task{}
 	var replies sync.WaitGroup
 	defer replies.Wait()
+	defer end()
 	for {
 		h, data, err := c.Next()
 		if err != nil {

@@ -17,8 +17,8 @@ type Config struct {
 	Wish   iscsi.Wish // iscsi.DefaultWish if zero
 	Auth   iscsi.Auth
 	Window uint32 // commands that may be sent at once; 32 if 0
-	// Decide, if not nil, accepts or refuses a login that is otherwise done, with keys for the initiator.
-	Decide func(iscsi.Names) (iscsi.LoginStatus, []iscsi.Pair)
+	// Decide, if not nil, accepts or refuses a login that is otherwise done, with keys for the initiator. It may set State.
+	Decide func(*Conn) (iscsi.LoginStatus, []iscsi.Pair)
 }
 
 // Conn is a connection in full feature phase.
@@ -27,6 +27,7 @@ type Conn struct {
 	R      *iscsi.Reader
 	Names  iscsi.Names
 	Params iscsi.Params
+	State  any // the test's own
 
 	mu       sync.Mutex // guards what follows
 	w        *iscsi.Writer
@@ -100,9 +101,10 @@ func Login(conn net.Conn, cfg Config) *Conn {
 		c.expCmdSN = h.CmdSN()
 		resp, step := l.Request(h, buf[:h.DataLen()])
 		if step == iscsi.LoginReady {
+			c.Names, c.Params = l.Names(), l.Params()
 			status, keys := iscsi.LoginOK, []iscsi.Pair(nil)
 			if cfg.Decide != nil {
-				status, keys = cfg.Decide(l.Names())
+				status, keys = cfg.Decide(c)
 			}
 			if status == iscsi.LoginOK {
 				resp = l.Accept(1, keys)
@@ -117,7 +119,6 @@ func Login(conn net.Conn, cfg Config) *Conn {
 			break
 		}
 	}
-	c.Names, c.Params = l.Names(), l.Params()
 	c.R.SetDigests(c.Params.HeaderDigest, c.Params.DataDigest)
 	c.w.SetDigests(c.Params.HeaderDigest, c.Params.DataDigest)
 	c.R.SetMaxData(c.Params.MaxRecv)

@@ -161,6 +161,10 @@ type FencedPool struct {
 	// there would be more). One epoch is not enough: a fence overwrites it, and with it the evidence that the pool was
 	// reverted, if the leader then dies before it has acted on the answer (replication/reign/DESIGN.md, "Previous").
 	Accepted []EpochRange
+	// Reverted says that the pool had recorded the session's own epoch before, and has lost it: the node keeps, beside the
+	// epoch on its catalog disk, which pools have recorded it. The epoch is not added to the list again, now or later: it
+	// would prove what is not so. The leader takes over anew, and judges the pool by its list under the next epoch.
+	Reverted bool
 	Replicas []FencedReplica
 }
 

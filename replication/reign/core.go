@@ -24,18 +24,19 @@ type Core struct {
 	last uint64        // the last id given to an attempt, a proposal or a command
 	wake time.Duration // when the next Tick is due
 
-	leading   bool
-	view      *truth.View // never nil
-	byID      map[ids.Volume]*truth.Volume
-	known     peer.Epoch // the highest epoch that was ever heard of: by the catalog, a report, or our own proposals
-	suspected map[ids.Node]bool
-	r         *reign             // nil unless a take-over is under way or done
-	again     pace               // of take-overs
-	tries     int                // take-overs since the last reign that lasted
-	endings   map[ids.Volume]int // mirrors that ended by themselves under this leadership
-	reports   map[ids.Node]stamped
-	witness   witness
-	yield     yielding
+	leading    bool
+	view       *truth.View // never nil
+	byID       map[ids.Volume]*truth.Volume
+	distrusted map[ids.Pool][]peer.Epoch // that a pool knows them proves nothing: it was reverted under them
+	known      peer.Epoch                // the highest epoch that was ever heard of: by the catalog, a report, or our own proposals
+	suspected  map[ids.Node]bool
+	r          *reign             // nil unless a take-over is under way or done
+	again      pace               // of take-overs
+	tries      int                // take-overs since the last reign that lasted
+	endings    map[ids.Volume]int // mirrors that ended by themselves under this leadership
+	reports    map[ids.Node]stamped
+	witness    witness
+	yield      yielding
 }
 
 // reign is one take-over and what came of it. Nothing in it outlives its epoch.
@@ -44,7 +45,6 @@ type reign struct {
 	proposal uint64 // the TakeOver
 	applied  bool
 	began    time.Duration // when it was applied here
-	index    uint64        // older views are not acted on
 
 	nodes map[ids.Node]*node
 	order []*node // of nodes, by id
@@ -80,7 +80,7 @@ func (p *pace) later(now, lo, hi time.Duration) {
 func NewCore(cfg Config, self ids.Node) *Core {
 	return &Core{
 		cfg: cfg, self: self, wake: never, view: &truth.View{}, suspected: make(map[ids.Node]bool),
-		reports: make(map[ids.Node]stamped),
+		reports: make(map[ids.Node]stamped), distrusted: make(map[ids.Pool][]peer.Epoch),
 	}
 }
 
@@ -166,7 +166,7 @@ func (c *Core) drive() {
 		return
 	}
 	c.driveTakeOver()
-	if c.r == nil || !c.r.applied || c.view.Index < c.r.index {
+	if c.r == nil || !c.r.applied {
 		return
 	}
 	c.driveAdmin()

@@ -2,6 +2,7 @@ package reign
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"pmsapp/replication/peer"
@@ -34,8 +35,8 @@ func (c *Core) look(v *truth.Volume, p truth.Place) (verdict, peer.FencedReplica
 		return foreign, rep, "the replica is of another lineage"
 	case rep.Spec.Size != v.Size || rep.Spec.Region != v.Region:
 		return foreign, rep, "the replica has another size"
-	case c.r.nodes[p.Node].reverted[v.ID]:
-		return stale, rep, fmt.Sprintf("its pool has lost epoch %d: it was reverted", c.r.epoch)
+	case v.LastServed != 0 && slices.Contains(c.distrusted[p.Pool], v.LastServed):
+		return stale, rep, fmt.Sprintf("its pool was reverted under epoch %d, under which the volume was last served", v.LastServed)
 	// Last served under our own epoch: by us, and then its members were judged before (DESIGN.md, "Previous").
 	case v.LastServed != 0 && v.LastServed != c.r.epoch && !peer.Has(pl.Accepted, v.LastServed):
 		return stale, rep, fmt.Sprintf("its pool does not know epoch %d, under which the volume was last served", v.LastServed)
@@ -112,8 +113,8 @@ func (c *Core) describe(j *judgement) string {
 }
 
 // Usable returns the replica of v at place as the newest session of place.Node has it: for a mirror that wants to reach a
-// member again. It is an ErrUnusable if there is no session, its pool is busy or absent, the replica is missing or of
-// another lineage, or its pool was reverted since this reign fenced it first.
+// member again. It is an ErrUnusable if there is no session, its pool is busy or absent, or the replica is missing,
+// foreign or of another lineage. (A pool that was reverted ends the reign.)
 func (c *Core) Usable(v truth.Volume, place truth.Place) (Member, error) {
 	if c.r == nil || !c.r.applied {
 		return Member{}, fmt.Errorf("%w: %w", ErrUnusable, ErrNotLeading)

@@ -23,13 +23,10 @@ type node struct {
 	pools   map[ids.Pool]*pool // what the newest session's fence said
 	listed  []ids.Pool         // keys of pools, in the order in which they came
 	seen    map[ids.Pool]bool  // pools that were fenced before in this reign: they must have its epoch ever after
-	// reverted is the replicas in a pool that was fenced before in this reign and does not know of it, until they are in
-	// sync again. A later fence no longer shows it.
-	reverted map[ids.Volume]bool
-	polling  bool
-	asking   bool // a Poll is wanted, whatever is known
-	poll     pace
-	resync   ids.Volume // the one that runs to it; zero if none
+	polling bool
+	asking  bool // a Poll is wanted, whatever is known
+	poll    pace
+	resync  ids.Volume // the one that runs to it; zero if none
 }
 
 // pool is a pool as its node's fence described it.
@@ -51,7 +48,7 @@ func (c *Core) adoptNodes() {
 		there[x.ID] = true
 		n := r.nodes[x.ID]
 		if n == nil {
-			n = &node{id: x.ID, since: c.now, seen: make(map[ids.Pool]bool), reverted: make(map[ids.Volume]bool)}
+			n = &node{id: x.ID, since: c.now, seen: make(map[ids.Pool]bool)}
 			r.nodes[x.ID] = n
 			r.order = append(r.order, n)
 		}
@@ -161,8 +158,13 @@ func (c *Core) polled(ev Polled) {
 func (c *Core) merge(n *node, f peer.Fenced) bool {
 	r := c.r
 	for i := range f.Pools {
-		if p := &f.Pools[i]; p.Previous > r.epoch { // a pool that was absent while others reigned
+		p := &f.Pools[i]
+		switch {
+		case p.Previous > r.epoch: // it was absent while others reigned
 			c.refusedBy(n.id, p.Previous)
+			return false
+		case p.Reverted, n.seen[p.Pool] && !p.Busy && p.Previous != r.epoch:
+			c.distrust(n.id, p.Pool)
 			return false
 		}
 	}
@@ -181,15 +183,20 @@ func (c *Core) merge(n *node, f peer.Fenced) bool {
 		if fp.Busy {
 			continue
 		}
-		if n.seen[fp.Pool] && fp.Previous != r.epoch {
-			for _, v := range p.order {
-				n.reverted[v] = true
-			}
-		}
 		n.seen[fp.Pool] = true
 	}
 	c.touch()
 	return true
+}
+
+// distrust is for a pool that was fenced in this reign before and does not know of it: it was reverted. That it will know
+// this epoch after this fence proves nothing. Judging its replicas is for a new reign.
+func (c *Core) distrust(n ids.Node, p ids.Pool) {
+	const most = 64
+	es := append(c.distrusted[p], c.r.epoch)
+	c.distrusted[p] = es[max(0, len(es)-most):]
+	c.tell(MemberStale, ids.Volume{}, n, fmt.Sprintf("pool %s of node %s has lost epoch %d: it was reverted", p, c.nodeName(n), c.r.epoch))
+	c.endReign("a pool was reverted")
 }
 
 func (p *pool) put(rep peer.FencedReplica) {

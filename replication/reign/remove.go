@@ -11,6 +11,7 @@ import (
 // removal is the RemoveUnfenced under way, or whose outcome is unknown. At most one is under way.
 type removal struct {
 	id    uint64
+	named int               // pools that the one under way names for removal
 	pools map[ids.Pool]bool // that it names for removal, and those of earlier ones of unknown outcome
 	retry pace
 }
@@ -61,7 +62,7 @@ func (c *Core) removeUnfenced(p *plan) {
 	for _, id := range order {
 		m.pools[id] = true
 	}
-	m.id = c.id()
+	m.id, m.named = c.id(), len(order)
 	c.emit(Propose{ID: m.id, P: cmd})
 }
 
@@ -82,16 +83,15 @@ func (c *Core) removalDecided(ev Decided) {
 		m.retry.later(c.now, c.cfg.RetryMin, c.cfg.RetryMax)
 		return
 	}
-	n := len(m.pools)
 	clear(m.pools)
 	if ev.Err != nil {
 		m.retry.later(c.now, c.cfg.RetryMin, c.cfg.RetryMax)
 		return
 	}
 	m.retry = pace{}
-	if n > 0 {
+	if m.named > 0 {
 		c.tell(MembersRemoved, ids.Volume{}, ids.Node{}, fmt.Sprintf(
-			"%d pools that could not be fenced were removed from the in-sync sets; %d volumes have no other member", n, len(ev.Outcome.Left)))
+			"%d pools that could not be fenced were removed from the in-sync sets; %d volumes have no other member", m.named, len(ev.Outcome.Left)))
 	}
 }
 

@@ -59,8 +59,8 @@ func (c *Core) driveResyncs() {
 func (c *Core) startResync(v *vol, tv *truth.Volume, p truth.Place) bool {
 	r := c.r
 	n := r.nodes[p.Node]
-	if n == nil || c.fencedPool(p) == nil {
-		return false
+	if n == nil || c.fencedPool(p) == nil || r.removal.pools[p.Pool] {
+		return false // a RemoveUnfenced that is not decided could take it out again, behind the mirror
 	}
 	rs := v.resyncOf(p.Node)
 	if rs == nil {
@@ -125,9 +125,6 @@ func (c *Core) endResync(v *vol, rs *resync, err error) {
 	}
 	if err == nil || errors.Is(err, mirror.ErrMember) {
 		rs.retry = pace{next: c.now + resyncMin} // by then the view shows it
-		if n != nil {
-			delete(n.reverted, v.id)
-		}
 		if err == nil {
 			c.tell(ResyncDone, v.id, rs.node, fmt.Sprintf("the replica on node %s is in sync", c.nodeName(rs.node)))
 		}

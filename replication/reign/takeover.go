@@ -37,7 +37,7 @@ func (c *Core) checkApplied() {
 	r := c.r
 	switch {
 	case c.view.Epoch == r.epoch && c.view.Leader == c.self:
-		r.applied, r.began, r.index, r.proposal = true, c.now, c.view.Index, 0
+		r.applied, r.began, r.proposal = true, c.now, 0
 		c.tell(TookOver, ids.Volume{}, c.self, fmt.Sprintf("took over under epoch %d, %d volumes", r.epoch, len(c.view.Volumes)))
 		c.adopt()
 	case c.view.Epoch >= r.epoch:
@@ -105,7 +105,6 @@ func (c *Core) decided(ev Decided) {
 		c.noteRejection(ev.Err)
 		return
 	}
-	r.index = max(r.index, ev.Outcome.Index)
 	v := r.expels[ev.ID]
 	switch {
 	case ev.ID == r.proposal && !r.applied:

@@ -83,7 +83,7 @@ type plan struct {
 	expel   []expulsion       // at most one of each volume
 	overdue []expulsion       // unfenced members whose grace is over; a good one is there
 	spared  map[ids.Pool]bool // pools with a bad member of a volume that also has an unfenced one
-	inUse   map[ids.Pool]bool // pools with members of volumes that are past judging
+	inUse   map[ids.Pool]bool // pools with members, or members to be, of volumes that are past judging
 	news    []*vol            // cannot be served, newly
 }
 
@@ -120,6 +120,11 @@ func (c *Core) driveVolumes() {
 		for _, m := range tv.InSync {
 			p.inUse[m.Pool] = true
 		}
+		for _, m := range tv.Replicas {
+			if rs := v.resyncOf(m.Node); rs != nil && rs.running {
+				p.inUse[m.Pool] = true // it may enter the set at any time
+			}
+		}
 	}
 	c.removeUnfenced(&p)
 	c.expel(&p)
@@ -155,11 +160,14 @@ func (c *Core) judgeVolume(tv *truth.Volume, v *vol, j *judgement, p *plan) {
 		c.planExpulsion(v.expulsion, p) // once a later one is decided, so is this one
 	case j.bad() == len(tv.InSync):
 		v.say(p, NeedsForce, "no in-sync replica is usable: "+c.describe(j))
+	case j.bad() > 0 && j.count[good] == 0 && c.now < c.patience(j):
+		v.say(p, TakingOver, "waits a moment for "+c.awaited(j)+"; "+c.describe(j))
+		c.soon(c.patience(j))
 	case j.bad() > 0:
 		v.say(p, TakingOver, "a member has to be removed: "+c.describe(j))
 		c.planExpulsion(worst(j, v), p)
 	case j.count[good] == 0:
-		c.sayAwaited(tv, v, j, p)
+		c.sayAwaited(v, j, p)
 	case j.count[unfenced] > 0:
 		v.say(p, TakingOver, "waits a moment for "+c.awaited(j))
 		c.planRemoval(v, j, p)
@@ -191,13 +199,20 @@ func worst(j *judgement, v *vol) expulsion {
 	panic("reign: no bad member to remove") // the caller has counted one
 }
 
-// sayAwaited says for whom a volume waits, none of whose members is fenced: aloud when the grace is over.
-func (c *Core) sayAwaited(tv *truth.Volume, v *vol, j *judgement, p *plan) {
+// patience is when the last grace of the members that are not fenced ends.
+func (c *Core) patience(j *judgement) time.Duration {
 	var due time.Duration
-	for _, m := range tv.InSync {
-		due = max(due, c.deadline(m.Node))
+	for i, m := range j.tv.InSync {
+		if j.verdicts[i] == unfenced {
+			due = max(due, c.deadline(m.Node))
+		}
 	}
-	if c.now < due {
+	return due
+}
+
+// sayAwaited says for whom a volume waits, none of whose members is fenced: aloud when the grace is over.
+func (c *Core) sayAwaited(v *vol, j *judgement, p *plan) {
+	if due := c.patience(j); c.now < due {
 		v.say(p, TakingOver, "waits for "+c.awaited(j))
 		c.soon(due)
 		return

@@ -1,0 +1,324 @@
+package front
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"pmsapp/internal/block"
+	"pmsapp/internal/ids"
+	"pmsapp/internal/iscsi"
+	"pmsapp/target"
+	"pmsapp/target/scsi"
+)
+
+// Causes for which hosts' sessions are dropped.
+var (
+	// ErrNotServed is the cause when this node stopped serving the volume.
+	ErrNotServed = errors.New("front: this node no longer serves the volume")
+	// ErrUnexported is the cause when the export ended, or no longer allows the initiator.
+	ErrUnexported = errors.New("front: the export has changed")
+)
+
+// Export is a volume exported, as the catalog has it.
+type Export struct {
+	Volume     ids.Volume
+	Name       string // the volume's
+	Geometry   block.Geometry
+	LUN        uint16
+	Initiators []string // in lower case; empty: any
+	CHAP       iscsi.Credentials
+}
+
+// equal tells whether two exports are the same to a host.
+func (e Export) equal(o Export) bool {
+	return e.Volume == o.Volume && e.Name == o.Name && e.LUN == o.LUN && slices.Equal(e.Initiators, o.Initiators) &&
+		e.CHAP.Name == o.CHAP.Name && string(e.CHAP.Secret) == string(o.CHAP.Secret)
+}
+
+func (e Export) allows(initiator string) bool {
+	return len(e.Initiators) == 0 || slices.Contains(e.Initiators, strings.ToLower(initiator))
+}
+
+// HostsConfig is what Hosts needs.
+type HostsConfig struct {
+	Group   uint16                 // the target portal group of this node
+	Portals func() []target.Portal // for discovery
+	// Certain tells whether this node knows all exports that exist: it leads, and has applied what was committed. Only
+	// then is an unknown target refused as such; a host that is told so may give a disk up for good.
+	Certain func() bool
+	Hold    func() time.Duration // hold_timeout
+	Log     *slog.Logger
+}
+
+// Hosts has the targets of the exported volumes. It is told what the catalog exports and what this node serves. Its methods
+// are safe for concurrent use.
+type Hosts struct {
+	cfg HostsConfig
+
+	mu      sync.Mutex
+	targets map[string]*exported        // by target name
+	devices map[ids.Volume]block.Device // what is served here
+	waits   map[ids.Volume]*waiting     // what is waited for here; never also in devices
+	closing map[ids.Volume]struct{}     // exports on their way out: no login
+}
+
+// exported is a target.
+type exported struct {
+	Export
+	target *scsi.Target
+	lu     *scsi.LU
+	// nexuses are those of the sessions that were accepted and have not ended. Guarded by Hosts.mu.
+	nexuses map[*nexus]struct{}
+}
+
+// drop ends the sessions that match, and does not wait for that. Called with Hosts.mu.
+func (x *exported) drop(cause error, match func(target.Login) bool) {
+	for n := range x.nexuses {
+		if match(n.login) {
+			n.login.Drop(cause)
+		}
+	}
+}
+
+func every(target.Login) bool { return true }
+
+// nexus is a host's, known to its target until it ends.
+type nexus struct {
+	*scsi.Nexus
+	login target.Login
+	hosts *Hosts
+	of    *exported
+	ended chan struct{}
+}
+
+// End implements target.Nexus.
+func (n *nexus) End(cause error) {
+	n.Nexus.End(cause)
+	n.hosts.mu.Lock()
+	delete(n.of.nexuses, n)
+	n.hosts.mu.Unlock()
+	close(n.ended)
+}
+
+// NewHosts returns Hosts without exports.
+func NewHosts(cfg HostsConfig) *Hosts {
+	return &Hosts{cfg: cfg, targets: map[string]*exported{}, devices: map[ids.Volume]block.Device{},
+		waits: map[ids.Volume]*waiting{}, closing: map[ids.Volume]struct{}{}}
+}
+
+// Apply makes the targets those of exports. Sessions of targets that went, or that changed so that the host would be
+// refused now, are dropped; it does not wait for their end.
+func (h *Hosts) Apply(exports []Export) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	want := make(map[string]Export, len(exports))
+	for _, e := range exports {
+		want[TargetName(e.Name)] = e
+	}
+	for name, x := range h.targets {
+		e, ok := want[name]
+		if ok && e.Volume == x.Volume && e.LUN == x.LUN {
+			if !e.equal(x.Export) {
+				x.Export = e
+				x.drop(ErrUnexported, func(l target.Login) bool { return !e.allows(l.Initiator) || l.User != e.CHAP.Name })
+			}
+			delete(want, name)
+			continue
+		}
+		delete(h.targets, name)
+		x.lu.Standby()
+		x.drop(ErrUnexported, every)
+	}
+	for name, e := range want {
+		x := &exported{Export: e, target: scsi.NewTarget(name, h.cfg.Group), lu: scsi.NewLU(e.Volume),
+			nexuses: map[*nexus]struct{}{}}
+		if err := x.target.SetLUNs(map[uint16]*scsi.LU{e.LUN: x.lu}); err != nil {
+			return fmt.Errorf("exporting %s: %w", e.Name, err)
+		}
+		h.targets[name] = x
+		h.connect(x)
+	}
+	return nil
+}
+
+// connect gives an LU what is served. Called with mu.
+func (h *Hosts) connect(x *exported) {
+	dev := h.devices[x.Volume]
+	if w := h.waits[x.Volume]; w != nil {
+		dev = w
+	}
+	if dev == nil {
+		x.lu.Standby()
+		return
+	}
+	if err := x.lu.Serve(dev); err != nil {
+		h.cfg.Log.Error("a volume cannot be served", "volume", x.Name, "err", err)
+		x.lu.Standby()
+	}
+}
+
+// change does f and brings the LUs of a volume in line. Called without mu.
+func (h *Hosts) change(v ids.Volume, f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	old := h.waits[v]
+	f()
+	for _, x := range h.targets {
+		if x.Volume == v {
+			h.connect(x)
+		}
+	}
+	if old != nil && h.waits[v] != old {
+		// Its requests' Done may need a lock that their Submit holds; they need none of ours.
+		old.end()
+	}
+}
+
+// Serve says that dev answers I/O of v from now on.
+func (h *Hosts) Serve(v ids.Volume, dev block.Device) {
+	h.change(v, func() { h.devices[v] = dev; delete(h.waits, v) })
+}
+
+// Wait says that this node leads but cannot serve v at present: I/O is held.
+func (h *Hosts) Wait(v ids.Volume, g block.Geometry) {
+	h.change(v, func() {
+		delete(h.devices, v)
+		if h.waits[v] == nil {
+			h.waits[v] = newWaiting(g, h.cfg.Hold())
+		}
+	})
+}
+
+// Standby says that this node does not serve v: its LU is NOT READY, and the sessions of its target are dropped, so that
+// hosts look for the new leader; what they left unanswered is theirs to repeat there (invariant 8).
+func (h *Hosts) Standby(v ids.Volume) {
+	h.change(v, func() { delete(h.devices, v); delete(h.waits, v) })
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, x := range h.targets {
+		if x.Volume == v {
+			x.drop(ErrNotServed, every)
+		}
+	}
+}
+
+// Known tells whether this node has a device for every exported volume, be it one that waits: then it can be the one
+// behind the virtual address.
+func (h *Hosts) Known() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, x := range h.targets {
+		if h.devices[x.Volume] == nil && h.waits[x.Volume] == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// find returns a target by its name. Called with mu.
+func (h *Hosts) find(name string) *exported { return h.targets[strings.ToLower(name)] }
+
+// Close refuses logins to a volume's target from now on and drops its sessions; it returns when nothing that they brought
+// can be submitted any more, with a function that allows logins again.
+func (h *Hosts) Close(ctx context.Context, v ids.Volume) (undo func(), err error) {
+	h.mu.Lock()
+	if _, twice := h.closing[v]; twice {
+		h.mu.Unlock()
+		return nil, fmt.Errorf("the export is being ended already: %w", ErrUnexported)
+	}
+	h.closing[v] = struct{}{}
+	var open []*nexus
+	for _, x := range h.targets {
+		if x.Volume == v {
+			x.drop(ErrUnexported, every)
+			open = append(open, slices.Collect(maps.Keys(x.nexuses))...)
+		}
+	}
+	h.mu.Unlock()
+	undo = func() {
+		h.mu.Lock()
+		delete(h.closing, v)
+		h.mu.Unlock()
+	}
+	for _, n := range open {
+		select {
+		case <-n.ended:
+		case <-ctx.Done():
+			undo()
+			return nil, fmt.Errorf("ending the hosts' sessions: %w", context.Cause(ctx))
+		}
+	}
+	return undo, nil
+}
+
+// Credentials tells how a host must prove who it is.
+func (h *Hosts) Credentials(l target.Login) (iscsi.Auth, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x, err := h.admit(l)
+	if err != nil {
+		return iscsi.Auth{}, err
+	}
+	return iscsi.Auth{Initiator: x.CHAP}, nil
+}
+
+// Open accepts a login.
+func (h *Hosts) Open(l target.Login) (target.Opened, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x, err := h.admit(l)
+	if err != nil {
+		return target.Opened{}, err
+	}
+	if l.User != x.CHAP.Name { // the export has changed since Credentials
+		return target.Opened{}, target.ErrForbidden
+	}
+	n := &nexus{Nexus: x.target.Nexus(l), login: l, hosts: h, of: x, ended: make(chan struct{})}
+	x.nexuses[n] = struct{}{}
+	return target.Opened{Nexus: n}, nil
+}
+
+// admit finds the target of a login that is allowed. Called with mu.
+func (h *Hosts) admit(l target.Login) (*exported, error) {
+	x := h.find(l.Target)
+	switch {
+	case x == nil && h.cfg.Certain():
+		return nil, target.ErrNoTarget
+	case x == nil || h.isClosing(x.Volume):
+		// It may exist and not be known here yet: a refusal for good would be reported to the host as a loss.
+		return nil, target.ErrUnavailable
+	case !x.allows(l.Initiator):
+		return nil, target.ErrForbidden
+	}
+	return x, nil
+}
+
+func (h *Hosts) isClosing(v ids.Volume) bool { _, is := h.closing[v]; return is }
+
+// Discover returns the targets that an initiator may use, with the portals.
+func (h *Hosts) Discover(l target.Login) []target.Discovered {
+	portals := h.cfg.Portals()
+	for i, p := range portals { // a portal on every address is the one that the initiator has found
+		if p.Addr.Addr().IsUnspecified() {
+			portals[i].Addr = netip.AddrPortFrom(l.Portal.Addr(), p.Addr.Port())
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []target.Discovered
+	for name, x := range h.targets {
+		if x.allows(l.Initiator) {
+			all = append(all, target.Discovered{Name: name, Portals: portals})
+		}
+	}
+	slices.SortFunc(all, func(a, b target.Discovered) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}

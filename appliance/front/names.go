@@ -1,0 +1,32 @@
+package front
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// targetPrefix begins the names of hosts' targets.
+const targetPrefix = "iqn.2026-11.app.pmsapp:"
+
+// DefaultLUN is the number of a volume in its target.
+const DefaultLUN = 1
+
+// TargetName is the name of an exported volume's target. iSCSI names have no capitals (RFC 7143, 4.2.7).
+func TargetName(volume string) string { return targetPrefix + strings.ToLower(volume) }
+
+// ErrInitiator is returned for what cannot be the iSCSI name of an initiator.
+var ErrInitiator = errors.New("not an iSCSI name")
+
+// CheckInitiator tells whether s can be an iSCSI name (RFC 7143, 4.2.7), and returns it as it is compared.
+func CheckInitiator(s string) (string, error) {
+	s = strings.ToLower(s)
+	ok := len(s) <= 223 && (strings.HasPrefix(s, "iqn.") || strings.HasPrefix(s, "eui.") || strings.HasPrefix(s, "naa."))
+	for _, r := range s {
+		ok = ok && (r == '-' || r == '.' || r == ':' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z')
+	}
+	if !ok {
+		return "", fmt.Errorf("%q: %w, as in iqn.1998-01.com.example:host1", s, ErrInitiator)
+	}
+	return s, nil
+}

@@ -160,6 +160,7 @@ type clearBatch struct {
 
 const (
 	maxClear   = 256
+	drainClear = 4096                   // a hand-over is to be short
 	clearPause = 200 * time.Millisecond // so that regions that cool one by one share a Clear
 )
 
@@ -172,7 +173,7 @@ func (c *Core) pumpClear() {
 	n := 0
 	switch {
 	case c.draining && c.live == 0:
-		n = maxClear
+		n = drainClear
 	case c.hot.n > c.t.HotRegions:
 		n = min(maxClear, c.hot.n-c.t.HotRegions+c.t.HotRegions/16)
 	case c.hot.tail.last+c.t.Cool <= c.now && c.now >= b.next:
@@ -181,7 +182,7 @@ func (c *Core) pumpClear() {
 		return
 	}
 	b.list = b.list[:0]
-	for e, looked := c.hot.tail, 0; e != nil && looked < 2*maxClear && len(b.list) < maxClear; looked++ {
+	for e, looked := c.hot.tail, 0; e != nil && looked < n+maxClear && len(b.list) < max(n, maxClear); looked++ {
 		prev := e.prev
 		cool := e.last+c.t.Cool <= c.now
 		if len(b.list) >= n && !cool {

@@ -168,9 +168,12 @@ func (w *world) step() {
 	case x < 946:
 		w.core.Drain()
 		w.effects()
-	case x < 947:
+	case x < 948:
 		w.depose()
-	case x < 948 && w.core.rs != nil:
+		for range 4 {
+			w.submit()
+		}
+	case x < 949 && w.core.rs != nil:
 		w.core.StopResync(w.core.rs.node)
 		w.effects()
 	}
@@ -311,7 +314,7 @@ func selfCheck(seed uint64, steps int) (w *world, bad string) {
 // TestSelf drives a Core through random losses, answers, errors, take-overs and resyncs, and checks acknowledgements,
 // order, marks, answers and the end. MIRROR_SEED=n runs one seed and prints its trace.
 func TestSelf(t *testing.T) {
-	from, n := uint64(1), uint64(300)
+	from, n := uint64(1), uint64(120)
 	if testing.Short() {
 		n = 60
 	}

@@ -208,13 +208,17 @@ func (w *world) takeOver() {
 // checkMarks: members that differ in a region have it marked on one of them (12, 13).
 func (w *world) checkMarks() {
 	for r := range uint32((wSize + wRegion - 1) / wRegion) {
-		lo, hi := int(r)*wRegion, min(int(r+1)*wRegion, wSize)
-		for i, a := range w.vol.InSync {
-			for _, b := range w.vol.InSync[i+1:] {
-				x, y := w.node(a.Node), w.node(b.Node)
-				if string(x.bytes[lo:hi]) != string(y.bytes[lo:hi]) && x.marks[r] == 0 && y.marks[r] == 0 {
-					w.fail("region %d differs on %x and %x and neither has marked it", r, x.id[0], y.id[0])
-				}
+		w.checkRegion(r)
+	}
+}
+
+func (w *world) checkRegion(r uint32) {
+	lo, hi := int(r)*wRegion, min(int(r+1)*wRegion, wSize)
+	for i, a := range w.vol.InSync {
+		for _, b := range w.vol.InSync[i+1:] {
+			x, y := w.node(a.Node), w.node(b.Node)
+			if x.marks[r] == 0 && y.marks[r] == 0 && string(x.bytes[lo:hi]) != string(y.bytes[lo:hi]) {
+				w.fail("region %d differs on %x and %x and neither has marked it", r, x.id[0], y.id[0])
 			}
 		}
 	}
@@ -268,6 +272,7 @@ func (w *world) execute(k *wCall) {
 			if n.marks[r.Region] <= r.Seq {
 				delete(n.marks, r.Region)
 			}
+			w.checkRegion(r.Region) // the leader might die now
 		}
 	case peer.ReadMap:
 		for r := range uint32(64) {

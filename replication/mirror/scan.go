@@ -1,0 +1,260 @@
+package mirror
+
+import (
+	"bytes"
+
+	"pmsapp/internal/block"
+	"pmsapp/replication/peer"
+)
+
+// scan looks up the extents of the next window and begins its chunks.
+func (c *Core) scan(rs *resync) {
+	size := c.p.Volume.Size
+	for {
+		for rs.cursor < rs.end && c.mayCopy(rs) {
+			i := int((rs.cursor - (rs.end-1)/resyncWindow*resyncWindow) / c.t.Chunk)
+			n := min(c.t.Chunk, rs.end-rs.cursor)
+			off := rs.cursor
+			if rs.chunks[i] {
+				if c.p.Tunables.Budgeted && !rs.granted {
+					if !rs.asking {
+						rs.asking = true
+						c.emit(Effect{Kind: Ask, Node: rs.node, Bytes: n})
+					}
+					return
+				}
+				rs.granted = false
+				c.copyChunk(rs, resyncing, off, n)
+			}
+			rs.cursor += n
+		}
+		if rs.cursor < rs.end || rs.asked > 0 {
+			return
+		}
+		if rs.cursor >= size {
+			if len(rs.active) == 0 {
+				// From here on every write waits for the joiner; those before, that did not, are waited for.
+				rs.phase = waitAcked
+				c.required = true
+				c.barrier()
+				c.rescan = true
+			}
+			return
+		}
+		if !c.lookUp(rs) {
+			return
+		}
+	}
+}
+
+func (c *Core) mayCopy(rs *resync) bool {
+	if c.live > 0 {
+		return len(rs.active) == 0
+	}
+	return len(rs.active) < c.t.Resyncers
+}
+
+// lookUp asks for the extents of the window at the cursor. The first answer comes later: it returns false.
+func (c *Core) lookUp(rs *resync) bool {
+	from := c.sound(c.members)
+	if from == 0 || c.demand.n+c.backlog.n > 0 {
+		return false
+	}
+	rs.src = lowest(from)
+	n := min(resyncWindow, c.p.Volume.Size-rs.cursor)
+	count := int((n + c.t.Chunk - 1) / c.t.Chunk)
+	if cap(rs.chunks) < count {
+		rs.chunks = make([]bool, count)
+	}
+	rs.chunks = rs.chunks[:count]
+	clear(rs.chunks)
+	rs.failed = false
+	ask := func(i int) {
+		rs.asked++
+		k := c.send(i, forExtents, peer.Extents)
+		k.rs, k.Off, k.Len = rs, rs.cursor, n
+	}
+	ask(rs.src)
+	if !rs.empty {
+		ask(rs.slot)
+	}
+	return false
+}
+
+func (c *Core) extentsAnswered(k *call, o outcome) {
+	rs := k.rs
+	rs.asked--
+	if rs != c.rs {
+		return
+	}
+	if o != fine {
+		if int(k.slot) == rs.slot {
+			c.abortResync(k.Err)
+			return
+		}
+		if o != lost { // another source, or the same: it is looked at as if it were full of data
+			k.Extents = append(k.Extents[:0], peer.Extent{Off: k.Off, Len: k.Len})
+		} else {
+			rs.failed = true
+		}
+	}
+	for _, x := range k.Extents {
+		lo, hi := max(x.Off, k.Off), min(x.Off+x.Len, k.Off+k.Len)
+		for at := (lo - k.Off) / c.t.Chunk; lo < hi && at*c.t.Chunk < hi-k.Off; at++ {
+			rs.chunks[at] = true
+		}
+	}
+	if rs.asked == 0 && !rs.failed {
+		rs.end = k.Off + k.Len
+	}
+}
+
+// copyChunk queues a copy for its range.
+func (c *Core) copyChunk(rs *resync, kind copyKind, off, n int64) {
+	k := &copier{kind: kind, rs: rs, off: off, len: n}
+	rs.active = append(rs.active, k)
+	phys := int64(c.p.Physical)
+	c.arrival++
+	// It reads what clients read, and writes what they do not: it keeps only writes away.
+	k.span = span{lo: off &^ (phys - 1), hi: (off + n + phys - 1) &^ (phys - 1), order: c.arrival, copy: k}
+	c.order.enter(&k.span)
+	if k.span.blockers == 0 {
+		c.ready.push(&k.span)
+	}
+}
+
+// beginCopy begins, or begins again, a copy whose range is free.
+func (c *Core) beginCopy(k *copier) {
+	if k.rs != c.rs {
+		c.copyDone(k, ErrStopped)
+		return
+	}
+	from := c.sound(c.members &^ k.bad)
+	if from == 0 && c.members&^k.bad == 0 {
+		c.abortResync(peer.ErrMedium)
+		c.copyDone(k, ErrStopped)
+		return
+	}
+	if from == 0 || !c.gate(k.off, k.len) {
+		c.waiting.push(k)
+		return
+	}
+	k.lost, k.read, k.writing = 0, 0, false
+	m := bit(lowest(from))
+	if k.kind == resyncing && !k.rs.empty {
+		m |= bit(k.rs.slot)
+	}
+	k.targets = m
+	c.readCopies(k, m)
+}
+
+func (c *Core) unparkCopies() {
+	k := c.waiting
+	c.waiting = copierList{}
+	for k.head != nil {
+		c.beginCopy(k.pop())
+	}
+}
+
+func (c *Core) resyncRead(k *copier) {
+	rs := k.rs
+	if rs != c.rs {
+		c.copyDone(k, ErrStopped)
+		return
+	}
+	if (k.lost | k.bad).has(rs.slot) {
+		if c.abortResync(peer.ErrMedium) {
+			c.copyDone(k, ErrStopped)
+			return
+		}
+	}
+	got := k.read & c.members
+	if got == 0 {
+		c.beginCopy(k) // from another member
+		return
+	}
+	k.writing = true
+	want := k.bufs[lowest(got)]
+	have, known := k.bufs[rs.slot], !rs.empty
+	if rs.empty { // there is nothing but zeros, and what was sent to it as well
+		have, known = block.Get(len(want)), true
+		clear(have)
+	}
+	if k.kind == sealing {
+		known = false
+	}
+	if known && bytes.Equal(have, want) {
+		if rs.empty {
+			block.Put(have)
+		}
+		c.copyDone(k, nil)
+		return
+	}
+	if !c.markCopy(k) {
+		if rs.empty {
+			block.Put(have)
+		}
+		c.waiting.push(k)
+		return
+	}
+	c.writeDiffering(k, rs.slot, want, have, known)
+	if rs.empty {
+		block.Put(have)
+	}
+}
+
+// markCopy gives a copy its Seq: like that of a write, and the seal's is always fresh.
+func (c *Core) markCopy(k *copier) bool {
+	seq, ok := c.mark(k.off, k.len)
+	if !ok {
+		return false
+	}
+	if k.kind == sealing {
+		c.seq++
+		seq = c.seq
+		first, last := c.touched(k.off, k.len)
+		for i := first; i <= last; i++ {
+			c.regions[i].seq = seq
+		}
+	}
+	k.seq = seq
+	return true
+}
+
+func (c *Core) resyncWritten(k *copier) {
+	rs := k.rs
+	c.unmark(k.off, k.len)
+	if rs != c.rs {
+		c.copyDone(k, ErrStopped)
+		return
+	}
+	rs.copied += k.copied
+	if bad := k.lost | k.medium | k.full; bad != 0 {
+		err := peer.ErrLost
+		switch {
+		case k.full != 0:
+			err = peer.ErrNoSpace
+		case k.medium != 0:
+			err = peer.ErrMedium
+		}
+		c.abortResync(err)
+		c.copyDone(k, ErrStopped)
+		return
+	}
+	c.copyDone(k, nil)
+}
+
+// chunkCopied lets go of the range of a copy for the joiner.
+func (c *Core) chunkCopied(k *copier, err error) {
+	c.order.leave(&k.span, &c.ready)
+	rs := k.rs
+	for i, a := range rs.active {
+		if a == k {
+			rs.active = append(rs.active[:i], rs.active[i+1:]...)
+			break
+		}
+	}
+	if rs == c.rs && err == nil && k.kind == sealing {
+		rs.phase = joining
+	}
+}

@@ -1,0 +1,16 @@
+package target
+
+import "net"
+
+// Free returns the memory that no session has.
+func (s *Server) Free() (slots, large int64) {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	return s.budget.slots, s.budget.large
+}
+
+// ServeConn serves one connection and returns when it has ended.
+func (s *Server) ServeConn(c net.Conn) {
+	s.serve(c)
+	c.Close()
+}

@@ -1,0 +1,200 @@
+package target_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"pmsapp/internal/iscsi"
+	"pmsapp/target"
+)
+
+func (c *client) manage(f target.Function, ref uint32, refSN uint32) byte {
+	c.t.Helper()
+	var h iscsi.BHS
+	h.Init(iscsi.OpTaskReq, iscsi.FlagFinal|byte(f))
+	h.SetImmediate()
+	h[9] = 1 // LUN 1
+	h.SetRefTag(ref)
+	h.SetRefCmdSN(refSN)
+	c.send(&h, nil)
+	a := c.expect(iscsi.OpTaskResp)
+	if a.ITT() != h.ITT() {
+		c.t.Errorf("answer to %d, want %d", a.ITT(), h.ITT())
+	}
+	return a.Response()
+}
+
+// TestAbortTask: what was aborted before its data had come is never executed, whatever comes later; what was executed is
+// not answered.
+func TestAbortTask(t *testing.T) {
+	p := &fakeProvider{}
+	_, addr := serve(t, p)
+	c := login(t, addr)
+	x := p.last()
+
+	waiting := writeCommand(8192, false)
+	c.send(waiting, make([]byte, 512))
+	if r := c.manage(target.AbortTask, waiting.ITT(), waiting.CmdSN()); r != 0 {
+		t.Error("response ", r)
+	}
+	c.dataOut(waiting.ITT(), iscsi.NoTag, 0, 512, make([]byte, 8192-512), true)
+
+	running := readCommand(512)
+	running[33] = fakeHold
+	c.send(running, nil)
+	if r := c.manage(target.AbortTask, running.ITT(), running.CmdSN()); r != 0 {
+		t.Error("response ", r)
+	}
+	x.release()
+
+	if r := c.manage(target.AbortTask, running.ITT(), running.CmdSN()); r != byte(target.TaskDoesNotExist) {
+		t.Error("response ", r)
+	}
+	// One that has not come yet never will.
+	if r := c.manage(target.AbortTask, 5000, c.cmdSN-1); r != byte(target.TaskDoesNotExist) {
+		t.Error("response ", r)
+	}
+	c.cmdSN++
+	if r := c.manage(target.AbortTask, 5000, c.cmdSN-1); r != 0 {
+		t.Error("response ", r)
+	}
+	late := readCommand(512)
+	late.SetCmdSN(c.cmdSN - 1)
+	c.send(late, nil)
+	// The tag of an aborted task can be used again.
+	again := readCommand(512)
+	again.SetITT(waiting.ITT())
+	c.send(again, nil)
+	if a := c.expect(iscsi.OpDataIn); a.ITT() != again.ITT() {
+		t.Errorf("answer to %d", a.ITT())
+	}
+	c.ping()
+	if e, n, _ := x.count(); e != 2 || n != 1 {
+		t.Errorf("%d executed, %d canceled", e, n)
+	}
+}
+
+// TestReset: a reset stops the tasks of all sessions with the unit, in whatever state they are.
+func TestReset(t *testing.T) {
+	for _, f := range []target.Function{target.LogicalUnitReset, target.TargetWarmReset} {
+		p := &fakeProvider{}
+		_, addr := serve(t, p)
+		var cs [2]*client
+		var xs [2]*fakeNexus
+		for i := range cs {
+			cs[i] = login(t, addr, isid(byte(i)))
+			xs[i] = p.last()
+			running := readCommand(512)
+			running[33] = fakeHold
+			cs[i].send(running, nil)
+			waiting := writeCommand(8192, false)
+			cs[i].send(waiting, nil)
+			solicited := writeCommand(4096, true)
+			cs[i].send(solicited, nil)
+			cs[i].expect(iscsi.OpR2T)
+			early := readCommand(512)
+			early.SetCmdSN(cs[i].cmdSN + 1)
+			cs[i].send(early, nil)
+			cs[i].ping()
+		}
+		if r := cs[0].manage(f, 0, 0); r != 0 {
+			t.Error("response ", r)
+		}
+		for i, c := range cs {
+			xs[i].release()
+			if e, n, _ := xs[i].count(); e != 1 || n != 2 {
+				t.Errorf("session %d: %d executed, %d canceled", i, e, n)
+			}
+			c.read(512) // fills the gap before the one that came early, which is not executed now
+			c.cmdSN++   // nor sent again
+			c.read(512)
+			c.ping()
+		}
+	}
+}
+
+func TestColdReset(t *testing.T) {
+	p := &fakeProvider{}
+	s, addr := serve(t, p)
+	a, b := login(t, addr, isid(1)), login(t, addr, isid(2))
+	if r := a.manage(target.TargetColdReset, 0, 0); r != 0 {
+		t.Error("response ", r)
+	}
+	a.closed()
+	b.closed()
+	<-sessionsGone(s)
+	for _, x := range p.nexus {
+		if !errors.Is(x.cause, target.ErrReset) {
+			t.Error(x.cause)
+		}
+	}
+}
+
+func TestManageRefused(t *testing.T) {
+	_, addr := serve(t, &fakeProvider{})
+	c := login(t, addr)
+	if r := c.manage(target.TaskReassign, 1, 1); r != byte(target.ReassignNotSupported) {
+		t.Error(r)
+	}
+	if r := c.manage(77, 1, 1); r != byte(target.FunctionRejected) {
+		t.Error(r)
+	}
+	var h iscsi.BHS
+	h.Init(iscsi.OpTaskReq, iscsi.FlagFinal|byte(target.LogicalUnitReset))
+	nine := target.FlatLUN(9)
+	copy(h[8:16], nine[:])
+	c.send(&h, nil)
+	if a := c.expect(iscsi.OpTaskResp); a.Response() != byte(target.LUNDoesNotExist) {
+		t.Error(a.Response())
+	}
+}
+
+// TestDrop: a task whose epoch has ended is never answered, and its session is dropped (invariant 8).
+func TestDrop(t *testing.T) {
+	p := &fakeProvider{}
+	s, addr := serve(t, p)
+	c, other := login(t, addr), login(t, addr, isid(3))
+	x := p.nexus[0]
+	h := readCommand(512)
+	h[33] = fakeHold
+	c.send(h, nil)
+	c.ping()
+	ended := errors.New("ended")
+	x.held[0].Drop = ended
+	x.release()
+	if a, err := c.recv(); err == nil {
+		t.Errorf("got %s", a.Opcode())
+	}
+	other.ping()
+	if err := s.DropSessions(context.Background(), func(i target.SessionInfo) bool { return i.Nexus == p.nexus[1] }, ended); err != nil {
+		t.Error(err)
+	}
+	other.closed()
+	if !errors.Is(x.cause, ended) || !errors.Is(p.nexus[1].cause, ended) {
+		t.Error(x.cause, p.nexus[1].cause)
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	p := &fakeProvider{}
+	s, addr := serve(t, p)
+	c := login(t, addr)
+	half := dial(t, addr)
+	done := make(chan error, 1)
+	go func() { done <- s.Shutdown(context.Background()) }()
+	if a := c.expect(iscsi.OpAsync); a.AsyncEvent() != iscsi.AsyncLogoutRequest {
+		t.Errorf("event %d", a.AsyncEvent())
+	}
+	var h iscsi.BHS
+	h.Init(iscsi.OpLogoutReq, iscsi.FlagFinal)
+	c.send(&h, nil)
+	c.expect(iscsi.OpLogoutResp)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	half.closed()
+	if !errors.Is(p.last().cause, target.ErrLogout) {
+		t.Error(p.last().cause)
+	}
+}

@@ -81,3 +81,16 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestTextIsRead(t *testing.T) {
+	want := Default()
+	want.Name, want.Pools, want.Virtual.Portal = "a", []string{"/p"}, "192.0.2.1:3260"
+	text, err := want.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse(string(text))
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Fatalf("%v\n%s\n%s", err, d, text)
+	}
+}

@@ -196,6 +196,7 @@ func (c *Core) pumpClear() {
 		e = prev
 	}
 	if len(b.list) == 0 {
+		b.next = c.now + clearPause // all of them are being written to: Next must not name a time that has passed
 		return
 	}
 	to := c.reached(c.targets())

@@ -1,0 +1,10 @@
+package sim
+
+// Break is an invariant broken on purpose.
+type Break uint8
+
+const (
+	BreakNothing Break = iota
+	BreakVotes
+	BreakDeadWrites
+)

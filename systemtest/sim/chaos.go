@@ -1,0 +1,177 @@
+package sim
+
+import (
+	"time"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/reign"
+)
+
+// fault is a kind of misfortune.
+type fault struct {
+	name   string
+	weight int
+	strike func(c *Cluster, n *node)
+}
+
+// catalogue is all of them. A seed takes some (each with a chance of one half), so that runs differ in kind.
+func catalogue() []fault {
+	return []fault{
+		{"process crash", 10, func(c *Cluster, n *node) { c.crash(n, false) }},
+		{"power loss", 6, func(c *Cluster, n *node) { c.crash(n, true) }},
+		{"power loss everywhere", 1, func(c *Cluster, n *node) {
+			for _, x := range c.nodes {
+				c.crash(x, true)
+			}
+		}},
+		{"pause", 8, func(c *Cluster, n *node) { c.pause(n, false) }},
+		{"suspension", 8, func(c *Cluster, n *node) { c.pause(n, true) }},
+		{"pause of the leader", 4, func(c *Cluster, n *node) {
+			if l := c.leader(); l != nil {
+				c.pause(l, c.w.Rand.Chance(0.5))
+			}
+		}},
+		{"crash of the leader", 4, func(c *Cluster, n *node) {
+			if l := c.leader(); l != nil {
+				c.crash(l, c.w.Rand.Chance(0.5))
+			}
+		}},
+		{"one-way cut", 8, (*Cluster).cutOneWay},
+		{"isolation", 5, (*Cluster).isolate},
+		{"broken connections", 12, func(c *Cluster, n *node) {
+			for range 1 + c.w.Rand.Intn(3) {
+				c.net.Break()
+			}
+		}},
+		{"slow disk", 10, (*Cluster).slowDisk},
+		{"full pool", 4, (*Cluster).fillPool},
+		{"hand-over", 5, (*Cluster).handOver},
+		{"another candidate", 6, func(c *Cluster, n *node) {
+			if n.raft != nil && n.proc.Running() && n.raft.isVoter(n.id()) {
+				n.proc.After(0, func() { n.raft.campaign(true) })
+			}
+		}},
+	}
+}
+
+func (c *Cluster) startChaos() {
+	var use []fault
+	var weights []int
+	for _, f := range catalogue() {
+		if c.w.Rand.Chance(0.5) {
+			use = append(use, f)
+			weights = append(weights, f.weight)
+			c.plan.fulls = c.plan.fulls || f.name == "full pool"
+		}
+	}
+	if c.w.Rand.Chance(0.5) {
+		c.faults.unknown = 0.1
+	}
+	if c.w.Rand.Chance(0.3) {
+		c.faults.gossip = 0.05
+	}
+	if c.w.Rand.Chance(0.3) {
+		c.net.Loss = 0.1
+	}
+	pace := []time.Duration{200 * time.Millisecond, 800 * time.Millisecond, 2 * time.Second}[c.w.Rand.Intn(3)]
+	var strike func()
+	strike = func() {
+		if c.calmed {
+			return
+		}
+		if i := c.w.Rand.Weighted(weights); i >= 0 {
+			n := c.nodes[c.w.Rand.Intn(len(c.nodes))]
+			c.stats[use[i].name]++
+			c.trace(n.host, "fault: %s", use[i].name)
+			use[i].strike(c, n)
+		}
+		c.w.After(c.w.Rand.Between(pace/10, pace), strike)
+	}
+	strike()
+}
+
+// after runs fn later, unless the faults are over by then: calm mends everything itself.
+func (c *Cluster) after(lo, hi time.Duration, fn func()) {
+	c.w.After(c.w.Rand.Long(lo, hi, 0.4), func() {
+		if !c.calmed {
+			fn()
+		}
+	})
+}
+
+func (c *Cluster) crash(n *node, power bool) {
+	if n.proc.Alive() {
+		n.stop(power)
+		c.after(200*time.Millisecond, 4*time.Second, func() {
+			if !n.proc.Alive() {
+				n.start()
+			}
+		})
+	}
+}
+
+func (c *Cluster) pause(n *node, frozen bool) {
+	if !n.proc.Running() {
+		return
+	}
+	p := n.proc
+	p.Pause(frozen)
+	c.trace(n.host, "node: stands still, its clock too: %v", frozen)
+	c.after(300*time.Millisecond, 8*time.Second, func() {
+		c.trace(n.host, "node: goes on")
+		p.Resume()
+	})
+}
+
+func (c *Cluster) cutOneWay(n *node) {
+	a, b := n.host, c.w.Rand.Intn(len(c.nodes)+len(c.clients))
+	if c.w.Rand.Chance(0.5) {
+		a, b = b, a
+	}
+	c.net.Cut(a, b)
+	c.trace(n.host, "network: nothing goes from %s to %s", c.hostName(a), c.hostName(b))
+	c.after(500*time.Millisecond, 8*time.Second, func() { c.net.HealPath(a, b) })
+}
+
+func (c *Cluster) isolate(n *node) {
+	clients := c.w.Rand.Chance(0.5)
+	for h := range len(c.nodes) + maxClients {
+		if h >= len(c.nodes) && !clients {
+			break
+		}
+		c.net.Cut(n.host, h)
+		c.net.Cut(h, n.host)
+	}
+	c.after(500*time.Millisecond, 8*time.Second, func() {
+		for h := range len(c.nodes) + maxClients {
+			c.net.HealPath(n.host, h)
+			c.net.HealPath(h, n.host)
+		}
+	})
+}
+
+func (c *Cluster) slowDisk(n *node) {
+	for _, p := range n.pools {
+		p.hang = c.w.Rand.Long(50*time.Millisecond, 4*time.Second, 0.5)
+		c.after(50*time.Millisecond, 3*time.Second, func() { p.hang = 0 })
+	}
+}
+
+func (c *Cluster) fillPool(n *node) {
+	for _, p := range n.pools {
+		p.full = true
+		c.after(300*time.Millisecond, 5*time.Second, func() { p.full = false })
+	}
+}
+
+func (c *Cluster) handOver(*node) {
+	l := c.leader()
+	if l == nil {
+		return
+	}
+	l.proc.After(0, func() {
+		l.reign.ask(func(err error) { c.trace(l.host, "hand-over: %v", err) }, func(id uint64) reign.Event {
+			return reign.HandOver{Request: id, To: ids.Node{}}
+		})
+	})
+}

@@ -1,0 +1,230 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"pmsapp/internal/ids"
+	simworld "pmsapp/internal/sim"
+	"pmsapp/replication/mirror"
+	"pmsapp/replication/reign"
+	"pmsapp/replication/truth"
+)
+
+// physicalBlock is the largest physical block of the simulated disks, in bytes.
+const physicalBlock = 4096
+
+// Cluster is a simulated cluster with its clients, and all that the simulation knows and they do not.
+type Cluster struct {
+	w       *simworld.World
+	net     *simworld.Net
+	nodes   []*node
+	clients []*client
+	plan    *plan
+	faults  faults
+	hist    history
+
+	volIDs []ids.Volume
+	vols   []truth.Volume // as they are to be created
+
+	log     []entry // the committed one
+	truth   *catalogModel
+	terms   map[uint64]ids.Node // leaders
+	broken  Break
+	tainted map[ids.Pool]bool // reverted, and in an in-sync set since
+	stats   map[string]int
+	calmed  bool
+}
+
+func (c *Cluster) breaks(b Break) bool { return c.broken == b }
+
+func (c *Cluster) fail(format string, args ...any) { c.w.Fail(fmt.Errorf(format, args...)) }
+
+func (c *Cluster) trace(host int, format string, args ...any) {
+	c.w.Trace.Add(c.hostName(host), format, args...)
+}
+
+func (c *Cluster) hostName(h int) string {
+	if h < len(c.nodes) {
+		return fmt.Sprintf("n%d", h)
+	}
+	return fmt.Sprintf("c%d", h-len(c.nodes))
+}
+
+func (c *Cluster) nameOf(id ids.Node) string {
+	for _, n := range c.nodes {
+		if n.id() == id {
+			return c.hostName(n.host)
+		}
+	}
+	return "-"
+}
+
+func (c *Cluster) volIndex(id ids.Volume) int { return slices.Index(c.volIDs, id) }
+
+func (c *Cluster) volName(id ids.Volume) string { return fmt.Sprint("v", c.volIndex(id)) }
+
+func (c *Cluster) reignConfig() reign.Config { return reign.Default() }
+
+func (c *Cluster) tunables() mirror.Tunables { return c.plan.tunables }
+
+func (c *Cluster) mutateMirror(*mirror.Params) {}
+
+// noteLeader checks that a term has one leader.
+func (c *Cluster) noteLeader(r *raft) {
+	if l, ok := c.terms[r.d.term]; ok && l != r.d.id {
+		c.fail("raft: two leaders in term %d", r.d.term)
+	}
+	c.terms[r.d.term] = r.d.id
+}
+
+// noteCommit keeps the committed log, which never changes, and the true state of the catalog.
+func (c *Cluster) noteCommit(r *raft, index uint64) {
+	for i := range min(index, uint64(len(c.log))) {
+		if c.log[i].term != r.d.log[i].term {
+			c.fail("raft: node %d has committed another entry %d", r.host, i+1)
+			return
+		}
+	}
+	for i := uint64(len(c.log)); i < index; i++ {
+		e := r.d.log[i]
+		c.log = append(c.log, e)
+		if e.cmd != nil {
+			c.truth.Apply(i+1, e.cmd)
+		}
+	}
+}
+
+func (c *Cluster) noteServed(m *mirrorShell, e reign.OpenMirror) {
+	c.trace(m.n.host, "serves volume %d under epoch %d, members %v", m.vol, m.epoch, c.places(e.Volume.InSync))
+}
+
+func (c *Cluster) places(ps []truth.Place) []string {
+	var out []string
+	for _, p := range ps {
+		out = append(out, c.nameOf(p.Node))
+	}
+	return out
+}
+
+// settle says that from now on nobody sees o change a byte.
+func (c *Cluster) settle(o *op) {
+	if o.settled == 0 {
+		o.settled = c.hist.tick()
+	}
+}
+
+// answered checks a success that a mirror answers (1), and settles what was begun under lower epochs (7, 8).
+func (c *Cluster) answered(n *node, o *op) {
+	for _, x := range c.hist.ops {
+		if x.vol == o.vol && x.epoch != 0 && x.epoch < o.epoch && x.ret == 0 {
+			c.settle(x)
+		}
+	}
+	if o.kind != opRead {
+		c.checkAcknowledged(o)
+	}
+}
+
+func (c *Cluster) trueVolume(vol int) *truth.Volume {
+	for i := range c.truth.v.Volumes {
+		if v := &c.truth.v.Volumes[i]; v.ID == c.volIDs[vol] {
+			return v
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) replicaAt(p truth.Place, vol int) *simReplica {
+	for _, n := range c.nodes {
+		for _, pool := range n.pools {
+			if pool.id == p.Pool {
+				return pool.replicas[c.volIDs[vol]]
+			}
+		}
+	}
+	return nil
+}
+
+// checkAcknowledged checks invariant 1: every member of the committed set has the write on stable media, or a later one.
+func (c *Cluster) checkAcknowledged(o *op) {
+	v := c.trueVolume(o.vol)
+	if v == nil || len(v.InSync) == 0 {
+		c.fail("invariant 1: %v is acknowledged, and the volume has no in-sync set", o)
+		return
+	}
+	for _, p := range v.InSync {
+		if c.tainted[p.Pool] {
+			continue
+		}
+		r := c.replicaAt(p, o.vol)
+		if r == nil {
+			c.fail("invariant 1: %v is acknowledged, and in-sync member %s has no replica", o, c.nameOf(p.Node))
+			return
+		}
+		for b := o.block; b < o.block+o.n; b++ {
+			got, err := readBlock(r.data.Durable(int64(b)*blockSize, blockSize), b)
+			want := o.id
+			if o.kind == opZero {
+				want = 0
+			}
+			if err == nil && got == want || err == nil && c.laterValue(o, b, got) {
+				continue
+			}
+			c.fail("invariant 1: %v is acknowledged, and in-sync member %s has %d at block %d (%v)", o, c.nameOf(p.Node), got, b, err)
+			return
+		}
+	}
+}
+
+// laterValue tells whether a block may hold value though o was acknowledged: it was written by a command that came later,
+// or under a higher epoch.
+func (c *Cluster) laterValue(o *op, block int, value uint32) bool {
+	for _, x := range c.hist.ops {
+		if (x.epoch > o.epoch || x.epoch == o.epoch && x.order > o.order) && x.covers(o.vol, block) && (x.kind == opWrite && x.id == value || x.kind == opZero && value == 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkMarks checks invariant 12: where in-sync members differ, one of them has a mark.
+func (c *Cluster) checkMarks() {
+	for vol := range c.volIDs {
+		v := c.trueVolume(vol)
+		if v == nil {
+			continue
+		}
+		var rs []*simReplica
+		for _, p := range v.InSync {
+			if r := c.replicaAt(p, vol); r != nil && !c.tainted[p.Pool] {
+				rs = append(rs, r)
+			}
+		}
+		for _, r := range rs[min(1, len(rs)):] {
+			c.compareReplicas(vol, rs, rs[0], r)
+		}
+	}
+}
+
+func (c *Cluster) compareReplicas(vol int, all []*simReplica, a, b *simReplica) {
+	size, region := a.spec.Size, a.spec.Region
+	for off := int64(0); off < size; off += region {
+		n := min(region, size-off)
+		if slices.Equal(a.data.Durable(off, n), b.data.Durable(off, n)) {
+			continue
+		}
+		g := uint32(off / region)
+		if !slices.ContainsFunc(all, func(r *simReplica) bool { _, ok := r.marks[g]; return ok }) {
+			c.fail("invariant 12: in-sync members of volume %d differ in region %d, which none of them has marked", vol, g)
+			return
+		}
+	}
+}
+
+// watch checks what can be checked at any time, often.
+func (c *Cluster) watch() {
+	c.checkMarks()
+	c.w.After(c.w.Rand.Between(time.Millisecond, 60*time.Millisecond), c.watch)
+}

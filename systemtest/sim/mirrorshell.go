@@ -1,0 +1,167 @@
+package sim
+
+import (
+	"errors"
+	"time"
+
+	"pmsapp/internal/block"
+	"pmsapp/internal/ids"
+	simworld "pmsapp/internal/sim"
+	"pmsapp/replication/mirror"
+	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
+)
+
+// mirrorShell carries out what a mirror.Core says.
+type mirrorShell struct {
+	n      *node
+	r      *reignShell
+	core   *mirror.Core
+	vol    int
+	id     ids.Volume
+	epoch  peer.Epoch
+	timer  *simworld.Timer
+	buf    []mirror.Effect
+	busy   bool
+	closed bool
+	ended  bool
+
+	drained  func(error)
+	resynced map[ids.Node]func(error)
+}
+
+func (m *mirrorShell) submit(r *block.Request) { m.do(func() { m.core.Submit(r) }) }
+
+// do calls the core, carries out its effects, and sets the timer. Calls from within effects are queued by the event loop.
+func (m *mirrorShell) do(fn func()) {
+	if m.busy {
+		m.n.proc.After(0, func() { m.do(fn) })
+		return
+	}
+	m.busy = true
+	m.core.Tick(m.n.proc.Now())
+	fn()
+	for {
+		m.buf = m.core.Effects(m.buf[:0])
+		if len(m.buf) == 0 {
+			break
+		}
+		for _, e := range m.buf {
+			m.effect(e)
+		}
+	}
+	m.busy = false
+	m.timer.Stop()
+	if at, ok := m.core.Next(); ok {
+		// Time goes on before a timer fires: a Tick at the same moment says nothing new.
+		m.timer = m.n.proc.After(max(at-m.n.proc.Now(), 10*time.Microsecond), func() { m.do(func() {}) })
+	}
+}
+
+func (m *mirrorShell) effect(e mirror.Effect) {
+	switch e.Kind {
+	case mirror.Send:
+		m.send(e.Node, e.Call)
+	case mirror.Complete:
+		e.Request.Done(e.Request)
+	case mirror.Propose:
+		m.n.propose(e.Proposal, func(out truth.Outcome, err error) {
+			m.do(func() { m.core.Decided(e.ID, out, err) })
+		})
+	case mirror.Reconnect:
+		m.r.reach(m, e.Node)
+	case mirror.Report:
+		m.n.c.trace(m.n.host, "mirror %d.%d: notice %d node %s off %d count %d: %v", m.vol, m.epoch, e.Notice.Code,
+			m.n.c.nameOf(e.Notice.Node), e.Notice.Off, e.Notice.Count, e.Notice.Err)
+		switch e.Notice.Code {
+		case mirror.Holding:
+			why := "holds"
+			if e.Notice.Err != nil {
+				why = e.Notice.Err.Error()
+			}
+			m.r.later(func() { m.r.mirrorHolds(m, why) })
+		case mirror.Resumed:
+			m.r.later(func() { m.r.mirrorHolds(m, "") })
+		}
+	case mirror.Drained:
+		if m.drained != nil {
+			done := m.drained
+			m.drained = nil
+			m.r.later(func() { done(nil) })
+		}
+	case mirror.Ended:
+		if !m.ended {
+			m.ended = true
+			m.r.later(func() { m.r.mirrorEnded(m, e.Err) })
+		}
+	case mirror.ResyncDone:
+		if done := m.resynced[e.Node]; done != nil {
+			delete(m.resynced, e.Node)
+			m.r.later(func() { done(e.Err) })
+		}
+	case mirror.Ask:
+		m.n.proc.After(0, func() { m.do(m.core.Granted) })
+	}
+}
+
+func (m *mirrorShell) send(to ids.Node, call *peer.Call) {
+	call.Done = func(c *peer.Call) {
+		m.do(func() { m.core.Answered(c) })
+	}
+	s := m.r.sessionWith(to)
+	if s == nil || s.dead {
+		m.n.proc.After(0, func() {
+			call.Answer = peer.Answer{Err: peer.ErrLost}
+			call.Done(call)
+		})
+		return
+	}
+	s.submit(call)
+}
+
+// reached is the end of a Reconnect.
+func (m *mirrorShell) reached(to ids.Node, err error) {
+	if m.closed {
+		return
+	}
+	if err != nil {
+		m.do(func() { m.core.Unreachable(to, err) })
+		return
+	}
+	m.do(func() { m.back(to) })
+}
+
+// back judges the replica behind the newest session with a node.
+func (m *mirrorShell) back(to ids.Node) {
+	v, place, ok := m.n.volumePlace(m.id, to)
+	if !ok {
+		m.core.Back(to, 0)
+		return
+	}
+	member, err := m.r.core.Usable(v, place)
+	switch {
+	case err == nil:
+		m.core.Back(to, member.Replica.Seq)
+	case to == m.n.id() && !m.isMember(to):
+		m.core.Back(to, 0)
+	default:
+		m.core.Unreachable(to, errors.Join(peer.ErrNoReplica, err))
+	}
+}
+
+func (m *mirrorShell) isMember(id ids.Node) bool {
+	for _, s := range m.core.Status().Members {
+		if s.Node == id {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *mirrorShell) close(cause error) {
+	if m.closed {
+		return
+	}
+	m.closed = true
+	m.do(func() { m.core.Close(cause) })
+}

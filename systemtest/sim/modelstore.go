@@ -1,0 +1,265 @@
+package sim
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"pmsapp/internal/ids"
+	simworld "pmsapp/internal/sim"
+	"pmsapp/replication/peer"
+)
+
+// simPool is a pool on a disk.
+type simPool struct {
+	id       ids.Pool
+	accepted []peer.EpochRange
+	replicas map[ids.Volume]*simReplica
+	running  int
+	hang     time.Duration
+	full     bool
+}
+
+type simReplica struct {
+	spec         peer.Spec
+	data         *simworld.File
+	marks        map[uint32]peer.Seq
+	seq, durable peer.Seq
+	writing      map[uint32]int
+}
+
+func (p *simPool) epoch() peer.Epoch {
+	if len(p.accepted) == 0 {
+		return 0
+	}
+	return p.accepted[len(p.accepted)-1].Hi
+}
+
+type modelStore struct {
+	n        *node
+	sessions []*storeSession
+}
+
+type storeSession struct {
+	st    *modelStore
+	end   *simworld.End
+	epoch peer.Epoch
+	up    bool
+	over  bool
+	run   map[*simPool]int
+}
+
+func (st *modelStore) epoch() peer.Epoch {
+	e := peer.Epoch(0)
+	for _, p := range st.n.pools {
+		e = max(e, p.epoch())
+	}
+	return e
+}
+
+func (st *modelStore) accept(end *simworld.End) {
+	s := &storeSession{st: st, end: end, run: map[*simPool]int{}}
+	end.Recv = s.recv
+	end.Closed = func() { s.over = true }
+}
+
+func (s *storeSession) recv(m any) {
+	st := s.st
+	if !s.up {
+		if f, ok := m.(msgFence); ok {
+			s.fence(f.epoch)
+		}
+		return
+	}
+	switch m := m.(type) {
+	case msgNoop:
+		s.end.Send(msgNoopBack{})
+	case msgPoll:
+		if s.over || st.epoch() > s.epoch {
+			s.end.Send(msgPolled{m.tag, peer.Fenced{}, peer.ErrEpoch})
+			return
+		}
+		s.end.Send(msgPolled{m.tag, st.fenced(s, st.epoch()), nil})
+	case msgCommand:
+		s.command(m)
+	}
+}
+
+func (s *storeSession) fence(e peer.Epoch) {
+	st := s.st
+	if e < st.epoch() {
+		s.end.Send(msgRefused{&peer.EpochError{Accepted: st.epoch()}})
+		return
+	}
+	highest := st.epoch()
+	prev := map[ids.Pool][]peer.EpochRange{}
+	for _, p := range st.n.pools {
+		prev[p.id] = p.accepted
+		p.accepted = peer.Accept(p.accepted, e)
+	}
+	s.epoch = e
+	for _, o := range st.sessions {
+		o.over = true
+		o.end.Close()
+	}
+	tries := 0
+	var wait func()
+	wait = func() {
+		if st.epoch() > e {
+			s.end.Send(msgRefused{&peer.EpochError{Accepted: st.epoch()}})
+			return
+		}
+		if tries++; tries < 20 && st.busy(s) {
+			st.n.proc.After(10*time.Millisecond, wait)
+			return
+		}
+		s.up = true
+		st.sessions = append(st.sessions, s)
+		f := st.fenced(s, highest)
+		for i := range f.Pools {
+			f.Pools[i].Accepted = prev[f.Pools[i].Pool]
+			if a := f.Pools[i].Accepted; len(a) > 0 {
+				f.Pools[i].Previous = a[len(a)-1].Hi
+			}
+		}
+		s.end.Send(msgFenced{f})
+	}
+	st.n.proc.After(200*time.Microsecond, wait)
+}
+
+func (st *modelStore) busyPool(s *storeSession, p *simPool) bool { return p.running > s.run[p] }
+func (st *modelStore) busy(s *storeSession) bool {
+	return slices.ContainsFunc(st.n.pools, func(p *simPool) bool { return st.busyPool(s, p) })
+}
+
+func (st *modelStore) fenced(s *storeSession, highest peer.Epoch) peer.Fenced {
+	f := peer.Fenced{Highest: highest, Boot: st.n.boot}
+	for _, p := range st.n.pools {
+		fp := peer.FencedPool{Pool: p.id, Busy: st.busyPool(s, p), Previous: p.epoch(), Accepted: p.accepted}
+		for _, v := range st.n.c.volIDs {
+			if r := p.replicas[v]; r != nil {
+				fp.Replicas = append(fp.Replicas, peer.FencedReplica{Spec: r.spec, Seq: r.seq, Durable: r.durable, Active: len(r.marks)})
+			}
+		}
+		f.Pools = append(f.Pools, fp)
+	}
+	return f
+}
+
+func (s *storeSession) command(m msgCommand) {
+	st, c := s.st, m.c
+	answer := func(a peer.Answer, data []byte) { s.end.Send(msgAnswer{m.tag, a, data}) }
+	if s.over || st.epoch() > s.epoch {
+		answer(peer.Answer{Err: peer.ErrEpoch}, nil)
+		return
+	}
+	if c.Kind == peer.Confirm {
+		answer(peer.Answer{}, nil)
+		return
+	}
+	var pool *simPool
+	for _, p := range st.n.pools {
+		if p.replicas[c.Volume] != nil || (c.Kind == peer.Create || c.Kind == peer.Reset) && p.id == c.Spec.Pool {
+			pool = p
+		}
+	}
+	if pool == nil {
+		if c.Kind == peer.Delete {
+			answer(peer.Answer{}, nil)
+		} else {
+			answer(peer.Answer{Err: peer.ErrNoReplica}, nil)
+		}
+		return
+	}
+	pool.running++
+	s.run[pool]++
+	delay := st.n.c.w.Rand.Long(200*time.Microsecond, 10*time.Millisecond, 0.02) + pool.hang
+	step := func(fn func()) { st.n.proc.After(delay, fn) }
+	end := func(a peer.Answer, data []byte) {
+		pool.running--
+		s.run[pool]--
+		answer(a, data)
+	}
+	r := pool.replicas[c.Volume]
+	switch c.Kind {
+	case peer.Read:
+		step(func() { end(peer.Answer{}, slices.Clone(r.data.Read(c.Off, c.Len))) })
+	case peer.Write, peer.Zero:
+		first, last := uint32(c.Off/r.spec.Region), uint32((c.Off+c.Len-1)/r.spec.Region)
+		clean := false
+		for g := first; g <= last; g++ {
+			r.writing[g]++
+			clean = clean || r.marks[g] < c.Seq
+		}
+		apply := func() {
+			if pool.full && st.n.c.w.Rand.Chance(0.7) {
+				for g := first; g <= last; g++ {
+					r.writing[g]--
+				}
+				end(peer.Answer{Err: peer.ErrNoSpace}, nil)
+				return
+			}
+			if c.Kind == peer.Write {
+				r.data.Write(c.Off, c.Data)
+			} else {
+				r.data.Zero(c.Off, c.Len)
+			}
+			fl := r.data.FlushRange(c.Off, c.Len)
+			st.n.flushes = append(st.n.flushes, fl)
+			step(func() {
+				st.n.flushes = slices.DeleteFunc(st.n.flushes, func(x *simworld.Flush) bool { return x == fl })
+				fl.Done()
+				for g := first; g <= last; g++ {
+					r.writing[g]--
+				}
+				end(peer.Answer{}, nil)
+			})
+		}
+		if !clean {
+			step(apply)
+			return
+		}
+		step(func() {
+			for g := first; g <= last; g++ {
+				r.marks[g] = max(r.marks[g], c.Seq)
+			}
+			r.seq, r.durable = max(r.seq, c.Seq), max(r.durable, c.Durable)
+			step(apply)
+		})
+	case peer.Clear:
+		step(func() {
+			for _, g := range c.Regions {
+				if at, ok := r.marks[g.Region]; ok && at <= g.Seq && r.writing[g.Region] == 0 {
+					delete(r.marks, g.Region)
+				}
+			}
+			end(peer.Answer{}, nil)
+		})
+	case peer.ReadMap:
+		step(func() {
+			var a peer.Answer
+			for _, g := range slices.Sorted(maps.Keys(r.marks)) {
+				a.Active = append(a.Active, peer.RegionSeq{Region: g, Seq: r.marks[g]})
+			}
+			end(a, nil)
+		})
+	case peer.Extents:
+		step(func() {
+			var a peer.Answer
+			r.data.Extents(c.Off, c.Len, func(off, n int64) { a.Extents = append(a.Extents, peer.Extent{Off: off, Len: n}) })
+			end(a, nil)
+		})
+	case peer.Create, peer.Reset:
+		step(func() {
+			if r == nil || c.Kind == peer.Reset {
+				pool.replicas[c.Volume] = &simReplica{spec: c.Spec, data: simworld.NewFile(c.Spec.Size), marks: map[uint32]peer.Seq{}, writing: map[uint32]int{}}
+			}
+			end(peer.Answer{}, nil)
+		})
+	case peer.Delete:
+		step(func() {
+			delete(pool.replicas, c.Volume)
+			end(peer.Answer{}, nil)
+		})
+	}
+}

@@ -1,0 +1,243 @@
+package sim
+
+import (
+	"time"
+
+	"pmsapp/internal/ids"
+	simworld "pmsapp/internal/sim"
+	"pmsapp/replication/peer"
+	"pmsapp/replication/reign"
+	"pmsapp/replication/truth"
+)
+
+// node is one machine: its disks, which outlive crashes, and the process that runs on it.
+type node struct {
+	c       *Cluster
+	host    int
+	witness bool
+	up      bool // its kernel runs
+	boot    ids.ID
+	disk    *raftDisk
+	pools   []*simPool
+	flushes []*simworld.Flush // under way
+
+	// The process; nil or dead when there is none.
+	proc    *simworld.Proc
+	raft    *raft
+	machine *catalogModel
+	reign   *reignShell
+	store   *modelStore
+	fe      *frontend
+	suspect map[int]bool
+}
+
+func (n *node) id() ids.Node { return n.disk.id }
+
+// currentProc is the process that runs, or one that is dead.
+func (n *node) currentProc() *simworld.Proc { return n.proc }
+
+// listening tells whether its portals accept connections: the kernel does so for a paused process too.
+func (n *node) listening() bool { return n.up && n.proc != nil && n.proc.Alive() && n.store != nil }
+
+// start boots the process.
+func (n *node) start() {
+	c := n.c
+	if !n.up {
+		n.up = true
+		n.boot = c.w.Rand.ID()
+		c.net.SetHost(n.host, true)
+	}
+	n.proc = c.w.Proc("node")
+	n.flushes = []*simworld.Flush{}
+	n.machine = newCatalogModel()
+	n.store = &modelStore{n: n}
+	n.fe = &frontend{n: n}
+	n.reign = newReignShell(n)
+	n.suspect = map[int]bool{}
+	n.raft = newRaft(c, n.host, n.proc, n.disk, n)
+	for _, p := range n.pools {
+		p.running = 0
+		for _, r := range p.replicas {
+			clear(r.writing)
+		}
+	}
+	c.trace(n.host, "node: starts")
+	n.gossip()
+}
+
+// stop kills the process; with power the machine, whose disks lose what was not flushed.
+func (n *node) stop(power bool) {
+	c := n.c
+	if n.proc == nil || !n.proc.Alive() {
+		return
+	}
+	n.proc.Kill()
+	n.raft.close()
+	what := "process"
+	if power {
+		what = "machine"
+		n.up = false
+		c.net.SetHost(n.host, false)
+	}
+	c.trace(n.host, "node: its %s dies", what)
+	c.net.Died(n.proc, power)
+	// What a disk had been given may have reached it.
+	for _, p := range n.pools {
+		for _, v := range c.volIDs {
+			if r := p.replicas[v]; r != nil {
+				n.crashFile(r.data, power)
+			}
+		}
+	}
+	n.flushes = []*simworld.Flush{}
+	n.store, n.raft, n.reign, n.fe = nil, nil, nil, nil
+}
+
+func (n *node) crashFile(f *simworld.File, power bool) {
+	if power {
+		f.Crash(n.c.w.Rand, n.flushes)
+		return
+	}
+	f.Flush().Done() // the page cache outlives the process
+	for _, fl := range n.flushes {
+		fl.Done()
+	}
+}
+
+// apply is the state machine of the catalog.
+func (n *node) apply(index uint64, cmd any) any {
+	out, err := n.machine.Apply(index, cmd)
+	n.reign.later(func() { n.reign.step(reign.Changed{View: n.machine.View()}) })
+	return applied{out, err}
+}
+
+type applied struct {
+	out truth.Outcome
+	err error
+}
+
+func (n *node) view() *truth.View { return n.machine.View() }
+
+func (n *node) leading() {
+	n.c.trace(n.host, "node: leads")
+	n.reign.step(reign.Leading{View: n.view()})
+}
+
+func (n *node) following() {
+	n.reign.step(reign.Following{})
+}
+
+func (n *node) campaigns() (time.Duration, bool) {
+	if n.witness {
+		return 600 * time.Millisecond, true
+	}
+	return 0, true
+}
+
+func (n *node) propose(p truth.Proposal, done func(truth.Outcome, error)) {
+	n.c.trace(n.host, "proposes %T %+v", p, p)
+	n.raft.propose(p, func(res any, err error) {
+		if err != nil {
+			n.c.trace(n.host, "%T: %v", p, err)
+			done(truth.Outcome{}, err)
+			return
+		}
+		a := res.(applied)
+		n.c.trace(n.host, "%T: %+v %v", p, a.out, a.err)
+		done(a.out, a.err)
+	})
+}
+
+func (n *node) proposeVolume(cmd any, done func(error)) {
+	n.raft.propose(cmd, func(res any, err error) {
+		if err == nil {
+			err = res.(applied).err
+		}
+		done(err)
+	})
+}
+
+func (n *node) hostOf(id ids.Node) (int, bool) {
+	for _, o := range n.c.nodes {
+		if o.id() == id {
+			return o.host, true
+		}
+	}
+	return 0, false
+}
+
+func (n *node) volumePlace(v ids.Volume, id ids.Node) (truth.Volume, truth.Place, bool) {
+	for _, x := range n.view().Volumes {
+		if x.ID != v {
+			continue
+		}
+		for _, p := range x.Replicas {
+			if p.Node == id {
+				return x, p, true
+			}
+		}
+	}
+	return truth.Volume{}, truth.Place{}, false
+}
+
+func (n *node) mirrorOf(vol int) *mirrorShell {
+	if n.reign == nil || vol >= len(n.c.volIDs) {
+		return nil
+	}
+	if m := n.reign.mirrors[n.c.volIDs[vol]]; m != nil && !m.ended {
+		return m
+	}
+	return nil
+}
+
+// askReport asks another node for its report.
+func (n *node) askReport(to ids.Node, done func(reign.Report)) {
+	h, ok := n.hostOf(to)
+	if !ok {
+		return
+	}
+	o := n.c.nodes[h]
+	n.c.net.Datagram(n.host, h, o.proc, func() {
+		if o.raft == nil {
+			return
+		}
+		li, _ := o.disk.last()
+		rep := reign.Report{Electable: o.raft.isVoter(o.id()) && !o.raft.mute, LastIndex: li}
+		for _, x := range n.c.nodes {
+			if x.listening() && x.proc.Running() && n.c.net.Open(o.host, x.host) && n.c.net.Open(x.host, o.host) {
+				rep.Reaches = append(rep.Reaches, x.id())
+			}
+		}
+		n.c.net.Datagram(h, n.host, n.proc, func() { done(rep) })
+	})
+}
+
+// gossip forms an opinion of the other nodes, sometimes a wrong one.
+func (n *node) gossip() {
+	for _, o := range n.c.nodes {
+		if o == n {
+			continue
+		}
+		bad := !o.listening() || !o.proc.Running() || !n.c.net.Open(n.host, o.host) || !n.c.net.Open(o.host, n.host) ||
+			n.c.w.Rand.Chance(n.c.faults.gossip)
+		if bad != n.suspect[o.host] {
+			n.suspect[o.host] = bad
+			if bad {
+				n.reign.step(reign.Suspected{Node: o.id()})
+			} else {
+				n.reign.step(reign.Alive{Node: o.id()})
+			}
+		}
+	}
+	n.proc.After(n.c.w.Rand.Between(150*time.Millisecond, 400*time.Millisecond), n.gossip)
+}
+
+// poolEpoch is the highest epoch that a pool of the node has accepted.
+func (n *node) poolEpoch() (e peer.Epoch) {
+	for _, p := range n.pools {
+		e = max(e, p.epoch())
+	}
+	return e
+}
+
+func (n *node) haunt(*hostSession) {}

@@ -1,0 +1,107 @@
+package sim
+
+import (
+	"time"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/mirror"
+	"pmsapp/replication/truth"
+)
+
+// plan is what a seed decides before the run: the shape of the cluster, the workload, which faults there are.
+type plan struct {
+	c        *Cluster
+	storage  int
+	witness  bool
+	copies   []int // by volume
+	blocks   int   // of each volume
+	think    time.Duration
+	chaos    time.Duration
+	tunables mirror.Tunables
+	hot      []int // first blocks
+	nextID   uint32
+	fulls    bool
+	mediums  bool
+}
+
+// faults are the rates of what happens all the time.
+type faults struct {
+	unknown float64 // proposals whose outcome is unknown
+	gossip  float64 // wrong suspicions
+}
+
+const region = 64 << 10
+
+func newPlan(c *Cluster) *plan {
+	r := c.w.Rand
+	p := &plan{c: c, storage: 3, blocks: 320, chaos: 12 * time.Second}
+	if r.Chance(0.35) {
+		p.storage, p.witness = 2, true
+	}
+	for range 1 + r.Intn(2) {
+		p.copies = append(p.copies, 2+r.Intn(p.storage-1))
+	}
+	p.think = []time.Duration{20 * time.Millisecond, 100 * time.Millisecond, 400 * time.Millisecond}[r.Intn(3)]
+	per := int64(region / blockSize)
+	p.hot = []int{0, 3, 8, int(per) - 3, int(per), int(2*per) + 5, p.blocks - 6}
+	p.tunables = mirror.Tunables{
+		Hold: r.Between(4*time.Second, 12*time.Second), Grace: r.Between(20*time.Millisecond, 400*time.Millisecond),
+		LastGrace: 2 * time.Second, Cool: r.Between(30*time.Millisecond, 2*time.Second), HotRegions: 1 + r.Intn(3),
+		MaxIO: 64 << 10, MaxZero: 64 << 10, Chunk: []int64{16 << 10, 64 << 10}[r.Intn(2)], Reconcilers: 1 + r.Intn(3), Resyncers: 1 + r.Intn(2),
+		Budgeted: r.Chance(0.5),
+	}
+	return p
+}
+
+func (p *plan) mayFail(s status) bool { return s == noSpace && p.fulls || s == medium && p.mediums }
+
+// next makes the next command of a client.
+func (p *plan) next(cl *client) *op {
+	r := p.c.w.Rand
+	p.nextID++
+	o := &op{id: p.nextID, vol: r.Intn(len(p.c.volIDs))}
+	o.kind = []opKind{opRead, opWrite, opZero}[r.Weighted([]int{45, 47, 8})]
+	o.block = p.hot[r.Intn(len(p.hot))] + r.Intn(3)
+	o.n = 1 + r.Intn(6)
+	if r.Chance(0.02) {
+		o.block, o.n = r.Intn(8), 100+r.Intn(100)
+	}
+	o.n = min(o.n, p.blocks-o.block)
+	return o
+}
+
+// NewCluster makes the cluster of a seed, not started.
+func (p *plan) build() {
+	c := p.c
+	var conf []raftPeer
+	var nodes []truth.Node
+	n := p.storage
+	if p.witness {
+		n++
+	}
+	for i := range n {
+		x := &node{c: c, host: i, witness: i == p.storage, disk: &raftDisk{id: ids.Node(c.w.Rand.ID())}}
+		tn := truth.Node{ID: x.disk.id, Name: c.hostNameFor(i), Witness: x.witness}
+		if !x.witness {
+			pool := &simPool{id: ids.Pool(c.w.Rand.ID()), replicas: map[ids.Volume]*simReplica{}}
+			x.pools = append(x.pools, pool)
+			tn.Pools = append(tn.Pools, pool.id)
+		}
+		c.nodes = append(c.nodes, x)
+		nodes = append(nodes, tn)
+		conf = append(conf, raftPeer{id: x.disk.id, host: i, voter: true, witness: x.witness})
+	}
+	first := []entry{{term: 1, conf: conf}, {term: 1, cmd: cmdNodes{nodes}}}
+	for _, x := range c.nodes {
+		x.disk.term = 1
+		x.disk.log = append(x.disk.log, first...)
+	}
+	for range p.copies {
+		v := truth.Volume{ID: ids.Volume(c.w.Rand.ID()), Lineage: ids.Lineage(c.w.Rand.ID()), Name: "v", Size: int64(p.blocks) * blockSize,
+			Region: region, Logical: blockSize}
+		c.vols = append(c.vols, v)
+		c.volIDs = append(c.volIDs, v.ID)
+	}
+}
+
+func (c *Cluster) hostNameFor(i int) string { return string(rune('a' + i)) }

@@ -1,0 +1,304 @@
+package sim
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"pmsapp/internal/ids"
+	simworld "pmsapp/internal/sim"
+	"pmsapp/replication/reign"
+)
+
+// Options are of one run.
+type Options struct {
+	Seed  uint64
+	Break Break        // an invariant to break
+	Lines int          // of the trace that are kept
+	Live  func(string) // gets every line of the trace at once
+}
+
+// Result is what came of a run.
+type Result struct {
+	Err    error
+	Trace  string
+	Events int
+	Ops    int // commands of clients that were answered with success
+	Stats  map[string]int
+}
+
+// Run runs one seed.
+func Run(o Options) Result {
+	w := simworld.NewWorld(o.Seed, max(o.Lines, 1))
+	w.Trace.Live = o.Live
+	w.Limit = 400_000
+	c := &Cluster{w: w, broken: o.Break, terms: map[uint64]ids.Node{}, tainted: map[ids.Pool]bool{}, truth: newCatalogModel(),
+		stats: map[string]int{}}
+	c.plan = newPlan(c)
+	c.plan.build()
+	err := c.run()
+	res := Result{Err: err, Events: w.Events(), Stats: c.stats}
+	for _, x := range c.hist.ops {
+		if x.ret != 0 {
+			res.Ops++
+		}
+	}
+	if err != nil {
+		res.Trace = w.Trace.String()
+	}
+	return res
+}
+
+func (c *Cluster) run() error {
+	c.net = simworld.NewNet(c.w, len(c.nodes)+maxClients)
+	c.net.Loss, c.net.Double = 0.002, 0.01
+	for _, n := range c.nodes {
+		n.start()
+	}
+	if err := c.until("the volumes are created", 60*time.Second, c.createVolumes()); err != nil {
+		return err
+	}
+	for i := range 1 + c.w.Rand.Intn(maxClients) {
+		c.clients = append(c.clients, newClient(c, i))
+	}
+	c.watch()
+	c.startChaos()
+	c.w.RunUntil(c.w.Now()+c.plan.chaos, c.never)
+	c.calm()
+	if err := c.until("clients are answered again after the faults", 40*time.Second, c.progress()); err != nil {
+		return err
+	}
+	for _, cl := range c.clients {
+		cl.stopped = true
+	}
+	if err := c.until("all is in sync, answered and clean", 120*time.Second, c.settled); err != nil {
+		return err
+	}
+	if err := c.finalReads(); err != nil {
+		return err
+	}
+	if err := c.compareAll(); err != nil {
+		return err
+	}
+	return c.judge()
+}
+
+const maxClients = 3
+
+func (c *Cluster) never() bool { return false }
+
+// until runs until done is true, for at most the given virtual time.
+func (c *Cluster) until(what string, limit time.Duration, done func() bool) error {
+	if c.w.RunUntil(c.w.Now()+limit, done) {
+		return nil
+	}
+	if err := c.w.Failed(); err != nil {
+		return err
+	}
+	return fmt.Errorf("liveness: in %v it did not come about that %s\n%s", limit, what, c.situation())
+}
+
+// createVolumes asks the leader of the moment, again and again, until every volume is in the catalog.
+func (c *Cluster) createVolumes() func() bool {
+	asked := map[int]time.Duration{}
+	return func() bool {
+		if len(c.truth.v.Volumes) == len(c.vols) {
+			return true
+		}
+		n := c.leader()
+		if n == nil || n.reign.core.Status().Epoch == 0 {
+			return false
+		}
+		for i, v := range c.vols {
+			if at, ok := asked[i]; ok && c.w.Now() < at || c.trueVolume(i) != nil {
+				continue
+			}
+			asked[i] = c.w.Now() + 2*time.Second
+			var space []reign.Space
+			for _, x := range c.nodes {
+				for _, p := range x.pools {
+					space = append(space, reign.Space{Node: x.id(), Pool: p.id, Free: 1 << 40})
+				}
+			}
+			n.reign.later(func() {
+				n.reign.ask(func(err error) { c.trace(n.host, "creation of volume %d: %v", i, err) }, func(id uint64) reign.Event {
+					return reign.CreateVolume{Request: id, Volume: v, Copies: c.plan.copies[i], Space: space}
+				})
+			})
+		}
+		return false
+	}
+}
+
+// leader is the leader of the highest term, if it runs.
+func (c *Cluster) leader() *node {
+	var l *node
+	for _, n := range c.nodes {
+		if n.raft != nil && n.proc.Running() && n.raft.role == leader && (l == nil || n.disk.term > l.disk.term) {
+			l = n
+		}
+	}
+	return l
+}
+
+// calm ends all faults and mends everything.
+func (c *Cluster) calm() {
+	c.trace(0, "---- all faults end ----")
+	c.calmed = true
+	c.faults = faults{}
+	c.net.Loss, c.net.Double = 0, 0
+	c.net.Heal()
+	for _, n := range c.nodes {
+		if n.proc.Alive() {
+			n.proc.Resume()
+		} else {
+			n.start()
+		}
+		for _, p := range n.pools {
+			p.hang, p.full = 0, false
+		}
+	}
+}
+
+// progress is true when every client has got an answer since.
+func (c *Cluster) progress() func() bool {
+	before := map[*client]int{}
+	for _, cl := range c.clients {
+		before[cl] = cl.done
+	}
+	return func() bool {
+		for _, cl := range c.clients {
+			if cl.done == before[cl] {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// settled is true when everything is as it should be in peace.
+func (c *Cluster) settled() bool {
+	for _, cl := range c.clients {
+		if !cl.quiet() {
+			return false
+		}
+	}
+	for i := range c.vols {
+		v := c.trueVolume(i)
+		if v == nil || len(v.InSync) != len(v.Replicas) {
+			return false
+		}
+		for _, p := range v.InSync {
+			if c.replicaAt(p, i) == nil {
+				return false
+			}
+		}
+		l := c.leader()
+		if l == nil || l.mirrorOf(i) == nil {
+			return false
+		}
+		if st := l.mirrorOf(i).core.Status(); st.Active > 0 || st.Dirty > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// finalReads has a client read every block that was ever written.
+func (c *Cluster) finalReads() error {
+	cl := c.clients[0]
+	if err := c.until("a client is logged in for the last reads", 20*time.Second, func() bool { return cl.ready }); err != nil {
+		return err
+	}
+	for vol := range c.vols {
+		for b := 0; b < c.plan.blocks; b += 64 {
+			for tries := 0; ; tries++ {
+				if err := c.until("a client is logged in", 20*time.Second, func() bool { return cl.ready }); err != nil {
+					return err
+				}
+				c.plan.nextID++
+				o := &op{id: c.plan.nextID, kind: opRead, vol: vol, block: b, n: min(64, c.plan.blocks-b)}
+				cl.issue(o)
+				if err := c.until("the last reads are answered", 20*time.Second, cl.quiet); err != nil {
+					return err
+				}
+				if o.ret != 0 {
+					break
+				}
+				if tries > 10 {
+					return fmt.Errorf("liveness: the last reads are not answered\n%s", c.situation())
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// compareAll compares the replicas byte by byte.
+func (c *Cluster) compareAll() error {
+	for i := range c.vols {
+		v := c.trueVolume(i)
+		first := c.replicaAt(v.InSync[0], i)
+		for _, p := range v.InSync[1:] {
+			r := c.replicaAt(p, i)
+			if !slices.Equal(first.data.Durable(0, v.Size), r.data.Durable(0, v.Size)) {
+				return fmt.Errorf("the replicas of volume %d differ after all is in sync: %s and %s", i, c.nameOf(v.InSync[0].Node), c.nameOf(p.Node))
+			}
+		}
+	}
+	return nil
+}
+
+// judge has porcupine judge every block that somebody wrote.
+func (c *Cluster) judge() error {
+	for vol := range c.vols {
+		written := map[int]bool{}
+		for _, o := range c.hist.ops {
+			if o.vol == vol && o.kind != opRead {
+				for b := range o.n {
+					written[o.block+b] = true
+				}
+			}
+		}
+		if err := c.hist.check(vol, slices.Sorted(maps.Keys(written))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// situation describes the cluster for a report.
+func (c *Cluster) situation() string {
+	s := fmt.Sprintf("  catalog: epoch %d of %s\n", c.truth.v.Epoch, c.nameOf(c.truth.v.Leader))
+	for i := range c.truth.v.Volumes {
+		v := &c.truth.v.Volumes[i]
+		s += fmt.Sprintf("  %s version %d: replicas %v, in sync %v, last served %d\n", c.volName(v.ID), v.Version, c.places(v.Replicas), c.places(v.InSync), v.LastServed)
+		for _, p := range v.Replicas {
+			if r := c.replicaAt(p, c.volIndex(v.ID)); r != nil {
+				s += fmt.Sprintf("    %s: seq %d durable %d marks %v\n", c.nameOf(p.Node), r.seq, r.durable, r.marks)
+			}
+		}
+	}
+	for _, n := range c.nodes {
+		if n.raft == nil {
+			s += fmt.Sprintf("  n%d is down\n", n.host)
+			continue
+		}
+		s += fmt.Sprintf("  n%d: running %v, raft role %d term %d commit %d, pools at epoch %d\n", n.host, n.proc.Running(), n.raft.role, n.disk.term, n.raft.commit, n.poolEpoch())
+		st := n.reign.core.Status()
+		if st.Leading {
+			s += fmt.Sprintf("    reign: %+v\n", st)
+		}
+		for _, m := range n.reign.inOrder() {
+			s += fmt.Sprintf("    mirror %d: %+v\n", m.vol, m.core.Status())
+		}
+	}
+	for _, cl := range c.clients {
+		s += fmt.Sprintf("  client %d: portal %d ready %v, in flight %d\n", cl.id, cl.portal, cl.ready, len(cl.out))
+		for _, id := range slices.Sorted(maps.Keys(cl.out)) {
+			s += fmt.Sprintf("    %v since %v\n", cl.out[id], cl.out[id].at)
+		}
+	}
+	return s
+}

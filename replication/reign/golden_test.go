@@ -168,6 +168,10 @@ func (s *script) do(cmd string, a []string) {
 		s.w.pool(p).put(peer.Spec{Volume: volumeID(a[0]), Pool: p.Pool})
 	case "missing":
 		s.w.pool(place(a[1])).remove(volumeID(a[0]))
+	case "found":
+		s.w.pool(place(a[1])).put(specOf(find(s.w.view, volumeID(a[0])), place(a[1])))
+	case "forgets": // the node does not remember which pools have recorded its epoch
+		s.w.nodes[nodeID(a[0])].recorded = make(map[ids.Pool]bool)
 	case "busy", "free":
 		s.w.pool(place(a[0])).busy = cmd == "busy"
 	case "absent", "present":

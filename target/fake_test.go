@@ -55,7 +55,7 @@ func (x *fakeNexus) Execute(t *target.Task) {
 	x.executed = append(x.executed, t.Tag)
 	switch t.CDB[0] {
 	case fakeRead:
-		t.DataIn = block.Get(length(t.CDB))
+		t.DataIn = block.Get(min(length(t.CDB), 4<<20))
 		for i := range t.DataIn {
 			t.DataIn[i] = pattern(i)
 		}

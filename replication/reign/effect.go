@@ -117,6 +117,12 @@ const (
 	Leftover        Kind = "leftover-replica"
 	Yielding        Kind = "yielding"
 	HandingOver     Kind = "handing-over"
+	// Those of the mirrors.
+	MemberAdded Kind = "member-added"
+	DiskError   Kind = "disk-error"
+	PoolFull    Kind = "pool-full"
+	VolumeHolds Kind = "volume-holds"
+	Reconciling Kind = "reconciling"
 )
 
 func (Propose) effect()            {}

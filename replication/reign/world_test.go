@@ -228,6 +228,7 @@ func (w *world) apply(p truth.Proposal) (truth.Outcome, error) {
 		default:
 			tv.InSync = slices.DeleteFunc(tv.InSync, func(m truth.Place) bool { return m.Node == p.Node })
 			tv.Version++
+			out.Version, out.InSync = tv.Version, tv.InSync
 		}
 	case truth.AddMember:
 		epoch = p.Epoch
@@ -239,6 +240,7 @@ func (w *world) apply(p truth.Proposal) (truth.Outcome, error) {
 			if m.Node == p.Node && p.Epoch == v.Epoch {
 				tv.InSync = append(tv.InSync, m)
 				tv.Version++
+				out.Version, out.InSync = tv.Version, tv.InSync
 			}
 		}
 	}

@@ -54,7 +54,7 @@
 // keeps it, the token is not 0, and FETCH gets the rest; a snapshot is thus read as a whole, whatever changes meanwhile.
 //
 // The body of a Fenced: the highest epoch (8), boot id (16), the number of pools (4), and for each pool: pool id (16),
-// flags (4; bit 0: busy), Previous (8), number of epoch ranges (4), number of replicas (4), for each range Lo (8) and Hi
+// flags (4; bit 0: busy, bit 1: reverted), Previous (8), number of epoch ranges (4), number of replicas (4), for each range Lo (8) and Hi
 // (8), for each replica volume id (16), lineage (16), pool id (16), size (8), region (8), flags (4; bit 0: foreign), Seq
 // (8), Durable (8), number of active regions (4).
 //

@@ -188,7 +188,7 @@ func appendFenced(b []byte, f *peer.Fenced) []byte {
 	for i := range f.Pools {
 		p := &f.Pools[i]
 		b = append(b, p.Pool[:]...)
-		b = appendFlag(b, p.Busy)
+		b = appendFlags(b, p.Busy, p.Reverted)
 		b = binary.BigEndian.AppendUint64(b, uint64(p.Previous))
 		b = binary.BigEndian.AppendUint32(b, uint32(len(p.Accepted)))
 		b = binary.BigEndian.AppendUint32(b, uint32(len(p.Replicas)))
@@ -199,7 +199,7 @@ func appendFenced(b []byte, f *peer.Fenced) []byte {
 		for j := range p.Replicas {
 			r := &p.Replicas[j]
 			b = appendSpecFields(b, &r.Spec)
-			b = appendFlag(b, r.Foreign)
+			b = appendFlags(b, r.Foreign)
 			b = binary.BigEndian.AppendUint64(b, uint64(r.Seq))
 			b = binary.BigEndian.AppendUint64(b, uint64(r.Durable))
 			b = binary.BigEndian.AppendUint32(b, uint32(r.Active))
@@ -208,11 +208,15 @@ func appendFenced(b []byte, f *peer.Fenced) []byte {
 	return b
 }
 
-func appendFlag(b []byte, set bool) []byte {
-	if set {
-		return append(b, 0, 0, 0, 1)
+// appendFlags appends 4 bytes, of which bit i is the i-th flag.
+func appendFlags(b []byte, flags ...bool) []byte {
+	var word uint32
+	for i, set := range flags {
+		if set {
+			word |= 1 << i
+		}
 	}
-	return append(b, 0, 0, 0, 0)
+	return binary.BigEndian.AppendUint32(b, word)
 }
 
 func decodeFenced(b []byte) (f peer.Fenced, err error) {
@@ -223,7 +227,8 @@ func decodeFenced(b []byte) (f peer.Fenced, err error) {
 	for i := range f.Pools {
 		p := &f.Pools[i]
 		r.id((*[16]byte)(&p.Pool))
-		p.Busy = r.u32()&1 != 0
+		flags := r.u32()
+		p.Busy, p.Reverted = flags&1 != 0, flags&2 != 0
 		p.Previous = r.epoch()
 		ranges, replicas := r.u32(), r.u32()
 		if ranges > peer.MaxAccepted || uint64(ranges)*rangeLen+uint64(replicas)*replicaLen > uint64(len(r.b)) {

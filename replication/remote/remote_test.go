@@ -166,7 +166,7 @@ func call(s peer.Session, c peer.Command) *peer.Call {
 func bigFenced(replicas int) peer.Fenced {
 	f := peer.Fenced{Highest: 41, Boot: ids.New(), Pools: []peer.FencedPool{
 		{Pool: ids.NewPool(), Busy: true, Previous: 40, Accepted: []peer.EpochRange{{Lo: 1, Hi: 3}, {Lo: 7, Hi: 40}}, Replicas: []peer.FencedReplica{}},
-		{Pool: ids.NewPool(), Previous: 41, Accepted: []peer.EpochRange{}, Replicas: []peer.FencedReplica{}},
+		{Pool: ids.NewPool(), Previous: 41, Reverted: true, Accepted: []peer.EpochRange{}, Replicas: []peer.FencedReplica{}},
 	}}
 	p := &f.Pools[1]
 	for i := range replicas {

@@ -1,0 +1,188 @@
+package reign
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/mirror"
+	"pmsapp/replication/peer"
+)
+
+// lookUp bounds how long a mirror that is opened waits for a session that is being opened again.
+const lookUp = 250 * time.Millisecond
+
+// errEnded is the cause of the end of a mirror that Core closed.
+var errEnded = errors.New("reign: closed")
+
+// handle is a mirror that Core has asked for.
+type handle struct {
+	epoch  peer.Epoch
+	m      Mirror // nil until it is open
+	closed bool   // Core wants it no more
+	cause  error
+}
+
+// openMirror begins to open one. The lock is held.
+func (r *Reign) openMirror(e OpenMirror) {
+	h := &handle{epoch: e.Epoch}
+	id := e.Volume.ID
+	r.mirrors[id] = h
+	cfg := mirror.Config{
+		Params: mirror.Params{
+			Volume: e.Volume, Epoch: e.Epoch, Self: r.d.Self, Physical: r.d.Physical, Tunables: r.d.Tunables,
+		},
+		Sessions: &lease{r: r, epoch: e.Epoch}, Catalog: r.d.Catalog, Log: r.log, Budget: r.d.Budget,
+		Notify: func(n mirror.Notice) { r.notice(id, h, n) },
+		Resynced: func(n ids.Node, err error) {
+			r.step(ResyncEnded{Volume: id, Node: n, Epoch: h.epoch, Err: err})
+		},
+	}
+	for _, m := range e.Members {
+		cfg.Params.Members = append(cfg.Params.Members, mirror.Member{
+			Node: m.Place.Node, Seq: m.Replica.Seq, Durable: m.Replica.Durable,
+		})
+	}
+	r.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(r.ctx, lookUp)
+		defer cancel()
+		m, err := r.d.OpenMirror(ctx, cfg)
+		r.mu.Lock()
+		switch {
+		case err != nil && !h.closed:
+			delete(r.mirrors, id)
+			r.stepLocked(MirrorEnded{Volume: id, Epoch: h.epoch, Err: err})
+			fallthrough
+		case err != nil:
+			r.mu.Unlock()
+			return
+		case h.closed:
+			r.mu.Unlock()
+			m.Close(h.cause)
+			return
+		}
+		h.m = m
+		v := e.Volume
+		r.notes.add(true, func() { r.d.Observer.Serving(v, m) })
+		r.stepLocked(MirrorOpened{Volume: id, Epoch: h.epoch})
+		r.mu.Unlock()
+		r.watchMirror(id, h, m)
+	})
+}
+
+// watchMirror waits for the end of a mirror: by itself, or because Core closed it.
+func (r *Reign) watchMirror(id ids.Volume, h *handle, m Mirror) {
+	<-m.Done()
+	r.mu.Lock()
+	if h.closed {
+		r.mu.Unlock()
+		return
+	}
+	err := m.Err()
+	r.drop(id, h, err)
+	r.notes.add(true, func() { r.d.Observer.Standby(id, errText(err)) })
+	r.stepLocked(MirrorEnded{Volume: id, Epoch: h.epoch, Err: err})
+	r.mu.Unlock()
+	m.Close(err)
+}
+
+// drop forgets a mirror. The lock is held.
+func (r *Reign) drop(id ids.Volume, h *handle, cause error) {
+	h.closed, h.cause = true, cause
+	if r.mirrors[id] == h {
+		delete(r.mirrors, id)
+	}
+}
+
+// closeMirror ends one. What it holds ends with block.ErrEnded at once; what is under way ends when the sessions have
+// answered, which Core closes next if they are not needed any more. The lock is held.
+func (r *Reign) closeMirror(e CloseMirror) {
+	h := r.mirrors[e.Volume]
+	if h == nil {
+		return
+	}
+	cause := fmt.Errorf("%w: %s", errEnded, e.Cause)
+	r.drop(e.Volume, h, cause)
+	if h.m == nil {
+		return // whoever opens it sees
+	}
+	r.notes.add(true, func() { r.d.Observer.Standby(e.Volume, e.Cause) })
+	r.wg.Go(func() { h.m.Close(cause) })
+}
+
+func (r *Reign) drainMirror(e DrainMirror) {
+	h := r.mirrors[e.Volume]
+	if h == nil || h.m == nil {
+		return // MirrorEnded is on its way
+	}
+	r.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(r.ctx, r.cfg.DrainTimeout)
+		defer cancel()
+		err := h.m.Drain(ctx)
+		r.step(MirrorDrained{Volume: e.Volume, Epoch: h.epoch, Err: err})
+	})
+}
+
+func (r *Reign) startResync(e StartResync) {
+	h := r.mirrors[e.Volume]
+	n := e.Member.Place.Node
+	if h == nil || h.m == nil {
+		return // the reign or the volume is at its end, and with it the resync
+	}
+	r.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(r.ctx, r.cfg.OpenTimeout)
+		defer cancel()
+		if err := h.m.StartResync(ctx, n, e.Empty); err != nil {
+			r.step(ResyncEnded{Volume: e.Volume, Node: n, Epoch: h.epoch, Err: err})
+		}
+	})
+}
+
+// notice tells Core what it has to know of a mirror, and people the rest.
+func (r *Reign) notice(v ids.Volume, h *handle, n mirror.Notice) {
+	kind, text, ok := describeNotice(n)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch n.Code {
+	case mirror.Holding:
+		r.stepLocked(MirrorHolds{Volume: v, Epoch: h.epoch, Why: text})
+	case mirror.Resumed:
+		r.stepLocked(MirrorHolds{Volume: v, Epoch: h.epoch})
+	}
+	if ok && !r.closed {
+		r.begin(Tell{Kind: kind, Volume: v, Node: n.Node, Text: text})
+	}
+}
+
+// describeNotice says a notice in words. Those that Core tells of itself, or that are only details, are not for people.
+func describeNotice(n mirror.Notice) (kind Kind, text string, ok bool) {
+	why := func(s string) string {
+		if n.Err == nil {
+			return s
+		}
+		return s + ": " + n.Err.Error()
+	}
+	switch n.Code {
+	case mirror.MemberRemoved:
+		return MembersRemoved, why("the replica left the in-sync set"), true
+	case mirror.MemberAdded:
+		return MemberAdded, "the replica entered the in-sync set", true
+	case mirror.MediumError:
+		return DiskError, why(fmt.Sprintf("the disk failed at byte %d", n.Off)), true
+	case mirror.PoolFull:
+		return PoolFull, fmt.Sprintf("the pool was full at byte %d", n.Off), true
+	case mirror.Holding:
+		return VolumeHolds, why("I/O is held"), true
+	case mirror.Resumed:
+		return VolumeHolds, "I/O goes on", true
+	case mirror.ReconcileBegun:
+		return Reconciling, fmt.Sprintf("%d regions are compared", n.Count), n.Count > 0
+	case mirror.ReconcileDone:
+		return Reconciling, "all members are equal", true
+	case mirror.ReconcileFailed:
+		return Reconciling, why(fmt.Sprintf("the members could not be made equal at byte %d", n.Off)), true
+	}
+	return "", "", false
+}

@@ -3,9 +3,11 @@ package target_test
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -44,6 +46,7 @@ func length(cdb []byte) int { return int(binary.BigEndian.Uint32(cdb[2:])) }
 
 func (x *fakeNexus) Accept(t *target.Task) target.Want {
 	x.accepted++
+	t.State = x.p.begun.Load()
 	if t.CDB[0] == fakeRead {
 		return target.Want{In: int64(length(t.CDB))}
 	}
@@ -51,6 +54,9 @@ func (x *fakeNexus) Accept(t *target.Task) target.Want {
 }
 
 func (x *fakeNexus) Execute(t *target.Task) {
+	if x.p.answered.Load() > t.State.(int64) {
+		x.p.late.Add(1)
+	}
 	x.mu.Lock()
 	x.executed = append(x.executed, t.Tag)
 	switch t.CDB[0] {
@@ -131,6 +137,10 @@ type fakeProvider struct {
 	ending chan struct{}
 	refuse *target.Refusal
 	keys   []iscsi.Pair
+	many   int // targets to discover beyond two
+
+	// Resets begun and answered: a task must not be executed after one was answered that began after it was accepted.
+	begun, answered, late atomic.Int64
 
 	mu    sync.Mutex
 	nexus []*fakeNexus
@@ -155,8 +165,12 @@ func (p *fakeProvider) Open(l target.Login) (target.Opened, error) {
 }
 
 func (p *fakeProvider) Discover(l target.Login) []target.Discovered {
-	return []target.Discovered{{Name: testTarget, Portals: []target.Portal{{Addr: l.Portal, Group: 1}}},
-		{Name: testTarget + ":2", Portals: []target.Portal{{Addr: l.Portal, Group: 1}}}}
+	portals := []target.Portal{{Addr: l.Portal, Group: 1}}
+	all := []target.Discovered{{Name: testTarget, Portals: portals}, {Name: testTarget + ":2", Portals: portals}}
+	for i := range p.many {
+		all = append(all, target.Discovered{Name: fmt.Sprintf("%s:%d", testTarget, i+3), Portals: portals})
+	}
+	return all
 }
 
 func (p *fakeProvider) last() *fakeNexus {

@@ -138,6 +138,35 @@ func TestDiscovery(t *testing.T) {
 	c.ping()
 }
 
+// TestLongDiscovery: an answer longer than a PDU is given out in parts.
+func TestLongDiscovery(t *testing.T) {
+	_, addr := serve(t, &fakeProvider{many: 60})
+	c := login(t, addr, func(c *iscsi.InitiatorLoginConfig) {
+		c.Discovery, c.Target, c.Wish.MaxRecv = true, "", 512
+	})
+	request := func(tag uint32, text string) answer {
+		var h iscsi.BHS
+		h.Init(iscsi.OpTextReq, iscsi.FlagFinal)
+		h.SetTTT(tag)
+		c.send(&h, []byte(text))
+		return c.expect(iscsi.OpTextResp)
+	}
+	a := request(iscsi.NoTag, "SendTargets=All\x00")
+	got := string(a.data)
+	for a.Has(iscsi.FlagContinue) {
+		a = request(a.TTT(), "")
+		got += string(a.data)
+	}
+	if n := strings.Count(got, "TargetName="); n != 62 || !a.Final() || a.TTT() != iscsi.NoTag {
+		t.Errorf("%d targets", n)
+	}
+	var h iscsi.BHS
+	h.Init(iscsi.OpTextReq, iscsi.FlagFinal)
+	h.SetTTT(99)
+	c.send(&h, nil)
+	c.expect(iscsi.OpReject)
+}
+
 // TestReinstatement: a login is not answered before the session that it replaces has ended (invariant 4).
 func TestReinstatement(t *testing.T) {
 	p := &fakeProvider{ending: make(chan struct{})}

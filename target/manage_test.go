@@ -198,3 +198,70 @@ func TestShutdown(t *testing.T) {
 		t.Error(p.last().cause)
 	}
 }
+
+// TestResetRace: while one session writes as fast as it can, another resets the unit. Nothing that was accepted before a
+// reset is executed after the answer to it (invariant 4).
+func TestResetRace(t *testing.T) {
+	p := &fakeProvider{}
+	_, addr := serve(t, p)
+	writer, other := login(t, addr, isid(1)), login(t, addr, isid(2))
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() { // sends, and reads nothing but what makes room to send
+		defer close(done)
+		data := make([]byte, 2048)
+		window := make(chan uint32, 1024)
+		go func() {
+			defer close(window)
+			for {
+				h, err := writer.r.Next()
+				if err != nil {
+					return
+				}
+				writer.r.Discard()
+				select {
+				case window <- h.MaxCmdSN():
+				default:
+				}
+			}
+		}()
+		limit := writer.max
+		for {
+			select {
+			case <-stop:
+				writer.conn.Close()
+				for range window {
+				}
+				return
+			case limit = <-window:
+			default:
+			}
+			if iscsi.SNLess(limit, writer.cmdSN) {
+				var h iscsi.BHS // its answer tells of the window
+				h.Init(iscsi.OpNopOut, iscsi.FlagFinal)
+				h.SetImmediate()
+				h.SetITT(1 << 30)
+				h.SetTTT(iscsi.NoTag)
+				writer.send(&h, nil)
+				limit = <-window
+				continue
+			}
+			h := writeCommand(len(data), false)
+			writer.send(h, data[:512])
+			writer.dataOut(h.ITT(), iscsi.NoTag, 0, 512, data[512:], true)
+		}
+	}()
+	for range 500 {
+		p.begun.Add(1)
+		if r := other.manage(target.LogicalUnitReset, 0, 0); r != 0 {
+			t.Error("response ", r)
+		}
+		p.answered.Add(1)
+	}
+	close(stop)
+	<-done
+	e, n, _ := p.nexus[0].count()
+	t.Logf("%d executed, %d canceled", e, n)
+	if late := p.late.Load(); late > 0 {
+		t.Errorf("%d tasks were executed after the answer to a reset that began after they were accepted", late)
+	}
+}

@@ -23,13 +23,15 @@ type rig struct {
 	lun    target.LUN
 }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB) *rig { return newRigOf(t, devSize) }
+
+func newRigOf(t testing.TB, size int64) *rig {
 	t.Helper()
 	id, err := ids.Parse("00112233445566778899aabbccddeeff")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, dev: blocktest.NewMemory(devSize, 512), lu: scsi.NewLU(ids.Volume(id)), lun: target.FlatLUN(1)}
+	r := &rig{t: t, dev: blocktest.NewMemory(size, 512), lu: scsi.NewLU(ids.Volume(id)), lun: target.FlatLUN(1)}
 	r.target = scsi.NewTarget("iqn.2026-11.app.pmsapp:test", 3)
 	if err := r.lu.Serve(r.dev); err != nil {
 		t.Fatal(err)

@@ -422,7 +422,8 @@ func FuzzCommand(f *testing.F) {
 			c = append(c, make([]byte, 16)...)[:16]
 		}
 		c = c[:min(len(c), target.MaxCDB)]
-		r := newRig(t)
+		const size = 128 << 10
+		r := newRigOf(t, size)
 		data := fill(int(out), 0xff)
 		if in > 0 {
 			data = nil
@@ -457,11 +458,11 @@ func FuzzCommand(f *testing.F) {
 		case 0x8a, 0x8e, 0x93:
 			lba, n = binary.BigEndian.Uint64(c[2:]), uint64(binary.BigEndian.Uint32(c[10:]))
 		}
-		lo, hi := min(lba*512, devSize), min((lba+n)*512, devSize)
-		if lba >= devSize/512 || n > devSize/512 {
+		lo, hi := min(lba*512, size), min((lba+n)*512, size)
+		if lba >= size/512 || n > size/512 {
 			lo, hi = 0, 0
 		}
-		all := r.dev.Bytes(0, devSize)
+		all := r.dev.Bytes(0, size)
 		if len(bytes.Trim(all[:lo], "\x00")) > 0 || len(bytes.Trim(all[hi:], "\x00")) > 0 {
 			t.Errorf("CDB %x changed bytes outside %d to %d", c, lo, hi)
 		}

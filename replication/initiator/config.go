@@ -2,6 +2,7 @@ package initiator
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,7 +39,7 @@ type Config struct {
 	Initiator string // iSCSI name of this end
 	Target    string // iSCSI name of the target
 	Alias     string
-	ISID      iscsi.ISID // with the initiator's name the identity of the initiator port
+	ISID      iscsi.ISID // with the initiator's name the identity of the initiator port; random if zero
 	// Own is what this end proves by CHAP, if the name is not empty; Peer what the target must prove, likewise.
 	Own, Peer iscsi.Credentials
 	Vendor    []iscsi.Pair // vendor keys for the login
@@ -61,6 +62,10 @@ var errConfig = errors.New("initiator: invalid configuration")
 func (c Config) withDefaults() (Config, error) {
 	if c.Wish == (iscsi.Wish{}) {
 		c.Wish = iscsi.DefaultWish()
+	}
+	if c.ISID == (iscsi.ISID{}) {
+		c.ISID[0] = 0x80 // of the random kind (RFC 7143, 11.12.5)
+		rand.Read(c.ISID[1:])
 	}
 	if c.Timeouts == (Timeouts{}) {
 		c.Timeouts = HostTimeouts()

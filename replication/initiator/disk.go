@@ -2,7 +2,6 @@ package initiator
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -90,8 +89,6 @@ func OpenDisk(ctx context.Context, cfg DiskConfig) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	session.ISID = iscsi.ISID{0x80}
-	rand.Read(session.ISID[1:])
 	d := &Disk{cfg: cfg, paths: newPaths(session, cfg.Portals, cfg.Hooks)}
 	d.jobs.New = func() any {
 		j := &job{ended: make(chan struct{}, 1)}

@@ -1,0 +1,46 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors of commands. A command that ends with one has had no effect.
+var (
+	// ErrUnreadable is returned for bytes that are no command.
+	ErrUnreadable = errors.New("catalog: not a command")
+	// ErrUnknownCommand is returned for a command that this program does not know.
+	ErrUnknownCommand = errors.New("catalog: unknown command")
+	// ErrTooLong is returned for a command over MaxCommand.
+	ErrTooLong = errors.New("catalog: the command is too long")
+	// ErrOldNode is returned for a command that the cluster's oldest node does not know.
+	ErrOldNode = errors.New("catalog: the cluster's oldest node does not know this command")
+	// ErrEpoch is returned when the command names another epoch than the catalog's, or one that is not above it.
+	ErrEpoch = errors.New("catalog: another epoch is current")
+	// ErrVersion is returned when the in-sync set has another version.
+	ErrVersion = errors.New("catalog: the in-sync set has changed")
+	// ErrLastMember is returned when an in-sync set would become empty.
+	ErrLastMember = errors.New("catalog: the last member of an in-sync set cannot be removed")
+	// ErrNoVolume, ErrNoNode and ErrNoReplica are returned for what does not exist.
+	ErrNoVolume  = errors.New("catalog: no such volume")
+	ErrNoNode    = errors.New("catalog: no such node")
+	ErrNoReplica = errors.New("catalog: the node holds no replica of the volume")
+	// ErrNameTaken is returned when another node or volume has the name.
+	ErrNameTaken = errors.New("catalog: the name is in use")
+	// ErrInUse is returned when a volume to delete is exported, or a node to remove holds a replica in an in-sync set.
+	ErrInUse = errors.New("catalog: in use")
+	// ErrNotServed is returned when the leader that proposed does not serve the volume.
+	ErrNotServed = errors.New("catalog: the volume is not served")
+	// ErrToken is returned for a token that is unknown, used or expired.
+	ErrToken = errors.New("catalog: the token")
+	// ErrLimit is returned when there would be too many of something.
+	ErrLimit = errors.New("catalog: too many")
+	// ErrInvalid is returned for a command whose values make no sense.
+	ErrInvalid = errors.New("catalog: invalid")
+	// ErrExists is returned for a second bootstrap.
+	ErrExists = errors.New("catalog: the cluster exists")
+)
+
+func invalid(format string, a ...any) error {
+	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, a...))
+}

@@ -1,0 +1,179 @@
+package catalog
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"pmsapp/internal/ids"
+)
+
+// Version is the newest version of the commands that this program knows.
+const Version = 1
+
+// Limits. What is over a limit is evicted by log index, the oldest first.
+const (
+	MaxEvents    = 2000
+	MaxDeleted   = 1024
+	MaxRequests  = 1024
+	MaxTokens    = 64
+	MaxNodes     = 7
+	MaxVolumes   = 4096
+	MaxReplicas  = 3
+	MaxPools     = 64 // of a node
+	MaxText      = 1024
+	MaxInitiator = 256 // of an export
+)
+
+// State is one state of the catalog.
+type State struct {
+	Index   uint64 // the log index of the last command applied
+	Cluster ids.Cluster
+	Lineage ids.Lineage
+	Epoch   uint64   // invariant 6
+	Leader  ids.Node // who took over under Epoch
+	Admin   []byte   // the SHA-256 digest of the admin token
+
+	Nodes    map[ids.Node]Node
+	Volumes  map[ids.Volume]Volume
+	Exports  map[ids.Volume]Export
+	Tokens   []Token
+	Deleted  []ids.Volume // the newest MaxDeleted
+	Events   []Event      // the newest MaxEvents
+	Requests []Request    // the newest MaxRequests
+	Removed  []ids.Node   // the newest of those that were removed: their certificates are refused
+}
+
+// Node is a member of the cluster.
+type Node struct {
+	ID         ids.Node
+	Name       string
+	Witness    bool
+	Address    string // host:port between nodes
+	API        string // host:port for admins
+	Portal     string // host:port for hosts
+	PeerPortal string // host:port for the other nodes' iSCSI sessions
+	Group      uint16 // target portal group, unique in the cluster, never used again while it has it
+	Version    int    // the newest commands that it knows
+	Release    string // for people
+	Pools      []Pool
+}
+
+// Pool is a directory of a node.
+type Pool struct {
+	ID   ids.Pool
+	Path string
+}
+
+// Place is where a replica is.
+type Place struct {
+	Node ids.Node
+	Pool ids.Pool
+}
+
+// Volume is a replicated block device.
+type Volume struct {
+	ID         ids.Volume
+	Lineage    ids.Lineage
+	Name       string
+	Size       int64
+	Region     int64
+	Logical    int
+	Version    uint64  // of the in-sync set
+	Replicas   []Place // never changed in place
+	InSync     []Place // never empty, never changed in place
+	LastServed uint64
+}
+
+// Export is a LUN.
+type Export struct {
+	Volume     ids.Volume
+	LUN        uint16
+	Initiators []string
+	CHAPUser   string
+	CHAPSecret []byte
+}
+
+// Token lets one machine join, once, until it expires.
+type Token struct {
+	Digest  []byte // SHA-256 of the secret
+	Witness bool
+	Expires time.Time // by the clock of the leader that it is shown to
+	Used    ids.Node  // by whom; zero if it was not
+}
+
+// Event is an entry of the event log.
+type Event struct {
+	Index  uint64
+	Time   time.Time
+	Kind   string
+	Node   ids.Node
+	Volume ids.Volume
+	Text   string
+}
+
+// Request is a request that was applied, with its outcome.
+type Request struct {
+	ID     string
+	Result Result
+}
+
+// clone returns a copy whose slices and maps may be replaced, but not changed in place: mutable makes that possible.
+func (s *State) clone() *State {
+	c := *s
+	return &c
+}
+
+func (s *State) setVolume(v Volume) {
+	s.Volumes = maps.Clone(s.Volumes)
+	if s.Volumes == nil {
+		s.Volumes = map[ids.Volume]Volume{}
+	}
+	s.Volumes[v.ID] = v
+}
+
+func (s *State) setNode(n Node) {
+	s.Nodes = maps.Clone(s.Nodes)
+	if s.Nodes == nil {
+		s.Nodes = map[ids.Node]Node{}
+	}
+	s.Nodes[n.ID] = n
+}
+
+// keep appends to a bounded list, without changing the old one.
+func keep[T any](list []T, limit int, more ...T) []T {
+	list = append(slices.Clip(slices.Clone(list)), more...)
+	if len(list) > limit {
+		list = slices.Clone(list[len(list)-limit:])
+	}
+	return list
+}
+
+// VolumeNamed finds a volume by its name.
+func (s *State) VolumeNamed(name string) (Volume, bool) {
+	for _, v := range s.Volumes {
+		if v.Name == name {
+			return v, true
+		}
+	}
+	return Volume{}, false
+}
+
+// NodeNamed finds a node by its name.
+func (s *State) NodeNamed(name string) (Node, bool) {
+	for _, n := range s.Nodes {
+		if n.Name == name {
+			return n, true
+		}
+	}
+	return Node{}, false
+}
+
+// oldest is the version of the commands that every node knows.
+func (s *State) oldest() int {
+	v := Version
+	for _, n := range s.Nodes {
+		v = min(v, n.Version)
+	}
+	return v
+}

@@ -241,9 +241,11 @@ func (f *fakes) execute(n ids.Node, c *peer.Call) {
 	if f.bytes[at] == nil {
 		f.bytes[at], f.marks[at] = make(map[ids.Volume][]byte), make(map[ids.Volume]map[uint32]peer.Seq)
 	}
-	if f.bytes[at][c.Volume] == nil {
-		f.bytes[at][c.Volume] = make([]byte, mib)
+	if f.marks[at][c.Volume] == nil {
 		f.marks[at][c.Volume] = make(map[uint32]peer.Seq)
+	}
+	if f.bytes[at][c.Volume] == nil && (c.Kind == peer.Read || c.Kind == peer.Write || c.Kind == peer.Zero) {
+		f.bytes[at][c.Volume] = make([]byte, mib)
 	}
 	f.access(at, c)
 }

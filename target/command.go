@@ -58,12 +58,14 @@ func (s *session) command(h *iscsi.BHS) error {
 	}
 	if v == vEarly {
 		s.window.early[t.cmdSN] = &request{task: t}
-		t.firstBurst = block.Get(int(min(t.ExpOut, int64(s.params.FirstBurst))))
+		if n > 0 || t.pushing {
+			s.holdBurst(t, t.ExpOut)
+		}
 	}
 	s.mu.Unlock()
 
 	if v == vNow {
-		s.accept(t)
+		s.accept(t, n > 0 || t.pushing)
 	}
 	if n > 0 {
 		if err := s.data(t, n); err != nil {
@@ -85,43 +87,65 @@ func (s *session) refuse(h *iscsi.BHS) byte {
 	return 0
 }
 
-// accept shows a task to the nexus and gives it memory. The reader calls it, with the task in hand, in CmdSN order.
-func (s *session) accept(t *Task) {
+// accept shows a task to the nexus and gives it memory. unasked says that data comes without being asked for. The reader
+// calls it, with the task in hand, in CmdSN order.
+func (s *session) accept(t *Task, unasked bool) {
 	s.exec.Lock()
 	defer s.exec.Unlock()
 	// The nexus is asked even for a task that was stopped just now: proceed cancels it.
 	w := s.nexus.Accept(t)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.live++
 	t.stage = collecting
 	w.Out = min(max(w.Out, 0), t.ExpOut, s.srv.cfg.MaxData)
 	w.In = min(max(w.In, 0), s.srv.cfg.MaxData)
 	t.Accepted = w
-	if len(s.starved) == 0 && s.afford(t) {
+	switch {
+	case t.full || t.firstBurst != nil: // it came early
+	case len(s.starved) == 0 && s.afford(t):
 		t.admit()
-		return
-	}
-	if t.firstBurst == nil {
-		t.firstBurst = block.Get(int(min(t.ExpOut, int64(s.params.FirstBurst))))
+	case unasked:
+		s.holdBurst(t, w.Out)
 	}
 }
 
-// afford takes what a task needs beyond its share of the window from the budget. Called with mu.
-func (s *session) afford(t *Task) bool {
-	need := t.Accepted.Out + t.Accepted.In
-	if !t.immediate {
-		need -= int64(s.srv.cfg.FirstBurst)
+// holdBurst gives a task that has not got its memory a buffer for the data that comes unasked. Called with mu.
+func (s *session) holdBurst(t *Task, most int64) {
+	n := min(most, int64(s.params.FirstBurst))
+	if !s.srv.budget.takeSmall(s, n) {
+		t.full = true
+		return
 	}
-	if need = min(need, s.srv.cfg.MaxData); need <= 0 {
+	t.small = n
+	t.firstBurst = block.Get(int(n))
+}
+
+// afford takes what a task needs from the budget. What it has got for its first burst it gets back: the data moves over
+// before anybody else can have it. Called with mu.
+func (s *session) afford(t *Task) bool {
+	b := s.srv.budget
+	need := min(t.Accepted.Out+t.Accepted.In, s.srv.cfg.MaxData)
+	if need > int64(s.srv.cfg.FirstBurst) {
+		if !b.takeLarge(s, s.charged, need) {
+			return false
+		}
+		b.give(t.small, 0)
+		t.small, t.large = 0, need
+		s.charged += need
 		return true
 	}
-	if !s.srv.budget.take(s, s.charged, need) {
+	if need > t.small && !b.takeSmall(s, need-t.small) {
 		return false
 	}
-	t.charge = need
-	s.charged += need
+	t.small = max(t.small, need)
 	return true
+}
+
+// starve makes a task wait for memory. Called with mu.
+func (s *session) starve(t *Task) {
+	s.starved = append(s.starved, t)
+	s.srv.budget.await(s)
+	s.kick() // some may have come back before the session was known to wait
 }
 
 // data reads the next n bytes of the PDU's data segment, the next of the task's in order. What the nexus does not want
@@ -152,13 +176,18 @@ func (s *session) proceed(t *Task) {
 		s.discard(t)
 		return
 	}
+	if t.stage == collecting && t.full {
+		s.mu.Unlock()
+		s.refuseTask(t, statusTaskSetFull, nil)
+		return
+	}
 	if t.stage != collecting || t.pushing && t.missing() > 0 {
 		s.mu.Unlock()
 		return
 	}
 	if !t.admitted {
 		if len(s.starved) > 0 || !s.afford(t) {
-			s.starved = append(s.starved, t)
+			s.starve(t)
 			s.mu.Unlock()
 			return
 		}
@@ -218,7 +247,12 @@ func (s *session) pump() {
 	}
 	for {
 		s.mu.Lock()
-		if len(s.starved) == 0 || s.closed || !s.afford(s.starved[0]) {
+		if len(s.starved) == 0 || s.closed {
+			s.mu.Unlock()
+			return
+		}
+		s.srv.budget.await(s)
+		if !s.afford(s.starved[0]) {
 			s.mu.Unlock()
 			return
 		}
@@ -297,18 +331,23 @@ func (s *session) failTask(t *Task) {
 	s.exec.Lock()
 	defer s.exec.Unlock()
 	s.mu.Lock()
-	if t.stopped || t.stage != collecting {
-		s.mu.Unlock()
-		return
+	wrong := t.stopped || t.stage != collecting
+	s.mu.Unlock()
+	if !wrong {
+		// ABORTED COMMAND, NOT ENOUGH UNSOLICITED DATA: what RFC 7143 11.4.7.2 has for data in the wrong amount.
+		s.refuseTask(t, statusCheckCondition, []byte{0x70, 0, 0x0b, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x0c, 0x0d, 0, 0, 0, 0})
 	}
+}
+
+// refuseTask answers a collecting task without executing it. Called with exec.
+func (s *session) refuseTask(t *Task, status byte, sense []byte) {
+	s.nexus.Cancel(t)
+	t.Status, t.Sense = status, append(t.SenseBuf[:0], sense...)
+	s.mu.Lock()
 	t.stage = ended
 	s.passed(t)
-	s.mu.Unlock()
-	s.nexus.Cancel(t)
-	// ABORTED COMMAND, NOT ENOUGH UNSOLICITED DATA: what RFC 7143 11.4.7.2 has for data in the wrong amount.
-	t.Status = statusCheckCondition
-	t.Sense = append(t.SenseBuf[:0], 0x70, 0, 0x0b, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x0c, 0x0d, 0, 0, 0, 0)
-	s.mu.Lock()
+	same := func(u *Task) bool { return u == t }
+	s.starved, s.barred = slices.DeleteFunc(s.starved, same), slices.DeleteFunc(s.barred, same)
 	s.push(item{kind: itemTask, task: t})
 	s.mu.Unlock()
 }

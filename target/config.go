@@ -28,12 +28,12 @@ type Limits struct {
 	MaxRecv     int   // bytes of data in one PDU that the target receives
 	MaxR2T      int   // R2Ts of one command under way
 	MaxData     int64 // bytes of data of one command, in or out
-	Memory      int64 // bytes of data buffers of all sessions together
+	Memory      int64 // bytes of data buffers of all sessions together (see DESIGN.md)
 }
 
 // DefaultLimits returns limits that suit a small appliance and ESXi's defaults.
 func DefaultLimits() Limits {
-	return Limits{Connections: 1024, Sessions: 512, Queue: 128, FirstBurst: 256 << 10, MaxBurst: 1 << 20,
+	return Limits{Connections: 4096, Sessions: 3072, Queue: 128, FirstBurst: 256 << 10, MaxBurst: 1 << 20,
 		MaxRecv: 256 << 10, MaxR2T: 8, MaxData: 16 << 20, Memory: 256 << 20}
 }
 

@@ -3,10 +3,10 @@ package target
 import "net"
 
 // Free returns the memory that no session has.
-func (s *Server) Free() (slots, large int64) {
+func (s *Server) Free() (small, large int64) {
 	s.budget.mu.Lock()
 	defer s.budget.mu.Unlock()
-	return s.budget.slots, s.budget.large
+	return s.budget.small.Load(), s.budget.large
 }
 
 // ServeConn serves one connection and returns when it has ended.

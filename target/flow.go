@@ -33,7 +33,9 @@ type flow struct {
 	// admitted says that DataOut has its full size; before, unsolicited data goes to firstBurst.
 	admitted   bool
 	firstBurst []byte
-	charge     int64 // bytes taken from the budget
+	// full says that there was no memory for data that came unasked: it was thrown away, and so will the task be.
+	full         bool
+	small, large int64 // bytes taken from the budget
 
 	got     int64  // bytes received, in order, those beyond Accepted.Out included
 	asked   int64  // bytes received or asked for by R2Ts

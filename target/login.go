@@ -125,7 +125,7 @@ func (l *loggingIn) open() (*session, error) {
 			l.srv.abandon(s, err)
 			return nil, l.refuse(refusalOf(err))
 		}
-		s.nexus = o.Nexus
+		s.nexus, s.trusted = o.Nexus, o.Trusted
 		if o.Digests && !(s.params.HeaderDigest && s.params.DataDigest) {
 			r := &Refusal{Status: iscsi.LoginInitiatorError, Why: "digests are required"}
 			l.srv.abandon(s, r)

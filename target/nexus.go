@@ -93,6 +93,8 @@ type Opened struct {
 	Keys []iscsi.Pair
 	// Digests asks for CRC32C on headers and data: a login that did not agree to both is refused.
 	Digests bool
+	// Trusted exempts the session from the bound on the memory of all sessions: other nodes, which bound what they send.
+	Trusted bool
 }
 
 // Discovered is a target in the answer to SendTargets.

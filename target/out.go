@@ -234,6 +234,7 @@ func (o *sender) task(t *Task) error {
 const (
 	statusGood           = 0x00
 	statusCheckCondition = 0x02
+	statusTaskSetFull    = 0x28
 )
 
 // residuals tells how the data that the command moved, or would have moved, differs from what the initiator expected

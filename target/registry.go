@@ -66,13 +66,9 @@ func (s *Server) add(l *loggingIn, n iscsi.Names, p port) (*session, error) {
 	if len(s.sessions) >= s.cfg.Sessions {
 		return nil, ErrOutOfResource
 	}
-	size := s.budget.window(s.cfg.Queue, minQueue, int64(s.cfg.FirstBurst))
-	if size == 0 {
-		return nil, ErrOutOfResource
-	}
 	first := l.firstCmdSN()
 	se := &session{srv: s, conn: l.conn, login: l.login, port: p, cid: n.CID, since: time.Now(), params: l.pure.Params(),
-		reader: l.reader, window: newWindow(first, size), tasks: make(map[uint32]*Task), wake: make(chan struct{}, 1),
+		reader: l.reader, window: newWindow(first, s.cfg.Queue), tasks: make(map[uint32]*Task), wake: make(chan struct{}, 1),
 		control: make(chan struct{}, maxControl), dead: make(chan struct{}), gone: make(chan struct{})}
 	se.sentMax = se.window.max
 	se.done = se.finish

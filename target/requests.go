@@ -68,7 +68,7 @@ func (s *session) takeEarly() error {
 			return nil
 		case r == nil:
 		case r.task != nil:
-			s.accept(r.task)
+			s.accept(r.task, r.task.pushing)
 			s.proceed(r.task)
 		default:
 			if err := s.handle(&r.head, r.data); err != nil {

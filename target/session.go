@@ -23,15 +23,16 @@ const (
 // nexus's return; so whoever has stopped tasks under exec knows that they have reached the nexus or never will
 // (invariant 4). Done takes mu only, and so may be called within Execute.
 type session struct {
-	srv    *Server
-	conn   net.Conn
-	login  Login
-	port   port
-	cid    uint16
-	tsih   uint16
-	since  time.Time
-	params iscsi.Params
-	nexus  Nexus // nil in a discovery session
+	srv     *Server
+	conn    net.Conn
+	login   Login
+	port    port
+	cid     uint16
+	tsih    uint16
+	since   time.Time
+	params  iscsi.Params
+	nexus   Nexus // nil in a discovery session
+	trusted bool  // Opened.Trusted
 
 	reader *iscsi.Reader
 	done   func(*Task)
@@ -48,8 +49,7 @@ type session struct {
 	barred    []*Task          // complete, waiting for earlier ones (mustWait); oldest first
 	order     uint64           // of the last task
 	ordered   int              // tasks with the attribute ORDERED that have not ended
-	charged   int64            // taken from the budget beyond the window's share
-	live      int              // tasks that have memory: accepted, and not freed
+	charged   int64            // taken from the budget for large commands
 	immediate int              // immediate commands among tasks
 	queue     []item           // to be sent
 	free      []*Task
@@ -150,6 +150,7 @@ func (s *session) discard(t *Task) {
 	s.mu.Lock()
 	if t.stage == early {
 		t.free() // its place in the window is released when its turn has come
+		s.refund(t)
 	} else {
 		s.release(t)
 	}
@@ -171,24 +172,18 @@ func (s *session) release(t *Task) {
 // recycle frees a task that was accepted, and keeps it for the next command. Called with mu.
 func (s *session) recycle(t *Task) {
 	t.free()
-	if t.charge > 0 {
-		s.charged -= t.charge
-		s.srv.budget.give(t.charge)
-		t.charge = 0
-	}
-	s.live--
-	if s.closed {
-		s.returnWindow()
-	} else if len(s.free) < maxFree+s.window.size {
+	s.refund(t)
+	if !s.closed && len(s.free) < maxFree+s.window.size {
 		s.free = append(s.free, t)
 	}
 }
 
-// returnWindow gives the session's memory back once nothing uses it any more. Called with mu.
-func (s *session) returnWindow() {
-	if s.closed && s.live == 0 && s.window.size > 0 {
-		s.srv.budget.giveWindow(s.window.size, int64(s.srv.cfg.FirstBurst))
-		s.window.size = 0
+// refund returns what a task took from the budget. Called with mu.
+func (s *session) refund(t *Task) {
+	if t.small > 0 || t.large > 0 {
+		s.charged -= t.large
+		s.srv.budget.give(t.small, t.large)
+		t.small, t.large = 0, 0
 	}
 }
 
@@ -248,7 +243,6 @@ func (s *session) close(cause error) {
 	s.srv.budget.forget(s)
 	s.mu.Lock()
 	s.starved, s.barred, s.free, s.queue = nil, nil, nil, s.dropQueue()
-	s.returnWindow()
 	s.mu.Unlock()
 }
 

@@ -210,6 +210,56 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+// TestTaskSetFull: a write whose data comes unasked when there is no memory is refused; a read waits.
+func TestTaskSetFull(t *testing.T) {
+	p := &fakeProvider{}
+	s, addr := serve(t, p, func(c *target.Config) { c.MaxData, c.Memory, c.FirstBurst = 1<<20, 4<<20, 256<<10 })
+	small, _ := s.Free()
+	c := login(t, addr)
+	const size = 256 << 10
+	data := bytesOf(size)
+	var tags []uint32
+	for range small / size {
+		h := writeCommand(size, false)
+		c.send(h, data[:512])
+		tags = append(tags, h.ITT())
+	}
+	full := writeCommand(size, false)
+	c.send(full, data[:512])
+	if a := c.expect(iscsi.OpSCSIResponse); a.ITT() != full.ITT() || a.Status() != 0x28 {
+		t.Errorf("answer to %d with status %x", a.ITT(), a.Status())
+	}
+	c.dataOut(full.ITT(), iscsi.NoTag, 0, 512, data[512:1024], true)
+	late := readCommand(4096)
+	c.send(late, nil)
+	c.ping()
+	finish := func(tag uint32) {
+		c.burst(tag, iscsi.NoTag, data, 512, size)
+		if a := c.expect(iscsi.OpSCSIResponse); a.ITT() != tag || a.Status() != 0 {
+			t.Errorf("answer to %d with status %x, want %d", a.ITT(), a.Status(), tag)
+		}
+	}
+	finish(tags[0])
+	if a := c.expect(iscsi.OpDataIn); a.ITT() != late.ITT() {
+		t.Errorf("answer to %d", a.ITT())
+	}
+	for _, tag := range tags[1:] {
+		finish(tag)
+	}
+	if a := c.write(data); a.Status() != 0 {
+		t.Errorf("status %x", a.Status())
+	}
+	if got, _ := s.Free(); got != small {
+		c.ping()
+		if got, _ = s.Free(); got != small {
+			t.Errorf("%d bytes are missing", small-got)
+		}
+	}
+	if _, n, _ := p.last().count(); n != 1 {
+		t.Errorf("%d canceled", n)
+	}
+}
+
 // TestOrdered: an ORDERED task is executed after all earlier and before all later ones.
 func TestOrdered(t *testing.T) {
 	p := &fakeProvider{}
@@ -229,6 +279,13 @@ func TestOrdered(t *testing.T) {
 	c.send(head, nil)
 	if a := c.expect(iscsi.OpDataIn); a.ITT() != head.ITT() {
 		t.Errorf("first answer to %d, want the HEAD OF QUEUE task's", a.ITT())
+	}
+	// Data for a complete task that waits for its turn fails it; it is not executed either.
+	wrong := writeCommand(512, true)
+	c.send(wrong, make([]byte, 512))
+	c.dataOut(wrong.ITT(), 0, 0, 0, make([]byte, 512), true)
+	if a := c.expect(iscsi.OpSCSIResponse); a.ITT() != wrong.ITT() || a.Status() != 2 {
+		t.Errorf("answer to %d, status %x", a.ITT(), a.Status())
 	}
 	c.ping()
 	x.release()

@@ -36,7 +36,7 @@ func (p *Peers) open(l target.Login) (target.Opened, error) {
 		}
 		return target.Opened{}, err
 	}
-	return target.Opened{Nexus: &peerNexus{n}, Keys: keys, Digests: true}, nil
+	return target.Opened{Nexus: &peerNexus{n}, Keys: keys, Digests: true, Trusted: true}, nil
 }
 
 // peerNexus carries remote's commands.

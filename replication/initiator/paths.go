@@ -57,7 +57,8 @@ func (p *paths) get(ctx context.Context) (route, error) {
 		}
 		if p.dialing == nil {
 			p.dialing = make(chan struct{})
-			p.all.Go(p.connect)
+			at := p.at
+			p.all.Go(func() { p.connect(at) })
 		}
 		dialing := p.dialing
 		p.mu.Unlock()
@@ -75,11 +76,10 @@ func (p *paths) get(ctx context.Context) (route, error) {
 	}
 }
 
-// connect tries the portal whose turn it is once. If that fails it takes the next, and pauses when all have failed.
-func (p *paths) connect() {
-	p.mu.Lock()
-	at := p.at
-	p.mu.Unlock()
+// connect tries a portal that has no session once. If that fails it takes the next, and pauses when all have failed. There
+// is one attempt at a time, and nothing else makes sessions: none that lives is ever replaced. Meanwhile the turn may have
+// gone to another portal.
+func (p *paths) connect(at int) {
 	cfg := p.cfg
 	cfg.Portal = p.portals[at]
 	s, err := Dial(p.ctx, cfg)
@@ -99,7 +99,7 @@ func (p *paths) connect() {
 		})
 	} else {
 		p.last = err
-		p.next(err)
+		p.next(at, err)
 		p.refused++
 		pause = p.refused%len(p.portals) == 0
 		failures = p.refused / len(p.portals)
@@ -126,18 +126,20 @@ func (p *paths) leave(x route, why error) {
 	defer p.mu.Unlock()
 	if p.turn == x.turn {
 		p.last = why
-		p.next(why)
+		p.next(p.at, why)
 	}
 }
 
-// next takes the next portal; it is called with the lock held.
-func (p *paths) next(why error) {
+// next takes the next portal after one that has failed, if it is still that one's turn. It is called with the lock held.
+func (p *paths) next(failed int, why error) {
 	now := time.Since(p.begun)
 	if silent(why) {
-		p.until[p.at] = now + silence
+		p.until[failed] = now + silence
 	}
-	p.at = choose(p.at, p.until, now)
-	p.turn++
+	if p.at == failed {
+		p.at = choose(failed, p.until, now)
+		p.turn++
+	}
 }
 
 func (p *paths) current() string {

@@ -324,7 +324,9 @@ func TestPathDeaths(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			cfg := config(iscsitest.Listen(t, iscsitest.Config{}, tc.serve))
-			cfg.Timeouts = fast
+			if tc.want == ErrNoopTimeout || tc.want == ErrRecoveryTimeout {
+				cfg.Timeouts = fast
+			}
 			cfg.Wish = iscsi.DefaultWish()
 			if tc.wish != 0 {
 				cfg.Wish.HeaderDigest = tc.wish

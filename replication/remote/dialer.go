@@ -44,11 +44,18 @@ func NewDialer(cfg DialerConfig) *Dialer {
 // ErrNode is returned when the node's portal is not known.
 var ErrNode = errors.New("remote: the node's portal is not known")
 
+// portOf gives each epoch an initiator port of its own: a new session of an epoch reinstates an old one of the same, which
+// the node's target ends first (invariant 4), and a straggler of a lower epoch disturbs nobody.
+func portOf(e peer.Epoch) iscsi.ISID {
+	return iscsi.ISID{0x80, byte(e >> 32), byte(e >> 24), byte(e >> 16), byte(e >> 8), byte(e)}
+}
+
 // peerQueue bounds the commands of a session under way. The mirror keeps fewer; more than that end the session.
 const peerQueue = 1 << 16
 
 // Open logs in to a node under an epoch and fences it (peer.Dialer). Besides *peer.EpochError it returns the errors of
-// initiator.Dial, and those of FENCE. An earlier session of this node's with the other one is ended by it.
+// initiator.Dial, and those of FENCE. An earlier session of the same epoch with the same
+// node is ended by it.
 func (d *Dialer) Open(ctx context.Context, node ids.Node, e peer.Epoch) (peer.Session, error) {
 	portal, err := d.cfg.Portal(node)
 	if err != nil {
@@ -59,9 +66,7 @@ func (d *Dialer) Open(ctx context.Context, node ids.Node, e peer.Epoch) (peer.Se
 	wish.HeaderDigest, wish.DataDigest = iscsi.DigestAlways, iscsi.DigestAlways // invariant 16
 	in, err := initiator.Dial(ctx, initiator.Config{
 		Portal: portal, Initiator: TargetName(d.cfg.Self), Target: TargetName(node),
-		// The same for all sessions: a new one reinstates the old, which the node ends first (invariant 4).
-		ISID: iscsi.ISID{0x80, 'p', 'm', 's', 0, 1},
-		Own:  leader, Peer: other, Vendor: loginKeys(d.cfg.Cluster, e), Wish: wish,
+		ISID: portOf(e), Own: leader, Peer: other, Vendor: loginKeys(d.cfg.Cluster, e), Wish: wish,
 		Timeouts: d.cfg.Timeouts(), Queue: peerQueue, Log: d.cfg.Log, Dial: d.cfg.Dial,
 	})
 	if err != nil {

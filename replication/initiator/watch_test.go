@@ -1,0 +1,133 @@
+package initiator
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pmsapp/internal/iscsi"
+	"pmsapp/internal/iscsi/iscsitest"
+)
+
+// inBubble runs a session with PeerTimeouts against a target in virtual time. serve has the target's end.
+func inBubble(t *testing.T, serve func(*iscsitest.Conn), test func(s *Session)) {
+	synctest.Test(t, func(t *testing.T) {
+		var peer sync.WaitGroup
+		defer peer.Wait()
+		cfg := config("target")
+		cfg.Timeouts = PeerTimeouts()
+		cfg.Dial = func(context.Context, string, string) (net.Conn, error) {
+			a, b := net.Pipe()
+			peer.Go(func() {
+				defer b.Close()
+				if c := iscsitest.Login(b, iscsitest.Config{}); c != nil {
+					serve(c)
+				}
+			})
+			return a, nil
+		}
+		s, err := Dial(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		test(s)
+		s.Close()
+		<-s.Done()
+	})
+}
+
+// swallow reads and answers nothing, but tells when a probe came.
+func swallow(probes chan<- time.Time) func(*iscsitest.Conn) {
+	return func(c *iscsitest.Conn) {
+		for {
+			h, _, err := c.Next()
+			if err != nil {
+				return
+			}
+			if h.Opcode() == iscsi.OpNopOut {
+				probes <- time.Now()
+			}
+		}
+	}
+}
+
+func TestIdlePathDies(t *testing.T) {
+	probes := make(chan time.Time, 10)
+	began := time.Now()
+	inBubble(t, swallow(probes), func(s *Session) {
+		began = time.Now()
+		<-s.Done()
+		if took := time.Since(began); took != 3*time.Second || !errors.Is(s.Err(), ErrNoopTimeout) {
+			t.Errorf("%v: %v", took, s.Err()) // an interval of 1 s, and 2 s for the answer
+		}
+	})
+	if len(probes) != 1 {
+		t.Fatal(len(probes))
+	}
+	if at := (<-probes).Sub(began); at != time.Second {
+		t.Error("probed after", at)
+	}
+}
+
+func TestActivePathDies(t *testing.T) {
+	probes := make(chan time.Time, 10)
+	inBubble(t, swallow(probes), func(s *Session) {
+		time.Sleep(500 * time.Millisecond) // within a bubble
+		began := time.Now()
+		c := run(s, &Command{CDB: cdb(2, 0), DataIn: make([]byte, 512)})
+		if took := time.Since(began); took != 3*time.Second || !errors.Is(c.Err, ErrRecoveryTimeout) {
+			t.Errorf("%v: %v", took, c.Err)
+		}
+	})
+	if len(probes) != 0 {
+		t.Error("an active path was probed")
+	}
+}
+
+func TestAnsweredPathLives(t *testing.T) {
+	n := 0
+	inBubble(t, func(c *iscsitest.Conn) {
+		for {
+			h, _, err := c.Next()
+			if err != nil {
+				return
+			}
+			n++
+			var a iscsi.BHS
+			a.Init(iscsi.OpNopIn, iscsi.FlagFinal)
+			a.SetITT(h.ITT())
+			a.SetTTT(iscsi.NoTag)
+			time.Sleep(1900 * time.Millisecond) // within a bubble
+			c.Send(&a, nil)
+		}
+	}, func(s *Session) {
+		time.Sleep(time.Minute) // within a bubble
+		if s.Err() != nil {
+			t.Error(s.Err())
+		}
+	})
+	if n < 15 || n > 25 {
+		t.Error(n, "probes in a minute")
+	}
+}
+
+// TestLogoutTimeout has a target that is asked to log out while a command is under way, and does nothing.
+func TestLogoutTimeout(t *testing.T) {
+	inBubble(t, swallow(make(chan time.Time, 100)), func(s *Session) {
+		s.mu.Lock()
+		s.cfg.Timeouts.Recovery, s.cfg.Timeouts.NoopInterval = 0, 0
+		s.mu.Unlock()
+		ended := make(chan error, 1)
+		s.Submit(&Command{CDB: cdb(2, 0), DataIn: make([]byte, 512), Done: func(c *Command) { ended <- c.Err }})
+		synctest.Wait()
+		began := time.Now()
+		s.Logout(context.Background())
+		if took := time.Since(began); took != 5*time.Second || !errors.Is(s.Err(), ErrClosed) || !errors.Is(<-ended, ErrClosed) {
+			t.Errorf("%v: %v", took, s.Err())
+		}
+	})
+}

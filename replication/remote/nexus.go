@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	"pmsapp/internal/block"
@@ -85,7 +87,7 @@ type Task struct {
 	sense [senseLen]byte
 }
 
-// maxAnswers bounds the answers that a nexus keeps for FETCH. The leader's end asks for fewer at a time.
+// maxAnswers bounds the answers that a nexus keeps for FETCH. The leader's end asks for fewer at a time; it may give some up.
 const maxAnswers = 2 * maxLarge
 
 // Nexus executes the commands of one session of a leader.
@@ -307,7 +309,7 @@ func (t *Task) answer(body []byte) {
 	}
 	if room := t.InLen - answerHead; len(body) > room {
 		if h.token = t.nexus.keep(body); h.token == 0 {
-			t.fail(fmt.Errorf("too many answers to be fetched: %w", peer.ErrInvalid))
+			t.fail(peer.ErrLost)
 			return
 		}
 		body = body[:room]
@@ -320,8 +322,11 @@ func (t *Task) answer(body []byte) {
 func (n *Nexus) keep(body []byte) uint64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.ended || len(n.answers) >= maxAnswers {
+	if n.ended {
 		return 0
+	}
+	if len(n.answers) >= maxAnswers { // then some were given up by who asked: the oldest
+		delete(n.answers, slices.Min(slices.Collect(maps.Keys(n.answers))))
 	}
 	n.token++
 	n.answers[n.token] = body

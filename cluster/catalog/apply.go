@@ -54,7 +54,7 @@ func (s *State) apply(c Command) (Result, error) {
 	case Bootstrap:
 		return Result{}, s.bootstrap(b)
 	case PutNode:
-		return Result{}, s.putNode(b.Node)
+		return Result{}, s.putNode(b.Node, b.Former)
 	case RemoveNode:
 		return Result{}, s.removeNode(b.Node)
 	case AddToken:
@@ -99,7 +99,7 @@ func (s *State) bootstrap(b Bootstrap) error {
 	return nil
 }
 
-func (s *State) putNode(n Node) error {
+func (s *State) putNode(n Node, former ids.Node) error {
 	switch {
 	case n.ID.IsZero() || n.Name == "" || len(n.Name) > 63:
 		return invalid("a node needs an id and a name")
@@ -119,6 +119,16 @@ func (s *State) putNode(n Node) error {
 		}
 	}
 	old, had := s.Nodes[n.ID]
+	if f, ok := s.Nodes[former]; ok && former != n.ID {
+		for _, p := range f.Pools { // those that are absent now too
+			if !slices.ContainsFunc(n.Pools, func(q Pool) bool { return q.ID == p.ID }) {
+				n.Pools = append(slices.Clone(n.Pools), p)
+			}
+		}
+		if len(f.Pools) == 0 {
+			s.forget(former)
+		}
+	}
 	s.adoptPools(n)
 	if other, taken := s.NodeNamed(n.Name); taken && other.ID != n.ID {
 		return fmt.Errorf("a node named %s: %w", n.Name, ErrNameTaken)
@@ -168,8 +178,7 @@ func (s *State) adoptPools(n Node) {
 		other.Pools = left
 		s.setNode(other)
 		if len(left) == 0 {
-			delete(s.Nodes, other.ID) // setNode has cloned the map
-			s.Removed = keep(s.Removed, MaxRequests, other.ID)
+			s.forget(other.ID)
 		}
 	}
 }
@@ -227,10 +236,15 @@ func (s *State) removeNode(id ids.Node) error {
 			s.setVolume(v)
 		}
 	}
-	s.setNode(n) // to clone the map
+	s.forget(id)
+	return nil
+}
+
+// forget takes an identity out: its certificate is refused from now on.
+func (s *State) forget(id ids.Node) {
+	s.Nodes = maps.Clone(s.Nodes)
 	delete(s.Nodes, id)
 	s.Removed = keep(s.Removed, MaxRequests, id)
-	return nil
 }
 
 func (s *State) addToken(c Command, t Token) error {

@@ -67,7 +67,7 @@ func (m *machine) three() (n [3]Node, v Volume) {
 	m.do(Bootstrap{ids.NewCluster(), ids.NewLineage(), make([]byte, 32)})
 	for i := range n {
 		n[i] = Node{ID: ids.NewNode(), Name: fmt.Sprint("node", i), Version: 1, Pools: []Pool{{ids.NewPool(), "/p"}}}
-		m.do(PutNode{n[i]})
+		m.do(PutNode{Node: n[i]})
 	}
 	m.do(TakeOver{n[0].ID, 1})
 	v = Volume{ID: ids.NewVolume(), Lineage: ids.NewLineage(), Name: "v", Size: 1 << 20, Region: 1 << 20, Logical: 512,
@@ -132,23 +132,23 @@ func TestRemoveUnfenced(t *testing.T) {
 func TestNodes(t *testing.T) {
 	m := newMachine(t)
 	n, v := m.three()
-	m.fails(ErrNameTaken, PutNode{Node{ID: ids.NewNode(), Name: "node1", Version: 1}})
+	m.fails(ErrNameTaken, PutNode{Node: Node{ID: ids.NewNode(), Name: "node1", Version: 1}})
 	m.fails(ErrInUse, RemoveNode{n[1].ID})
 	// The machine of node1 under a new identity, with its pool.
 	again := n[1]
 	again.ID = ids.NewNode()
-	m.do(PutNode{again})
+	m.do(PutNode{Node: again})
 	if got := m.s.Volumes[v.ID]; got.InSync[1].Node != again.ID || got.Replicas[1].Node != again.ID || got.Version != 2 {
 		t.Fatal(got)
 	}
 	if _, still := m.s.Nodes[n[1].ID]; still {
 		t.Fatal("the old identity is still there")
 	}
-	m.fails(ErrNoNode, PutNode{n[1]})
+	m.fails(ErrNoNode, PutNode{Node: n[1]})
 	// A pool that holds a replica stays known when its disk is absent at a start.
 	absent := again
 	absent.Pools = nil
-	m.do(PutNode{absent})
+	m.do(PutNode{Node: absent})
 	if len(m.s.Nodes[again.ID].Pools) != 1 {
 		t.Fatal("a pool was forgotten")
 	}
@@ -159,7 +159,7 @@ func TestNodes(t *testing.T) {
 	}
 	m.fails(ErrInvalid, TakeOver{func() ids.Node {
 		w := Node{ID: ids.NewNode(), Name: "w", Version: 1, Witness: true}
-		m.do(PutNode{w})
+		m.do(PutNode{Node: w})
 		return w.ID
 	}(), 9})
 }
@@ -254,7 +254,7 @@ func TestSnapshot(t *testing.T) {
 }
 
 func FuzzApply(f *testing.F) {
-	for _, b := range []Body{Bootstrap{ids.NewCluster(), ids.NewLineage(), make([]byte, 32)}, PutNode{Node{ID: ids.NewNode(), Name: "a", Version: 1}},
+	for _, b := range []Body{Bootstrap{ids.NewCluster(), ids.NewLineage(), make([]byte, 32)}, PutNode{Node: Node{ID: ids.NewNode(), Name: "a", Version: 1}},
 		TakeOver{ids.NewNode(), 1}, CreateVolume{}, SetExport{}, UseToken{}, RemoveUnfenced{Epoch: 1}} {
 		e, err := Encode(Command{Body: b, Request: "x"})
 		if err != nil {

@@ -39,8 +39,11 @@ type (
 	}
 	// PutNode adds a node, or changes what is known of it. A pool that another node had becomes this one's, with its
 	// replicas: it is that machine under a new identity (invariant 9), and the old one is removed when it has no pool left.
-	// Group is chosen by the state machine.
-	PutNode struct{ Node Node }
+	// Former is an identity that the machine gave up: all its pools are the new one's. Group is chosen by the state machine.
+	PutNode struct {
+		Node   Node
+		Former ids.Node
+	}
 	// RemoveNode takes a node out. It is rejected while a replica on it is in an in-sync set.
 	RemoveNode struct{ Node ids.Node }
 	// AddToken and UseToken are for joins.
@@ -206,4 +209,16 @@ func decode(b []byte) (Command, error) {
 		return Command{}, fmt.Errorf("%w: %s: %w", ErrUnreadable, w.Kind, err)
 	}
 	return Command{Request: w.Request, Time: w.Time, Body: body}, nil
+}
+
+// EpochOf returns the epoch that an entry of the log begins, 0 if it begins none.
+func EpochOf(entry []byte) uint64 {
+	c, err := decode(entry)
+	if err != nil {
+		return 0
+	}
+	if b, ok := c.Body.(TakeOver); ok {
+		return b.Epoch
+	}
+	return 0
 }

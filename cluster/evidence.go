@@ -1,0 +1,297 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"crypto/x509"
+
+	"github.com/hashicorp/raft"
+
+	"pmsapp/cluster/catalog"
+	"pmsapp/internal/ids"
+)
+
+// Evidence that this node's catalog disk was lost or reverted (invariant 9). See DESIGN.md.
+
+// evidenceTimeout is how long peers are asked before this node votes.
+const evidenceTimeout = 2 * time.Second
+
+// openCatalog opens the store, and gives this machine a new identity if its catalog is not the one that it had.
+func (c *Cluster) openCatalog(ctx context.Context) error {
+	path := catalogPath(c.cfg.Dir)
+	_, err := os.Stat(path)
+	lost := errors.Is(err, fs.ErrNotExist) && !c.id.Fresh
+	why := "it is missing"
+	if !lost {
+		if c.store, err = openStore(path); err != nil && !errors.Is(err, ErrCorrupt) {
+			return err
+		}
+		if err == nil {
+			why, err = c.doubt(ctx)
+		}
+		if err != nil && !errors.Is(err, ErrCorrupt) {
+			return err
+		}
+		if err != nil {
+			why = err.Error()
+		}
+		lost = why != ""
+	}
+	if lost {
+		return c.renew(ctx, why)
+	}
+	if c.id.Fresh { // from now on an empty catalog is a loss
+		c.id.Fresh = false
+		return c.id.save(c.cfg.Dir)
+	}
+	return nil
+}
+
+// doubt looks for evidence against a catalog that can be read; an empty text says that there is none.
+func (c *Cluster) doubt(ctx context.Context) (why string, err error) {
+	last, err := c.store.LastIndex()
+	if err != nil {
+		return "", err
+	}
+	epoch, snapshot, err := c.store.epochs()
+	if err != nil {
+		return "", err
+	}
+	last = max(last, snapshot)
+	switch {
+	case last == 0 && !c.id.Fresh:
+		return "it is empty", nil
+	case last == 0:
+		return "", nil
+	case c.cfg.PoolEpoch > epoch:
+		return fmt.Sprintf("a pool of this node knows epoch %d, and the catalog only %d", c.cfg.PoolEpoch, epoch), nil
+	}
+	term, err := c.store.GetUint64([]byte("CurrentTerm"))
+	if err != nil && !errors.Is(err, errNotFound) {
+		return "", err
+	}
+	state, err := c.store.peers()
+	if err != nil {
+		return "", err
+	}
+	known := c.askEvidence(ctx, state)
+	switch {
+	case known.Term > term:
+		return fmt.Sprintf("another node saw it in term %d, and the catalog has %d", known.Term, term), nil
+	case known.Index > last:
+		return fmt.Sprintf("another node saw it acknowledge index %d, and its log ends at %d", known.Index, last), nil
+	}
+	return "", nil
+}
+
+// epochs returns the highest epoch in the snapshot and in the log, and the snapshot's index.
+func (s *store) epochs() (epoch, index uint64, err error) {
+	m, state, err := snapshots{s}.load()
+	if err != nil {
+		return 0, 0, err
+	}
+	if state != nil {
+		st, err := catalog.DecodeSnapshot(state)
+		if err != nil {
+			return 0, 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		epoch, index = st.Epoch, m.Index
+	}
+	err = s.each(func(l *raft.Log) error {
+		if l.Type == raft.LogCommand {
+			epoch = max(epoch, catalog.EpochOf(l.Data))
+		}
+		return nil
+	})
+	return epoch, index, err
+}
+
+// each calls f with every entry of the log: it finds damages too.
+func (s *store) each(f func(*raft.Log) error) error {
+	first, err := s.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := s.LastIndex()
+	if err != nil {
+		return err
+	}
+	for i := first; i <= last && i > 0; i++ {
+		var l raft.Log
+		if err := s.GetLog(i, &l); err != nil {
+			if errors.Is(err, raft.ErrLogNotFound) {
+				err = fmt.Errorf("log entry %d is missing: %w", i, ErrCorrupt)
+			}
+			return err
+		}
+		if err := f(&l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// peers returns the nodes' addresses by the newest configuration on this disk.
+func (s *store) peers() (addrs []string, err error) {
+	m, state, err := snapshots{s}.load()
+	if err != nil {
+		return nil, err
+	}
+	var conf raft.Configuration
+	if state != nil {
+		conf = m.Configuration
+	}
+	err = s.each(func(l *raft.Log) (err error) {
+		defer func() {
+			if r := recover(); r != nil { // the library's decoder panics
+				err = fmt.Errorf("log entry %d: %w: %v", l.Index, ErrCorrupt, r)
+			}
+		}()
+		if l.Type == raft.LogConfiguration {
+			conf = raft.DecodeConfiguration(l.Data)
+		}
+		return nil
+	})
+	for _, srv := range conf.Servers {
+		addrs = append(addrs, string(srv.Address))
+	}
+	return addrs, err
+}
+
+// evidence is the highest term and index that a node has heard from another's Raft identity.
+type evidence struct{ Term, Index uint64 }
+
+// askEvidence asks the peers what they know of this identity.
+func (c *Cluster) askEvidence(ctx context.Context, addrs []string) (most evidence) {
+	ctx, cancel := context.WithTimeout(ctx, evidenceTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for _, addr := range addrs {
+		if addr == c.cfg.Advertise {
+			continue
+		}
+		all.Go(func() {
+			conn, err := c.id.dial(ctx, addr, ids.Node{}, streamCall)
+			if err != nil {
+				return // out of reach: invariant 9 asks the reachable ones
+			}
+			var e evidence
+			if err := ask(ctx, conn, "evidence", c.id.Node, &e); err != nil {
+				return
+			}
+			mu.Lock()
+			most.Term, most.Index = max(most.Term, e.Term), max(most.Index, e.Index)
+			mu.Unlock()
+		})
+	}
+	all.Wait()
+	return most
+}
+
+func (c *Cluster) handleEvidence(_ context.Context, _ ids.Node, body json.RawMessage) (any, error) {
+	var n ids.Node
+	if err := json.Unmarshal(body, &n); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCall, err)
+	}
+	return c.transport.about(raft.ServerID(n.String())), nil
+}
+
+// rejoining asks for a new identity.
+type rejoining struct {
+	Node   ids.Node // the new one
+	Public []byte
+}
+
+// renew gives the machine a new Raft identity: the old one never votes again. Its certificate proves that it is a member.
+func (c *Cluster) renew(ctx context.Context, why string) error {
+	path := catalogPath(c.cfg.Dir)
+	c.log.Error("the catalog on this node's disk is not the one that it had; it comes back under a new identity, without a vote",
+		"path", path, "why", why, "old", c.id.Node.String())
+	addrs := c.id.Peers
+	if c.store != nil {
+		if more, err := c.store.peers(); err == nil {
+			addrs = append(addrs, more...)
+		}
+		c.store.close()
+		c.store = nil
+	}
+	key, err := parseKey(c.id.Key)
+	if err != nil {
+		return err
+	}
+	pub, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		return fmt.Errorf("encoding a key: %w", err)
+	}
+	req := rejoining{ids.NewNode(), pub}
+	ans, err := c.askRejoin(ctx, addrs, req)
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s; this node votes no more under its old identity, and needs a leader among the others "+
+			"to come back: %w", path, ErrCorrupt, why, err)
+	}
+	next := *c.id
+	next.Former = next.Node
+	next.Node, next.Cert, next.Peers, next.Fresh = req.Node, ans.Cert, ans.Peers, true
+	if _, err := os.Stat(path); err == nil {
+		if err := os.Rename(path, fmt.Sprintf("%s.lost-%d", path, time.Now().Unix())); err != nil {
+			return fmt.Errorf("putting the lost catalog aside: %w", err)
+		}
+	}
+	if err := next.save(c.cfg.Dir); err != nil {
+		return err
+	}
+	*c.id = next
+	if c.store, err = openStore(path); err != nil {
+		return err
+	}
+	c.id.Fresh = false
+	return c.id.save(c.cfg.Dir)
+}
+
+// askRejoin asks every address for a leader's answer, for a while.
+func (c *Cluster) askRejoin(ctx context.Context, addrs []string, req rejoining) (ans joinAnswer, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	err = ErrNoLeader
+	for {
+		for _, addr := range addrs {
+			if addr == c.cfg.Advertise {
+				continue
+			}
+			conn, derr := c.id.dial(ctx, addr, ids.Node{}, streamCall)
+			if derr != nil {
+				err = derr
+				continue
+			}
+			if err = ask(ctx, conn, "rejoin", req, &ans); err == nil || errors.Is(err, ErrRemoved) {
+				return ans, err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ans, err
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+func (c *Cluster) handleRejoin(ctx context.Context, from ids.Node, body json.RawMessage) (any, error) {
+	if !c.IsLeader() {
+		var ans joinAnswer
+		err := c.CallLeader(ctx, "rejoin", body, &ans)
+		return ans, err
+	}
+	var req rejoining
+	if err := json.Unmarshal(body, &req); err != nil || req.Node.IsZero() {
+		return nil, fmt.Errorf("%w: the call cannot be read", ErrCall)
+	}
+	return c.admit(req.Node, req.Public)
+}

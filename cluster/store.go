@@ -1,0 +1,225 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// store is Raft's log, stable store and snapshots in one bbolt file (docs/FORMATS.md).
+type store struct {
+	db    *bbolt.DB
+	begun time.Time
+	// busy is when the write transaction under way began, in nanoseconds after begun; 0: there is none.
+	busy atomic.Int64
+}
+
+func bucketLog() []byte      { return []byte("log") }
+func bucketStable() []byte   { return []byte("stable") }
+func bucketSnapshot() []byte { return []byte("snapshot") }
+
+// openStore opens or makes the file. It returns ErrInUse, or ErrCorrupt for what is no bbolt file or a damaged one.
+func openStore(path string) (s *store, err error) {
+	defer func() {
+		if r := recover(); r != nil { // bbolt panics over some damages
+			s, err = nil, fmt.Errorf("%s: %w: %v", path, ErrCorrupt, r)
+		}
+	}()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, fmt.Errorf("%s: %w", path, ErrInUse)
+	case err != nil && (errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist)):
+		return nil, fmt.Errorf("opening the catalog: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err)
+	}
+	st := &store{db: db, begun: time.Now()}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, b := range [][]byte{bucketLog(), bucketStable(), bucketSnapshot()} {
+			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		db.Close()
+		return nil, fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err)
+	}
+	return st, nil
+}
+
+func (s *store) close() error { return s.db.Close() }
+
+// update is a durable transaction, under the eye of hanging.
+func (s *store) update(f func(tx *bbolt.Tx) error) error {
+	s.busy.CompareAndSwap(0, int64(time.Since(s.begun)))
+	defer s.busy.Store(0)
+	return s.db.Update(f)
+}
+
+// hanging is how long the write transaction under way has taken.
+func (s *store) hanging() time.Duration {
+	at := s.busy.Load()
+	if at == 0 {
+		return 0
+	}
+	return time.Since(s.begun) - time.Duration(at)
+}
+
+func key(i uint64) []byte { return binary.BigEndian.AppendUint64(nil, i) }
+
+// FirstIndex implements raft.LogStore.
+func (s *store) FirstIndex() (i uint64, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		if k, _ := tx.Bucket(bucketLog()).Cursor().First(); len(k) == 8 {
+			i = binary.BigEndian.Uint64(k)
+		}
+		return nil
+	})
+	return i, err
+}
+
+// LastIndex implements raft.LogStore.
+func (s *store) LastIndex() (i uint64, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		if k, _ := tx.Bucket(bucketLog()).Cursor().Last(); len(k) == 8 {
+			i = binary.BigEndian.Uint64(k)
+		}
+		return nil
+	})
+	return i, err
+}
+
+// GetLog implements raft.LogStore.
+func (s *store) GetLog(i uint64, l *raft.Log) error {
+	return s.db.View(func(tx *bbolt.Tx) error {
+		v := tx.Bucket(bucketLog()).Get(key(i))
+		if v == nil {
+			return raft.ErrLogNotFound
+		}
+		return decodeLog(i, v, l)
+	})
+}
+
+// StoreLog implements raft.LogStore.
+func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
+
+// StoreLogs implements raft.LogStore: all of them with one flush.
+func (s *store) StoreLogs(logs []*raft.Log) error {
+	return s.update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketLog())
+		for _, l := range logs {
+			if err := b.Put(key(l.Index), encodeLog(l)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// DeleteRange implements raft.LogStore.
+func (s *store) DeleteRange(lo, hi uint64) error {
+	return s.update(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucketLog()).Cursor()
+		for k, _ := c.Seek(key(lo)); len(k) == 8 && binary.BigEndian.Uint64(k) <= hi; k, _ = c.Next() {
+			if err := c.Delete(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// errNotFound has the text that hashicorp/raft compares.
+var errNotFound = errors.New("not found")
+
+// Set implements raft.StableStore.
+func (s *store) Set(k, v []byte) error {
+	return s.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketStable()).Put(k, v) })
+}
+
+// Get implements raft.StableStore.
+func (s *store) Get(k []byte) (v []byte, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketStable()).Get(k)
+		if b == nil {
+			return errNotFound
+		}
+		v = append([]byte{}, b...)
+		return nil
+	})
+	return v, err
+}
+
+// SetUint64 implements raft.StableStore.
+func (s *store) SetUint64(k []byte, v uint64) error { return s.Set(k, key(v)) }
+
+// GetUint64 implements raft.StableStore.
+func (s *store) GetUint64(k []byte) (uint64, error) {
+	v, err := s.Get(k)
+	switch {
+	case err != nil:
+		return 0, err
+	case len(v) != 8:
+		return 0, fmt.Errorf("the number %q: %w", k, ErrCorrupt)
+	}
+	return binary.BigEndian.Uint64(v), nil
+}
+
+// An entry is its version (1), type (1), term (8), time (8, nanoseconds since 1970), the length of the extensions (4), the
+// extensions, the data, and the CRC-32C of the index (8) and all that (4).
+const (
+	logVersion = 1
+	logHead    = 22
+)
+
+func encodeLog(l *raft.Log) []byte {
+	b := make([]byte, 0, logHead+len(l.Extensions)+len(l.Data)+4)
+	b = append(b, logVersion, byte(l.Type))
+	b = binary.BigEndian.AppendUint64(b, l.Term)
+	at := int64(0)
+	if !l.AppendedAt.IsZero() {
+		at = l.AppendedAt.UnixNano()
+	}
+	b = binary.BigEndian.AppendUint64(b, uint64(at))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(l.Extensions)))
+	b = append(b, l.Extensions...)
+	b = append(b, l.Data...)
+	return binary.BigEndian.AppendUint32(b, sumLog(l.Index, b))
+}
+
+func decodeLog(i uint64, b []byte, l *raft.Log) error {
+	if len(b) < logHead+4 || b[0] != logVersion {
+		return fmt.Errorf("log entry %d: %w: %d bytes, or another version", i, ErrCorrupt, len(b))
+	}
+	body, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
+	n := uint64(binary.BigEndian.Uint32(b[18:]))
+	if sumLog(i, body) != sum || n > uint64(len(body)-logHead) {
+		return fmt.Errorf("log entry %d: %w: the checksum differs", i, ErrCorrupt)
+	}
+	*l = raft.Log{Index: i, Type: raft.LogType(b[1]), Term: binary.BigEndian.Uint64(b[2:])}
+	if at := int64(binary.BigEndian.Uint64(b[10:])); at != 0 {
+		l.AppendedAt = time.Unix(0, at)
+	}
+	// Copies: the bytes are bbolt's.
+	if n > 0 {
+		l.Extensions = append([]byte{}, body[logHead:logHead+n]...)
+	}
+	l.Data = append([]byte{}, body[logHead+n:]...)
+	return nil
+}
+
+func sumLog(i uint64, b []byte) uint32 {
+	t := crc32.MakeTable(crc32.Castagnoli)
+	return crc32.Update(crc32.Checksum(key(i), t), t, b)
+}

@@ -133,6 +133,14 @@ func (f *File) Crash(r *Rand, under []*Flush) {
 	copy(f.cur, f.dur)
 }
 
+// Reload makes reads see what is on stable media: the cache of a range is given up.
+func (f *File) Reload(off, n int64) {
+	copy(f.cur[off:off+n], f.dur[off:off+n])
+	for s := off / Sector; s*Sector < off+n; s++ {
+		f.dirty[s] = false
+	}
+}
+
 // Clone returns a file with the durable bytes of this one: a snapshot to which a disk may be reverted.
 func (f *File) Clone() *File {
 	c := NewFile(f.Size())

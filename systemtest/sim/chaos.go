@@ -1,10 +1,13 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
 	"pmsapp/replication/reign"
+	"pmsapp/replication/truth"
 )
 
 // fault is a kind of misfortune.
@@ -45,6 +48,8 @@ func catalogue() []fault {
 		}},
 		{"slow disk", 10, (*Cluster).slowDisk},
 		{"full pool", 4, (*Cluster).fillPool},
+		{"bad disk", 5, (*Cluster).badDisk},
+		{"reverted pool", 5, (*Cluster).revertPool},
 		{"hand-over", 5, (*Cluster).handOver},
 		{"another candidate", 6, func(c *Cluster, n *node) {
 			if n.raft != nil && n.proc.Running() && n.raft.isVoter(n.id()) {
@@ -62,6 +67,7 @@ func (c *Cluster) startChaos() {
 			use = append(use, f)
 			weights = append(weights, f.weight)
 			c.plan.fulls = c.plan.fulls || f.name == "full pool"
+			c.plan.mediums = c.plan.mediums || f.name == "bad disk"
 		}
 	}
 	if c.w.Rand.Chance(0.5) {
@@ -162,6 +168,62 @@ func (c *Cluster) fillPool(n *node) {
 		p.full = true
 		c.after(300*time.Millisecond, 5*time.Second, func() { p.full = false })
 	}
+}
+
+func (c *Cluster) badDisk(n *node) {
+	for _, p := range n.pools {
+		p.bad = []float64{0.05, 0.5, 1}[c.w.Rand.Intn(3)]
+		c.after(100*time.Millisecond, 4*time.Second, func() { p.bad = 0 })
+	}
+}
+
+// revertPool brings a pool back as it was a while ago, where that can and must be noticed: an in-sync replica in it does not
+// know the epoch under which its volume was last served (14), and there is another member that was not reverted.
+func (c *Cluster) revertPool(n *node) {
+	if len(n.pools) == 0 {
+		return
+	}
+	p := n.pools[c.w.Rand.Intn(len(n.pools))]
+	if p.snapshot == nil || c.w.Rand.Chance(0.3) || !c.mayRevert(p) {
+		if p.snapshot == nil || c.w.Rand.Chance(0.3) {
+			p.snapshot = p.clone(c.volIDs)
+		}
+		return
+	}
+	c.crash(n, true)
+	if !c.mayRevert(p) {
+		return
+	}
+	c.trace(n.host, "pool: reverted to epochs %v", p.snapshot.accepted)
+	c.stats["pools that were reverted"]++
+	p.accepted, p.replicas = p.snapshot.accepted, p.snapshot.replicas
+	p.snapshot = nil
+	for vol := range c.volIDs {
+		if v := c.trueVolume(vol); v != nil && memberPool(v, p.id) {
+			c.tainted[taint{p.id, vol}] = c.w.Now()
+		}
+	}
+}
+
+func memberPool(v *truth.Volume, p ids.Pool) bool {
+	return slices.ContainsFunc(v.InSync, func(x truth.Place) bool { return x.Pool == p })
+}
+
+func (c *Cluster) mayRevert(p *simPool) bool {
+	for vol := range c.volIDs {
+		v := c.trueVolume(vol)
+		if v == nil {
+			return false
+		}
+		if !memberPool(v, p.id) {
+			continue
+		}
+		others := slices.ContainsFunc(v.InSync, func(x truth.Place) bool { return x.Pool != p.id && !c.isTainted(x.Pool, vol) })
+		if !others || v.LastServed == 0 || peer.Has(p.snapshot.accepted, v.LastServed) {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *Cluster) handOver(*node) {

@@ -32,9 +32,15 @@ type Cluster struct {
 	truth   *catalogModel
 	terms   map[uint64]ids.Node // leaders
 	broken  Break
-	tainted map[ids.Pool]bool // reverted, and in an in-sync set since
+	tainted map[taint]time.Duration // when it was reverted; it is in the in-sync set since
 	stats   map[string]int
 	calmed  bool
+}
+
+// taint names a replica that lost what it had.
+type taint struct {
+	pool ids.Pool
+	vol  int
 }
 
 func (c *Cluster) breaks(b Break) bool { return c.broken == b }
@@ -92,11 +98,47 @@ func (c *Cluster) noteCommit(r *raft, index uint64) {
 		c.log = append(c.log, e)
 		if e.cmd != nil {
 			c.truth.Apply(i+1, e.cmd)
+			c.untaint()
 		}
 	}
 }
 
+// untaint forgets what left the in-sync sets: it comes back by a copy only.
+func (c *Cluster) untaint() {
+	for t := range c.tainted {
+		if v := c.trueVolume(t.vol); v == nil || !memberPool(v, t.pool) {
+			delete(c.tainted, t)
+		}
+	}
+}
+
+func (c *Cluster) isTainted(p ids.Pool, vol int) bool {
+	_, bad := c.tainted[taint{p, vol}]
+	return bad
+}
+
+// forsaken tells whether a volume has no member left that was not reverted: its last good one was removed before anybody
+// could know that the other was reverted. That is two faults at once; nothing wrong is served, and only force helps.
+func (c *Cluster) forsaken() bool {
+	for vol := range c.vols {
+		v := c.trueVolume(vol)
+		if v != nil && !slices.ContainsFunc(v.InSync, func(p truth.Place) bool { return !c.isTainted(p.Pool, vol) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// noteServed checks that nothing stale is served (14).
 func (c *Cluster) noteServed(m *mirrorShell, e reign.OpenMirror) {
+	if v := c.trueVolume(m.vol); v != nil && v.Version == e.Volume.Version {
+		for _, p := range e.Volume.InSync {
+			at, bad := c.tainted[taint{p.Pool, m.vol}]
+			if s := m.r.sessionWith(p.Node); bad && s != nil && s.fencedAt > at {
+				c.fail("invariant 14: volume %d is served under epoch %d with the reverted replica of %s", m.vol, m.epoch, c.nameOf(p.Node))
+			}
+		}
+	}
 	c.trace(m.n.host, "serves volume %d under epoch %d, members %v", m.vol, m.epoch, c.places(e.Volume.InSync))
 }
 
@@ -155,7 +197,7 @@ func (c *Cluster) checkAcknowledged(o *op) {
 		return
 	}
 	for _, p := range v.InSync {
-		if c.tainted[p.Pool] {
+		if c.isTainted(p.Pool, o.vol) {
 			continue
 		}
 		r := c.replicaAt(p, o.vol)
@@ -198,7 +240,7 @@ func (c *Cluster) checkMarks() {
 		}
 		var rs []*simReplica
 		for _, p := range v.InSync {
-			if r := c.replicaAt(p, vol); r != nil && !c.tainted[p.Pool] {
+			if r := c.replicaAt(p, vol); r != nil && !c.isTainted(p.Pool, vol) {
 				rs = append(rs, r)
 			}
 		}

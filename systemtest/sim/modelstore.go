@@ -18,6 +18,20 @@ type simPool struct {
 	running  int
 	hang     time.Duration
 	full     bool
+	bad      float64 // the chance of an I/O to fail
+	snapshot *simPool
+}
+
+// clone is a snapshot of what is durable.
+func (p *simPool) clone(vols []ids.Volume) *simPool {
+	c := &simPool{id: p.id, accepted: slices.Clone(p.accepted), replicas: map[ids.Volume]*simReplica{}}
+	for _, v := range vols {
+		if r := p.replicas[v]; r != nil {
+			c.replicas[v] = &simReplica{spec: r.spec, data: r.data.Clone(), marks: maps.Clone(r.marks), seq: r.seq, durable: r.durable,
+				writing: map[uint32]int{}}
+		}
+	}
+	return c
 }
 
 type simReplica struct {
@@ -50,7 +64,7 @@ type storeSession struct {
 }
 
 func (st *modelStore) epoch() peer.Epoch {
-	e := peer.Epoch(0)
+	e := st.n.epoch
 	for _, p := range st.n.pools {
 		e = max(e, p.epoch())
 	}
@@ -93,9 +107,15 @@ func (s *storeSession) fence(e peer.Epoch) {
 	}
 	highest := st.epoch()
 	prev := map[ids.Pool][]peer.EpochRange{}
+	if e > st.n.epoch {
+		st.n.epoch, st.n.recorded = e, map[ids.Pool]bool{}
+	}
 	for _, p := range st.n.pools {
 		prev[p.id] = p.accepted
-		p.accepted = peer.Accept(p.accepted, e)
+		if !st.n.recorded[p.id] {
+			p.accepted = peer.Accept(p.accepted, e)
+			st.n.recorded[p.id] = true
+		}
 	}
 	s.epoch = e
 	for _, o := range st.sessions {
@@ -135,7 +155,8 @@ func (st *modelStore) busy(s *storeSession) bool {
 func (st *modelStore) fenced(s *storeSession, highest peer.Epoch) peer.Fenced {
 	f := peer.Fenced{Highest: highest, Boot: st.n.boot}
 	for _, p := range st.n.pools {
-		fp := peer.FencedPool{Pool: p.id, Busy: st.busyPool(s, p), Previous: p.epoch(), Accepted: p.accepted}
+		fp := peer.FencedPool{Pool: p.id, Busy: st.busyPool(s, p), Previous: p.epoch(), Accepted: p.accepted,
+			Reverted: !peer.Has(p.accepted, s.epoch)}
 		for _, v := range st.n.c.volIDs {
 			if r := p.replicas[v]; r != nil {
 				fp.Replicas = append(fp.Replicas, peer.FencedReplica{Spec: r.spec, Seq: r.seq, Durable: r.durable, Active: len(r.marks)})
@@ -183,7 +204,13 @@ func (s *storeSession) command(m msgCommand) {
 	r := pool.replicas[c.Volume]
 	switch c.Kind {
 	case peer.Read:
-		step(func() { end(peer.Answer{}, slices.Clone(r.data.Read(c.Off, c.Len))) })
+		step(func() {
+			if st.n.c.w.Rand.Chance(pool.bad) {
+				end(peer.Answer{Err: peer.ErrMedium}, nil)
+				return
+			}
+			end(peer.Answer{}, slices.Clone(r.data.Read(c.Off, c.Len)))
+		})
 	case peer.Write, peer.Zero:
 		first, last := uint32(c.Off/r.spec.Region), uint32((c.Off+c.Len-1)/r.spec.Region)
 		clean := false
@@ -208,6 +235,15 @@ func (s *storeSession) command(m msgCommand) {
 			st.n.flushes = append(st.n.flushes, fl)
 			step(func() {
 				st.n.flushes = slices.DeleteFunc(st.n.flushes, func(x *simworld.Flush) bool { return x == fl })
+				if st.n.c.w.Rand.Chance(pool.bad) {
+					fl.Failed(st.n.c.w.Rand)
+					r.data.Reload(c.Off, c.Len)
+					for g := first; g <= last; g++ {
+						r.writing[g]--
+					}
+					end(peer.Answer{Err: peer.ErrMedium}, nil)
+					return
+				}
 				fl.Done()
 				for g := first; g <= last; g++ {
 					r.writing[g]--

@@ -12,14 +12,16 @@ import (
 
 // node is one machine: its disks, which outlive crashes, and the process that runs on it.
 type node struct {
-	c       *Cluster
-	host    int
-	witness bool
-	up      bool // its kernel runs
-	boot    ids.ID
-	disk    *raftDisk
-	pools   []*simPool
-	flushes []*simworld.Flush // under way
+	c        *Cluster
+	host     int
+	witness  bool
+	up       bool // its kernel runs
+	boot     ids.ID
+	disk     *raftDisk
+	epoch    peer.Epoch        // accepted, as the catalog disk has it
+	recorded map[ids.Pool]bool // the pools that have recorded it
+	pools    []*simPool
+	flushes  []*simworld.Flush // under way
 
 	// The process; nil or dead when there is none.
 	proc    *simworld.Proc

@@ -33,7 +33,7 @@ func Run(o Options) Result {
 	w := simworld.NewWorld(o.Seed, max(o.Lines, 1))
 	w.Trace.Live = o.Live
 	w.Limit = 400_000
-	c := &Cluster{w: w, broken: o.Break, terms: map[uint64]ids.Node{}, tainted: map[ids.Pool]bool{}, truth: newCatalogModel(),
+	c := &Cluster{w: w, broken: o.Break, terms: map[uint64]ids.Node{}, tainted: map[taint]time.Duration{}, truth: newCatalogModel(),
 		stats: map[string]int{}}
 	c.plan = newPlan(c)
 	c.plan.build()
@@ -67,13 +67,13 @@ func (c *Cluster) run() error {
 	c.w.RunUntil(c.w.Now()+c.plan.chaos, c.never)
 	c.calm()
 	if err := c.until("clients are answered again after the faults", 40*time.Second, c.progress()); err != nil {
-		return err
+		return c.unlessForsaken(err)
 	}
 	for _, cl := range c.clients {
 		cl.stopped = true
 	}
 	if err := c.until("all is in sync, answered and clean", 120*time.Second, c.settled); err != nil {
-		return err
+		return c.unlessForsaken(err)
 	}
 	if err := c.finalReads(); err != nil {
 		return err
@@ -81,6 +81,15 @@ func (c *Cluster) run() error {
 	if err := c.compareAll(); err != nil {
 		return err
 	}
+	return c.judge()
+}
+
+// unlessForsaken judges what the clients saw, and no more, where no replica of a volume was left.
+func (c *Cluster) unlessForsaken(err error) error {
+	if c.w.Failed() != nil || !c.forsaken() {
+		return err
+	}
+	c.stats["volumes that only force would bring back"]++
 	return c.judge()
 }
 
@@ -156,7 +165,7 @@ func (c *Cluster) calm() {
 			n.start()
 		}
 		for _, p := range n.pools {
-			p.hang, p.full = 0, false
+			p.hang, p.full, p.bad = 0, false, 0
 		}
 	}
 }

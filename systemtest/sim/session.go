@@ -21,12 +21,13 @@ type session struct {
 	opened func(peer.Fenced, error)
 	lost   func(error)
 
-	out   map[uint64]*peer.Call
-	polls map[uint64]func(peer.Fenced, error)
-	tag   uint64
-	heard time.Duration
-	probe *simworld.Timer
-	dead  bool
+	out             map[uint64]*peer.Call
+	polls           map[uint64]func(peer.Fenced, error)
+	tag             uint64
+	heard           time.Duration
+	asked, fencedAt time.Duration // when the fence was asked for, and that again once it was answered; by the world's clock
+	probe           *simworld.Timer
+	dead            bool
 }
 
 // What the ends of a session between nodes say to each other.
@@ -89,6 +90,7 @@ func (n *node) openSession(to ids.Node, e peer.Epoch, opened func(peer.Fenced, e
 		s.end = mine
 		mine.Recv = s.recv
 		mine.Closed = func() { s.die(peer.ErrLost) }
+		s.asked = n.c.w.Now()
 		mine.Send(msgFence{to, e})
 	})
 	n.proc.After(openTimeout, func() {
@@ -103,7 +105,7 @@ func (s *session) recv(m any) {
 	s.heard = s.n.proc.Now()
 	switch m := m.(type) {
 	case msgFenced:
-		s.fenced = &m.fenced
+		s.fenced, s.fencedAt = &m.fenced, s.asked
 		s.watch()
 		s.opened(m.fenced, nil)
 	case msgRefused:

@@ -50,10 +50,12 @@ func catalogue() []fault {
 		{"full pool", 4, (*Cluster).fillPool},
 		{"bad disk", 5, (*Cluster).badDisk},
 		{"reverted pool", 5, (*Cluster).revertPool},
+		{"reverted catalog", 4, (*Cluster).revertCatalog},
+		{"lost catalog", 1, (*Cluster).loseCatalog},
 		{"hand-over", 5, (*Cluster).handOver},
 		{"another candidate", 6, func(c *Cluster, n *node) {
 			if n.raft != nil && n.proc.Running() && n.raft.isVoter(n.id()) {
-				n.proc.After(0, func() { n.raft.campaign(true) })
+				n.raft.campaign(true)
 			}
 		}},
 	}
@@ -106,7 +108,7 @@ func (c *Cluster) after(lo, hi time.Duration, fn func()) {
 }
 
 func (c *Cluster) crash(n *node, power bool) {
-	if n.proc.Alive() {
+	if n.proc.Alive() && !c.isProtected(n.host) {
 		n.stop(power)
 		c.after(200*time.Millisecond, 4*time.Second, func() {
 			if !n.proc.Alive() {
@@ -117,7 +119,7 @@ func (c *Cluster) crash(n *node, power bool) {
 }
 
 func (c *Cluster) pause(n *node, frozen bool) {
-	if !n.proc.Running() {
+	if !n.proc.Running() || c.isProtected(n.host) {
 		return
 	}
 	p := n.proc
@@ -134,6 +136,9 @@ func (c *Cluster) cutOneWay(n *node) {
 	if c.w.Rand.Chance(0.5) {
 		a, b = b, a
 	}
+	if c.isProtected(a) || c.isProtected(b) {
+		return
+	}
 	c.net.Cut(a, b)
 	c.trace(n.host, "network: nothing goes from %s to %s", c.hostName(a), c.hostName(b))
 	c.after(500*time.Millisecond, 8*time.Second, func() { c.net.HealPath(a, b) })
@@ -141,6 +146,9 @@ func (c *Cluster) cutOneWay(n *node) {
 
 func (c *Cluster) isolate(n *node) {
 	clients := c.w.Rand.Chance(0.5)
+	if c.protector != nil {
+		return
+	}
 	for h := range len(c.nodes) + maxClients {
 		if h >= len(c.nodes) && !clients {
 			break
@@ -224,6 +232,72 @@ func (c *Cluster) mayRevert(p *simPool) bool {
 		}
 	}
 	return true
+}
+
+// isProtected spares the nodes that hold the evidence against a reverted catalog, and the reverted one, until it was asked for.
+func (c *Cluster) isProtected(host int) bool {
+	if c.protector == nil || !c.protected.reverting {
+		c.protector = nil
+		return false
+	}
+	return host == c.protector.host || host == c.protected.host
+}
+
+// oneAtATime tells whether every other node is a voter that has all that is committed: no other catalog is being mended.
+func (c *Cluster) oneAtATime(n *node) bool {
+	c.isProtected(0)
+	var conf []raftPeer
+	for _, e := range c.log {
+		if e.conf != nil {
+			conf = e.conf
+		}
+	}
+	for _, o := range c.nodes {
+		at := slices.IndexFunc(conf, func(p raftPeer) bool { return p.id == o.id() && p.voter })
+		if at < 0 || o.reverting || o.raft == nil {
+			return false
+		}
+	}
+	return c.protector == nil
+}
+
+// revertCatalog brings a catalog disk back as it was, where some node that is up and reachable knows better (9).
+func (c *Cluster) revertCatalog(n *node) {
+	s := n.snapshot
+	if s == nil || s.disk.id != n.id() {
+		if n.disk.conf() != nil {
+			n.takeSnapshot()
+		}
+		return
+	}
+	if !c.oneAtATime(n) || !n.proc.Running() {
+		return
+	}
+	li, _ := s.disk.last()
+	for _, o := range c.nodes {
+		if o == n || !o.proc.Running() || !c.net.Open(n.host, o.host) || !c.net.Open(o.host, n.host) {
+			continue
+		}
+		if k := o.raft.known[n.id()]; k.term > s.disk.term || k.index > li {
+			c.crash(n, true)
+			n.disk, n.epoch, n.recorded, n.snapshot = s.disk, s.epoch, s.recorded, nil
+			n.reverting, c.protector, c.protected = true, o, n
+			c.trace(n.host, "catalog: reverted to term %d, index %d; %s knows better", n.disk.term, li, c.hostName(o.host))
+			c.stats["catalogs that were reverted"]++
+			return
+		}
+	}
+}
+
+// loseCatalog empties a catalog disk.
+func (c *Cluster) loseCatalog(n *node) {
+	if !c.oneAtATime(n) || !n.proc.Running() {
+		return
+	}
+	c.crash(n, true)
+	n.disk, n.epoch, n.recorded, n.snapshot = &raftDisk{id: n.id()}, 0, nil, nil
+	c.stats["catalogs that were lost"]++
+	c.trace(n.host, "catalog: lost")
 }
 
 func (c *Cluster) handOver(*node) {

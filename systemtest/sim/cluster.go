@@ -29,12 +29,15 @@ type Cluster struct {
 	vols   []truth.Volume // as they are to be created
 
 	log     []entry // the committed one
-	truth   *catalogModel
+	truth   *machine
 	terms   map[uint64]ids.Node // leaders
 	broken  Break
 	tainted map[taint]time.Duration // when it was reverted; it is in the in-sync set since
 	stats   map[string]int
-	calmed  bool
+
+	// While a reverted catalog is being found out, its node and one that knows better.
+	protected, protector *node
+	calmed               bool
 }
 
 // taint names a replica that lost what it had.
@@ -97,7 +100,7 @@ func (c *Cluster) noteCommit(r *raft, index uint64) {
 		e := r.d.log[i]
 		c.log = append(c.log, e)
 		if e.cmd != nil {
-			c.truth.Apply(i+1, e.cmd)
+			c.truth.apply(i+1, e.cmd)
 			c.untaint()
 		}
 	}
@@ -170,8 +173,8 @@ func (c *Cluster) answered(n *node, o *op) {
 }
 
 func (c *Cluster) trueVolume(vol int) *truth.Volume {
-	for i := range c.truth.v.Volumes {
-		if v := &c.truth.v.Volumes[i]; v.ID == c.volIDs[vol] {
+	for i := range c.truth.view.Volumes {
+		if v := &c.truth.view.Volumes[i]; v.ID == c.volIDs[vol] {
 			return v
 		}
 	}

@@ -23,10 +23,14 @@ type node struct {
 	pools    []*simPool
 	flushes  []*simworld.Flush // under way
 
+	booted    bool
+	reverting bool      // its catalog disk was reverted, and it has not started since
+	snapshot  *snapshot // of the catalog disk
+
 	// The process; nil or dead when there is none.
 	proc    *simworld.Proc
 	raft    *raft
-	machine *catalogModel
+	machine *machine
 	reign   *reignShell
 	store   *modelStore
 	fe      *frontend
@@ -41,7 +45,7 @@ func (n *node) currentProc() *simworld.Proc { return n.proc }
 // listening tells whether its portals accept connections: the kernel does so for a paused process too.
 func (n *node) listening() bool { return n.up && n.proc != nil && n.proc.Alive() && n.store != nil }
 
-// start boots the process.
+// start boots the process. It serves nothing before it knows whether its catalog disk is what it was.
 func (n *node) start() {
 	c := n.c
 	if !n.up {
@@ -50,13 +54,7 @@ func (n *node) start() {
 		c.net.SetHost(n.host, true)
 	}
 	n.proc = c.w.Proc("node")
-	n.flushes = []*simworld.Flush{}
-	n.machine = newCatalogModel()
-	n.store = &modelStore{n: n}
-	n.fe = &frontend{n: n}
-	n.reign = newReignShell(n)
-	n.suspect = map[int]bool{}
-	n.raft = newRaft(c, n.host, n.proc, n.disk, n)
+	n.flushes = nil
 	for _, p := range n.pools {
 		p.running = 0
 		for _, r := range p.replicas {
@@ -64,7 +62,25 @@ func (n *node) start() {
 		}
 	}
 	c.trace(n.host, "node: starts")
+	if !n.booted || c.breaks(BreakVotes) {
+		n.booted = true
+		n.launch()
+		return
+	}
+	n.seekEvidence()
+}
+
+// launch starts everything under the identity that the catalog disk has.
+func (n *node) launch() {
+	n.reverting = false
+	n.machine = newMachine()
+	n.store = &modelStore{n: n}
+	n.fe = &frontend{n: n}
+	n.reign = newReignShell(n)
+	n.suspect = map[int]bool{}
+	n.raft = newRaft(n.c, n.host, n.proc, n.disk, n)
 	n.gossip()
+	n.join()
 }
 
 // stop kills the process; with power the machine, whose disks lose what was not flushed.
@@ -74,7 +90,9 @@ func (n *node) stop(power bool) {
 		return
 	}
 	n.proc.Kill()
-	n.raft.close()
+	if n.raft != nil {
+		n.raft.close()
+	}
 	what := "process"
 	if power {
 		what = "machine"
@@ -107,9 +125,10 @@ func (n *node) crashFile(f *simworld.File, power bool) {
 }
 
 // apply is the state machine of the catalog.
-func (n *node) apply(index uint64, cmd any) any {
-	out, err := n.machine.Apply(index, cmd)
-	n.reign.later(func() { n.reign.step(reign.Changed{View: n.machine.View()}) })
+func (n *node) apply(index uint64, cmd []byte) any {
+	out, err := n.machine.apply(index, cmd)
+	n.disk.epoch = max(n.disk.epoch, n.machine.state.Epoch)
+	n.reign.later(func() { n.reign.step(reign.Changed{View: n.view()}) })
 	return applied{out, err}
 }
 
@@ -118,7 +137,7 @@ type applied struct {
 	err error
 }
 
-func (n *node) view() *truth.View { return n.machine.View() }
+func (n *node) view() *truth.View { return n.machine.view }
 
 func (n *node) leading() {
 	n.c.trace(n.host, "node: leads")
@@ -136,9 +155,14 @@ func (n *node) campaigns() (time.Duration, bool) {
 	return 0, true
 }
 
-func (n *node) propose(p truth.Proposal, done func(truth.Outcome, error)) {
+func (n *node) propose(p any, done func(truth.Outcome, error)) {
 	n.c.trace(n.host, "proposes %T %+v", p, p)
-	n.raft.propose(p, func(res any, err error) {
+	cmd, err := command(p)
+	if err != nil {
+		n.c.fail("%T cannot be encoded: %v", p, err)
+		return
+	}
+	n.raft.propose(cmd, func(res any, err error) {
 		if err != nil {
 			n.c.trace(n.host, "%T: %v", p, err)
 			done(truth.Outcome{}, err)
@@ -150,13 +174,8 @@ func (n *node) propose(p truth.Proposal, done func(truth.Outcome, error)) {
 	})
 }
 
-func (n *node) proposeVolume(cmd any, done func(error)) {
-	n.raft.propose(cmd, func(res any, err error) {
-		if err == nil {
-			err = res.(applied).err
-		}
-		done(err)
-	})
+func (n *node) proposeVolume(p any, done func(error)) {
+	n.propose(p, func(_ truth.Outcome, err error) { done(err) })
 }
 
 func (n *node) hostOf(id ids.Node) (int, bool) {
@@ -204,7 +223,7 @@ func (n *node) askReport(to ids.Node, done func(reign.Report)) {
 			return
 		}
 		li, _ := o.disk.last()
-		rep := reign.Report{Electable: o.raft.isVoter(o.id()) && !o.raft.mute, LastIndex: li}
+		rep := reign.Report{Electable: o.raft.isVoter(o.id()), LastIndex: li}
 		for _, x := range n.c.nodes {
 			if x.listening() && x.proc.Running() && n.c.net.Open(o.host, x.host) && n.c.net.Open(x.host, o.host) {
 				rep.Reaches = append(rep.Reaches, x.id())

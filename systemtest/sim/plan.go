@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"time"
 
 	"pmsapp/internal/ids"
@@ -70,38 +71,40 @@ func (p *plan) next(cl *client) *op {
 	return o
 }
 
-// NewCluster makes the cluster of a seed, not started.
+// build makes the cluster, not started.
 func (p *plan) build() {
 	c := p.c
 	var conf []raftPeer
-	var nodes []truth.Node
 	n := p.storage
 	if p.witness {
 		n++
 	}
+	first := []entry{{term: 1}}
 	for i := range n {
 		x := &node{c: c, host: i, witness: i == p.storage, disk: &raftDisk{id: ids.Node(c.w.Rand.ID())}}
-		tn := truth.Node{ID: x.disk.id, Name: c.hostNameFor(i), Witness: x.witness}
+		var pools []ids.Pool
 		if !x.witness {
 			pool := &simPool{id: ids.Pool(c.w.Rand.ID()), replicas: map[ids.Volume]*simReplica{}}
 			x.pools = append(x.pools, pool)
-			tn.Pools = append(tn.Pools, pool.id)
+			pools = append(pools, pool.id)
 		}
 		c.nodes = append(c.nodes, x)
-		nodes = append(nodes, tn)
-		conf = append(conf, raftPeer{id: x.disk.id, host: i, voter: true, witness: x.witness})
+		conf = append(conf, raftPeer{id: x.disk.id, host: i, voter: true})
+		cmd, err := command(nodeCommand(x.disk.id, c.hostName(i), x.witness, pools))
+		if err != nil {
+			c.fail("%v", err)
+		}
+		first = append(first, entry{term: 1, cmd: cmd})
 	}
-	first := []entry{{term: 1, conf: conf}, {term: 1, cmd: cmdNodes{nodes}}}
+	first[0].conf = conf
 	for _, x := range c.nodes {
 		x.disk.term = 1
 		x.disk.log = append(x.disk.log, first...)
 	}
 	for range p.copies {
-		v := truth.Volume{ID: ids.Volume(c.w.Rand.ID()), Lineage: ids.Lineage(c.w.Rand.ID()), Name: "v", Size: int64(p.blocks) * blockSize,
+		v := truth.Volume{ID: ids.Volume(c.w.Rand.ID()), Lineage: ids.Lineage(c.w.Rand.ID()), Name: fmt.Sprint("v", len(c.vols)), Size: int64(p.blocks) * blockSize,
 			Region: region, Logical: blockSize}
 		c.vols = append(c.vols, v)
 		c.volIDs = append(c.volIDs, v.ID)
 	}
 }
-
-func (c *Cluster) hostNameFor(i int) string { return string(rune('a' + i)) }

@@ -24,7 +24,7 @@ const (
 // entry is one entry of a Raft log.
 type entry struct {
 	term uint64
-	cmd  any        // nil for a no-op and a configuration
+	cmd  []byte     // nil for a no-op and a configuration
 	conf []raftPeer // a new configuration
 }
 
@@ -42,7 +42,11 @@ type raftDisk struct {
 	term  uint64
 	voted ids.Node
 	log   []entry // log[0] is index 1
+	epoch uint64  // the catalog's, as far as it was applied here
 }
+
+// acked is what a node has learned of an identity: the highest term in which it spoke, and an index that it had.
+type acked struct{ term, index uint64 }
 
 func (d *raftDisk) clone() *raftDisk {
 	c := *d
@@ -69,7 +73,7 @@ func (d *raftDisk) conf() []raftPeer {
 // raftUser is the node above a raft.
 type raftUser interface {
 	// apply applies a command to the state machine of the node.
-	apply(index uint64, cmd any) any
+	apply(index uint64, cmd []byte) any
 	// leading says that the node leads, and that everything committed before is applied.
 	leading()
 	following()
@@ -101,7 +105,7 @@ type raft struct {
 	beat     *simworld.Timer
 	applying bool
 	closed   bool
-	mute     bool // restarted without evidence asked yet: neither votes nor campaigns
+	known    map[ids.Node]acked // of the others: the evidence of invariant 9
 }
 
 type raftRole uint8
@@ -113,7 +117,7 @@ const (
 )
 
 func newRaft(c *Cluster, host int, proc *simworld.Proc, d *raftDisk, user raftUser) *raft {
-	r := &raft{c: c, host: host, proc: proc, d: d, user: user, heard: -raftElection}
+	r := &raft{c: c, host: host, proc: proc, d: d, user: user, heard: -raftElection, known: map[ids.Node]acked{}}
 	r.pending = map[uint64]func(any, error){}
 	r.arm()
 	return r
@@ -138,6 +142,11 @@ func (r *raft) send(host int, fn func(*raft)) {
 	})
 }
 
+func (r *raft) learn(id ids.Node, term, index uint64) {
+	k := r.known[id]
+	r.known[id] = acked{max(k.term, term), max(k.index, index)}
+}
+
 func (r *raft) isVoter(id ids.Node) bool {
 	for _, p := range r.d.conf() {
 		if p.id == id {
@@ -159,7 +168,7 @@ func (r *raft) hostOf(id ids.Node) (int, bool) {
 // expired is the election timer.
 func (r *raft) expired() {
 	r.arm()
-	if _, ok := r.user.campaigns(); !ok || r.role == leader || r.mute || !r.isVoter(r.d.id) {
+	if _, ok := r.user.campaigns(); !ok || r.role == leader || !r.isVoter(r.d.id) {
 		return
 	}
 	r.campaign(false)
@@ -188,9 +197,10 @@ func (r *raft) campaign(forced bool) {
 }
 
 func (r *raft) onVote(to, cand ids.Node, host int, term, li, lt uint64, forced bool) {
-	if r.d.id != to || r.mute && !r.c.breaks(BreakVotes) {
+	if r.d.id != to {
 		return
 	}
+	r.learn(cand, term, li)
 	if !forced && r.role != leader && r.proc.Now()-r.heard < raftElection || !forced && r.role == leader && term <= r.d.term {
 		return // it hears a leader
 	}
@@ -215,6 +225,9 @@ func (r *raft) onVoted(to, from ids.Node, term uint64, grant bool) {
 	if term > r.d.term {
 		r.stepDown(term)
 		return
+	}
+	if grant {
+		r.learn(from, term, 0)
 	}
 	if grant && term == r.d.term && r.role == candidate {
 		r.votes[from] = true
@@ -302,6 +315,7 @@ func (r *raft) onAppend(to, from ids.Node, host int, term, prev, prevTerm uint64
 	if r.d.id != to {
 		return
 	}
+	r.learn(from, term, prev+uint64(len(more)))
 	reply := func(ok bool, match uint64) {
 		myTerm, me := r.d.term, r.d.id
 		r.send(host, func(l *raft) { l.onAppended(from, me, myTerm, term, ok, match) })
@@ -349,11 +363,13 @@ func (r *raft) onAppended(to, from ids.Node, term, sent uint64, ok bool, match u
 		return
 	}
 	r.contact[from] = r.proc.Now()
+	r.learn(from, term, 0)
 	if !ok {
 		r.next[from] = max(1, min(r.next[from]-1, match))
 		return
 	}
 	r.match[from] = max(r.match[from], match)
+	r.learn(from, term, match)
 	r.next[from] = r.match[from] + 1
 	r.advance()
 	if r.transfer == from && match == uint64(len(r.d.log)) {
@@ -361,7 +377,7 @@ func (r *raft) onAppended(to, from ids.Node, term, sent uint64, ok bool, match u
 		if h, ok := r.hostOf(from); ok {
 			term := r.d.term
 			r.send(h, func(t *raft) {
-				if t.d.id == from && t.d.term == term && t.isVoter(from) && !t.mute {
+				if t.d.id == from && t.d.term == term && t.isVoter(from) {
 					t.campaign(true)
 				}
 			})
@@ -443,7 +459,7 @@ func (r *raft) stepDown(term uint64) {
 }
 
 // propose appends cmd and calls done when it was applied here, or with truth.ErrUnknown.
-func (r *raft) propose(cmd any, done func(any, error)) {
+func (r *raft) propose(cmd []byte, done func(any, error)) {
 	if r.role != leader || r.transfer != (ids.Node{}) {
 		r.proc.After(0, func() { done(nil, truth.ErrUnknown) })
 		return

@@ -33,7 +33,7 @@ func Run(o Options) Result {
 	w := simworld.NewWorld(o.Seed, max(o.Lines, 1))
 	w.Trace.Live = o.Live
 	w.Limit = 400_000
-	c := &Cluster{w: w, broken: o.Break, terms: map[uint64]ids.Node{}, tainted: map[taint]time.Duration{}, truth: newCatalogModel(),
+	c := &Cluster{w: w, broken: o.Break, terms: map[uint64]ids.Node{}, tainted: map[taint]time.Duration{}, truth: newMachine(),
 		stats: map[string]int{}}
 	c.plan = newPlan(c)
 	c.plan.build()
@@ -112,7 +112,7 @@ func (c *Cluster) until(what string, limit time.Duration, done func() bool) erro
 func (c *Cluster) createVolumes() func() bool {
 	asked := map[int]time.Duration{}
 	return func() bool {
-		if len(c.truth.v.Volumes) == len(c.vols) {
+		if len(c.truth.view.Volumes) == len(c.vols) {
 			return true
 		}
 		n := c.leader()
@@ -279,9 +279,9 @@ func (c *Cluster) judge() error {
 
 // situation describes the cluster for a report.
 func (c *Cluster) situation() string {
-	s := fmt.Sprintf("  catalog: epoch %d of %s\n", c.truth.v.Epoch, c.nameOf(c.truth.v.Leader))
-	for i := range c.truth.v.Volumes {
-		v := &c.truth.v.Volumes[i]
+	s := fmt.Sprintf("  catalog: epoch %d of %s\n", c.truth.view.Epoch, c.nameOf(c.truth.view.Leader))
+	for i := range c.truth.view.Volumes {
+		v := &c.truth.view.Volumes[i]
 		s += fmt.Sprintf("  %s version %d: replicas %v, in sync %v, last served %d\n", c.volName(v.ID), v.Version, c.places(v.Replicas), c.places(v.InSync), v.LastServed)
 		for _, p := range v.Replicas {
 			if r := c.replicaAt(p, c.volIndex(v.ID)); r != nil {

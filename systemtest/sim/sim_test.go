@@ -40,3 +40,17 @@ func TestFixedSeeds(t *testing.T) {
 		}
 	}
 }
+
+func TestStats(t *testing.T) {
+	sum := map[string]int{}
+	events, ops := 0, 0
+	for seed := uint64(1); seed <= 200; seed++ {
+		r := Run(Options{Seed: seed})
+		for k, v := range r.Stats {
+			sum[k] += v
+		}
+		events += r.Events
+		ops += r.Ops
+	}
+	t.Log(events, ops, sum)
+}

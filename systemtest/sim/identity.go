@@ -1,0 +1,127 @@
+package sim
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
+)
+
+// snapshot is a catalog disk as it was.
+type snapshot struct {
+	disk     *raftDisk
+	epoch    peer.Epoch
+	recorded map[ids.Pool]bool
+}
+
+func (n *node) takeSnapshot() {
+	n.snapshot = &snapshot{n.disk.clone(), n.epoch, maps.Clone(n.recorded)}
+}
+
+// seekEvidence asks the other nodes what they know of this identity, for at most 2 s, and then starts: under a new identity
+// if its catalog disk was lost or reverted (9).
+func (n *node) seekEvidence() {
+	id, proc := n.id(), n.proc
+	answers := map[int]acked{}
+	done := false
+	decide := func() {
+		if done {
+			return
+		}
+		done = true
+		li, _ := n.disk.last()
+		bad := n.disk.conf() == nil || n.poolEpoch() > max(n.epoch, peer.Epoch(n.disk.epoch))
+		for _, k := range answers {
+			bad = bad || k.term > n.disk.term || k.index > li
+		}
+		if bad {
+			n.disk = &raftDisk{id: ids.Node(n.c.w.Rand.ID())}
+			n.epoch, n.recorded, n.snapshot = 0, nil, nil
+			n.c.trace(n.host, "node: its catalog was lost or reverted; it comes back under a new identity")
+			n.c.stats["new identities"]++
+		}
+		n.launch()
+	}
+	tries := 0
+	var ask func()
+	ask = func() {
+		if done {
+			return
+		}
+		for _, o := range n.c.nodes {
+			if o == n || o.proc == nil {
+				continue
+			}
+			n.c.net.Datagram(n.host, o.host, o.proc, func() {
+				if o.raft == nil {
+					return
+				}
+				k := o.raft.known[id]
+				n.c.net.Datagram(o.host, n.host, proc, func() {
+					answers[o.host] = k
+					if len(answers) == len(n.c.nodes)-1 {
+						decide()
+					}
+				})
+			})
+		}
+		if tries++; tries <= 10 {
+			proc.After(200*time.Millisecond, ask)
+		} else {
+			decide()
+		}
+	}
+	ask()
+}
+
+// join asks the leader, again and again, to be taken in, as long as it is not a voter.
+func (n *node) join() {
+	r := n.raft
+	if !r.isVoter(n.id()) {
+		id := n.id()
+		for _, o := range n.c.nodes {
+			if o != n {
+				n.c.net.Datagram(n.host, o.host, o.proc, func() {
+					if o.raft != nil && o.raft.role == leader {
+						o.takeIn(n, id)
+					}
+				})
+			}
+		}
+	}
+	n.proc.After(300*time.Millisecond, n.join)
+}
+
+func knows(id ids.Node) func(truth.Node) bool { return func(n truth.Node) bool { return n.ID == id } }
+
+func (l *node) proposeNode(n *node, id ids.Node) {
+	var pools []ids.Pool
+	for _, p := range n.pools {
+		pools = append(pools, p.id)
+	}
+	l.propose(nodeCommand(id, l.c.hostName(n.host), n.witness, pools), func(truth.Outcome, error) {})
+}
+
+// takeIn is the leader's part of a join: a non-voter in the place of the machine's old identity, known to the catalog, and a
+// voter when it has caught up.
+func (l *node) takeIn(n *node, id ids.Node) {
+	r := l.raft
+	conf := r.d.conf()
+	at := slices.IndexFunc(conf, func(p raftPeer) bool { return p.id == id })
+	switch {
+	case at < 0:
+		next := slices.DeleteFunc(slices.Clone(conf), func(p raftPeer) bool { return p.host == n.host })
+		r.reconfigure(append(next, raftPeer{id: id, host: n.host}))
+	case !slices.ContainsFunc(l.view().Nodes, knows(id)):
+		l.proposeNode(n, id)
+	case !conf[at].voter && r.match[id] >= r.commit && r.applied >= r.first:
+		next := slices.Clone(conf)
+		next[at].voter = true
+		if r.reconfigure(next) {
+			l.c.trace(n.host, "raft: becomes a voter")
+		}
+	}
+}

@@ -56,6 +56,7 @@ type reign struct {
 	resyncDue bool // the same for resyncs
 	resyncAt  time.Duration
 	reachDue  bool // the same for yielding
+	moved     bool // a member of a served volume has another node than when its mirror was opened
 
 	removal  removal            // RemoveUnfenced
 	served   batch              // Served
@@ -206,6 +207,9 @@ func (c *Core) setView(v *truth.View) {
 func (c *Core) adopt() {
 	c.adoptNodes()
 	c.adoptVolumes()
+	if c.r.moved {
+		c.endReign("a node with members came back under a new identity")
+	}
 	c.touch()
 }
 

@@ -178,6 +178,8 @@ func (s *script) do(cmd string, a []string) {
 		s.w.pool(place(a[0])).absent = cmd == "absent"
 	case "restored":
 		find(s.w.view, volumeID(a[0])).Foreign = true
+	case "reborn": // reborn b d: node b's machine comes back as d, with its pools
+		s.w.reborn(a[0], a[1])
 	case "outsync": // outsync v a: as if removed long ago
 		tv := find(s.w.view, volumeID(a[0]))
 		tv.InSync = slices.DeleteFunc(tv.InSync, func(p truth.Place) bool { return p.Node == nodeID(a[1]) })

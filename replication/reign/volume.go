@@ -33,6 +33,7 @@ type vol struct {
 	holds   string
 	version uint64 // of the set that members are of
 	members []Member
+	places  []truth.Place // of its replicas when its mirror was opened
 
 	expulsion        // the last that was proposed
 	proposal  uint64 // of the RemoveMember under way
@@ -41,6 +42,19 @@ type vol struct {
 
 	resyncs []*resync
 	there   bool // while volumes are adopted
+}
+
+// moved tells whether a pool of a served volume is another node's by now: that machine came back under a new identity
+// (invariant 9). The mirror knows the old one only and would wait for it for ever, if it was the last member.
+func (v *vol) moved(tv *truth.Volume) bool {
+	for _, p := range tv.InSync {
+		for _, q := range v.places {
+			if p.Pool == q.Pool && p.Node != q.Node {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (v *vol) hasMirror() bool { return opening <= v.stage && v.stage <= drained }
@@ -60,6 +74,9 @@ func (c *Core) adoptVolumes() {
 			r.list = append(r.list, v)
 		}
 		v.there = true
+		if v.hasMirror() && v.moved(&c.view.Volumes[i]) {
+			r.moved = true
+		}
 	}
 	r.list = slices.DeleteFunc(r.list, func(v *vol) bool {
 		if v.there {

@@ -373,3 +373,33 @@ func showProposal(p truth.Proposal) string {
 }
 
 func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// reborn gives the pools of a node, and the replicas in them, to a new identity of its machine, as the catalog does.
+func (w *world) reborn(old, id string) {
+	m := w.nodes[nodeID(old)]
+	delete(w.nodes, m.id)
+	w.order[slices.Index(w.order, m.id)] = nodeID(id)
+	m.id, m.accepted, m.recorded = nodeID(id), 0, nil
+	w.nodes[m.id] = m
+	v := w.change()
+	for i := range v.Nodes {
+		if v.Nodes[i].ID == nodeID(old) {
+			v.Nodes[i].ID, v.Nodes[i].Name = m.id, id
+		}
+	}
+	move := func(ps []truth.Place) []truth.Place {
+		ps = slices.Clone(ps)
+		for i := range ps {
+			if ps[i].Node == nodeID(old) {
+				ps[i].Node = m.id
+			}
+		}
+		return ps
+	}
+	for i := range v.Volumes {
+		tv := &v.Volumes[i]
+		tv.Replicas, tv.InSync = move(tv.Replicas), move(tv.InSync)
+		tv.Version++
+	}
+	w.view = v
+}

@@ -1,10 +1,162 @@
 package sim
 
-// Break is an invariant broken on purpose.
-type Break uint8
+import (
+	"slices"
+	"time"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/mirror"
+	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
+)
+
+// Break is an invariant broken on purpose, at the seams between the cores: the cores themselves stay as they ship.
+type Break string
 
 const (
-	BreakNothing Break = iota
-	BreakVotes
-	BreakDeadWrites
+	BreakNothing      Break = ""
+	BreakAcknowledge  Break = "1: a member's write is taken for done when it was sent"
+	BreakShrink       Break = "2: a removal is taken for committed when it was proposed"
+	BreakOrder        Break = "3: the mirror believes its writes done at once, so that overlapping ones are in flight together"
+	BreakDeadWrites   Break = "4: commands of a session that ended still reach the mirror"
+	BreakHeld         Break = "5: I/O is held without a limit"
+	BreakHeldMedium   Break = "5: I/O that was held for too long ends with a medium error"
+	BreakEpoch        Break = "6: a leader takes over under the epoch of the one before"
+	BreakServed       Break = "7: the epoch last served is not committed before the first answer"
+	BreakFenceForgets Break = "8: a node forgets the newest epoch when it dies"
+	BreakFenceOpen    Break = "8: a fence does not end the sessions of lower epochs"
+	BreakFenceBusy    Break = "8: pools in which old commands still run are called fenced"
+	BreakVotes        Break = "9: a node votes though its catalog was lost or reverted"
+	BreakFlush        Break = "10: a failed flush is tried again and believed"
+	BreakConfirm      Break = "11: answers are given without asking the members' nodes"
+	BreakMarks        Break = "12: marks are not durable"
+	BreakClear        Break = "12: a clear takes marks that are newer, or of a write under way"
+	BreakReconcile    Break = "13: active regions are not reconciled"
+	BreakStale        Break = "14: a stale replica passes for a good one"
+	BreakCreate       Break = "15: a new replica holds old bytes"
+	BreakCopy         Break = "15: a full copy leaves out what is at its end"
+	BreakJoin         Break = "15: acknowledgements do not wait for the replica that joins"
+	BreakDigest       Break = "16: bytes that a wire spoils are taken for good"
+	BreakZero         Break = "16: one member ignores UNMAP"
+	BreakFull         Break = "16: a full pool says that it has stored the bytes"
+	BreakServeFirst   Break = "17: a volume is deleted before its I/O has drained"
+	BreakYield        Break = "19: a witness keeps the leadership"
 )
+
+// Breaks is all of them.
+func Breaks() []Break {
+	return []Break{
+		BreakAcknowledge, BreakShrink, BreakOrder, BreakDeadWrites, BreakHeld, BreakHeldMedium, BreakEpoch, BreakServed, BreakFenceForgets,
+		BreakFenceOpen, BreakFenceBusy, BreakVotes, BreakFlush, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
+		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakFull, BreakServeFirst, BreakYield,
+	}
+}
+
+func (c *Cluster) breaks(b Break) bool { return c.broken == b }
+
+// breakTunables changes what a mirror is opened with.
+func (c *Cluster) breakTunables(t mirror.Tunables) mirror.Tunables {
+	if c.breaks(BreakHeld) {
+		t.Hold = time.Hour
+	}
+	return t
+}
+
+// breakSend may answer a call of a mirror by itself; then it tells so, and the call must not be sent.
+func (m *mirrorShell) breakSend(to ids.Node, call *peer.Call) bool {
+	c := m.n.c
+	write := call.Kind == peer.Write || call.Kind == peer.Zero
+	early := c.breaks(BreakAcknowledge) && write && c.w.Rand.Chance(0.3) ||
+		c.breaks(BreakJoin) && write && !m.isMember(to) ||
+		c.breaks(BreakOrder) && write
+	switch {
+	case early:
+		// A copy goes its way; the mirror believes it done.
+		double := &peer.Call{Command: call.Command}
+		double.Data = slices.Clone(call.Data)
+		m.ghosts++
+		double.Done = func(*peer.Call) {
+			m.ghosts--
+			if m.ghosts == 0 {
+				m.releaseHeld()
+			}
+		}
+		if s := m.r.sessionWith(to); s != nil && !s.dead {
+			s.submit(double)
+		} else {
+			m.n.proc.After(0, func() { double.Done(double) })
+		}
+	case c.breaks(BreakConfirm) && call.Kind == peer.Confirm:
+	case c.breaks(BreakReconcile) && call.Kind == peer.ReadMap:
+	default:
+		return false
+	}
+	m.n.proc.After(0, func() {
+		call.Answer = peer.Answer{}
+		call.Done(call)
+	})
+	return true
+}
+
+// releaseHeld lets go the answers that waited for writes to be done in truth.
+func (m *mirrorShell) releaseHeld() {
+	held := m.held
+	m.held = nil
+	for _, fn := range held {
+		m.r.later(fn)
+	}
+}
+
+// breakProposal may answer a proposal by itself.
+func (n *node) breakProposal(p any, done func(truth.Outcome, error)) bool {
+	switch p := p.(type) {
+	case truth.RemoveMember:
+		if !n.c.breaks(BreakShrink) {
+			return false
+		}
+		for _, v := range n.view().Volumes {
+			if v.ID != p.Volume || v.Version != p.Version || len(v.InSync) == 1 {
+				continue
+			}
+			set := slices.DeleteFunc(slices.Clone(v.InSync), func(x truth.Place) bool { return x.Node == p.Node })
+			n.proc.After(0, func() { done(truth.Outcome{Version: p.Version + 1, InSync: set}, nil) })
+			return true
+		}
+	case truth.Served:
+		if n.c.breaks(BreakServed) {
+			n.proc.After(0, func() { done(truth.Outcome{Index: n.view().Index}, nil) })
+			return true
+		}
+	}
+	return false
+}
+
+// breakView changes what a reign sees of the catalog.
+func (n *node) breakView(v *truth.View) *truth.View {
+	if n.c.breaks(BreakServed) {
+		w := *v
+		w.Volumes = slices.Clone(v.Volumes)
+		for i := range w.Volumes {
+			w.Volumes[i].LastServed = w.Epoch
+		}
+		return &w
+	}
+	return v
+}
+
+// breakFenced changes a node's answer to a fence.
+func (n *node) breakFenced(f peer.Fenced) peer.Fenced {
+	if !n.c.breaks(BreakStale) {
+		return f
+	}
+	f.Pools = slices.Clone(f.Pools)
+	for i := range f.Pools {
+		p := &f.Pools[i]
+		p.Accepted, p.Reverted = []peer.EpochRange{{Lo: 1, Hi: n.c.truth.view.Epoch - 1}}, false
+		p.Replicas = slices.Clone(p.Replicas)
+		for j := range p.Replicas {
+			p.Replicas[j].Seq, p.Replicas[j].Durable = 1<<20, 0
+		}
+	}
+	return f
+}

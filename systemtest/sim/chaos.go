@@ -81,6 +81,9 @@ func (c *Cluster) startChaos() {
 	if c.w.Rand.Chance(0.3) {
 		c.net.Loss = 0.1
 	}
+	if c.w.Rand.Chance(0.2) {
+		c.faults.spoil = 0.01
+	}
 	pace := []time.Duration{200 * time.Millisecond, 800 * time.Millisecond, 2 * time.Second}[c.w.Rand.Intn(3)]
 	var strike func()
 	strike = func() {
@@ -96,6 +99,24 @@ func (c *Cluster) startChaos() {
 		c.w.After(c.w.Rand.Between(pace/10, pace), strike)
 	}
 	strike()
+	if len(c.vols) > 1 && c.w.Rand.Chance(0.4) {
+		c.w.After(c.w.Rand.Between(0, c.plan.chaos), c.deleteVolume)
+	}
+}
+
+// deleteVolume asks the leader of the moment to delete the second volume, until it is gone.
+func (c *Cluster) deleteVolume() {
+	if c.trueVolume(1) == nil {
+		return
+	}
+	c.deleted[1] = true
+	if l := c.leader(); l != nil {
+		c.stats["deletions asked for"]++
+		l.reign.ask(func(err error) { c.trace(l.host, "deletion: %v", err) }, func(id uint64) reign.Event {
+			return reign.DeleteVolume{Request: id, Volume: c.volIDs[1]}
+		})
+	}
+	c.w.After(c.w.Rand.Between(100*time.Millisecond, 2*time.Second), c.deleteVolume)
 }
 
 // after runs fn later, unless the faults are over by then: calm mends everything itself.

@@ -34,6 +34,7 @@ type Cluster struct {
 	broken  Break
 	tainted map[taint]time.Duration // when it was reverted; it is in the in-sync set since
 	stats   map[string]int
+	deleted map[int]bool // volumes whose deletion was asked for
 
 	// While a reverted catalog is being found out, its node and one that knows better.
 	protected, protector *node
@@ -45,8 +46,6 @@ type taint struct {
 	pool ids.Pool
 	vol  int
 }
-
-func (c *Cluster) breaks(b Break) bool { return c.broken == b }
 
 func (c *Cluster) fail(format string, args ...any) { c.w.Fail(fmt.Errorf(format, args...)) }
 
@@ -76,9 +75,7 @@ func (c *Cluster) volName(id ids.Volume) string { return fmt.Sprint("v", c.volIn
 
 func (c *Cluster) reignConfig() reign.Config { return reign.Default() }
 
-func (c *Cluster) tunables() mirror.Tunables { return c.plan.tunables }
-
-func (c *Cluster) mutateMirror(*mirror.Params) {}
+func (c *Cluster) tunables() mirror.Tunables { return c.breakTunables(c.plan.tunables) }
 
 // noteLeader checks that a term has one leader.
 func (c *Cluster) noteLeader(r *raft) {
@@ -162,6 +159,9 @@ func (c *Cluster) settle(o *op) {
 
 // answered checks a success that a mirror answers (1), and settles what was begun under lower epochs (7, 8).
 func (c *Cluster) answered(n *node, o *op) {
+	if c.deleted[o.vol] && c.trueVolume(o.vol) == nil {
+		c.fail("invariant 17: %v is answered with success, and its volume is deleted", o)
+	}
 	for _, x := range c.hist.ops {
 		if x.vol == o.vol && x.epoch != 0 && x.epoch < o.epoch && x.ret == 0 {
 			c.settle(x)
@@ -268,8 +268,27 @@ func (c *Cluster) compareReplicas(vol int, all []*simReplica, a, b *simReplica) 
 	}
 }
 
+// checkHeld checks invariant 5: a command is answered when hold_timeout is over, and what it has at the members was answered
+// or given up (recovery_timeout).
+func (c *Cluster) checkHeld() {
+	for _, n := range c.nodes {
+		if n.fe == nil || !n.proc.Running() {
+			continue
+		}
+		for _, s := range n.fe.sessions {
+			for _, cmd := range s.cmds {
+				if held := n.proc.Now() - cmd.at; held > c.plan.tunables.Hold+2*recoveryTimeout+time.Second {
+					c.fail("invariant 5: %v is held for %v, and hold_timeout is %v", cmd.o, held, c.plan.tunables.Hold)
+					return
+				}
+			}
+		}
+	}
+}
+
 // watch checks what can be checked at any time, often.
 func (c *Cluster) watch() {
 	c.checkMarks()
+	c.checkHeld()
 	c.w.After(c.w.Rand.Between(time.Millisecond, 60*time.Millisecond), c.watch)
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"time"
 
 	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
@@ -27,6 +28,7 @@ type hostCmd struct {
 	s       *hostSession
 	o       *op
 	aborted bool
+	at      time.Duration
 }
 
 // What hosts and portals say to each other.
@@ -93,9 +95,6 @@ func (s *hostSession) login(initiator int) {
 			s.fe.sessions = append(s.fe.sessions, o)
 			continue
 		}
-		if s.fe.n.c.breaks(BreakDeadWrites) {
-			s.fe.n.haunt(o)
-		}
 		o.drop()
 		for _, x := range o.seen {
 			s.fe.n.c.settle(x)
@@ -105,13 +104,20 @@ func (s *hostSession) login(initiator int) {
 }
 
 func (s *hostSession) command(o *op) {
+	if c := s.fe.n.c; c.breaks(BreakDeadWrites) && !o.late && c.w.Rand.Chance(0.3) {
+		o.late = true
+		o.node, o.epoch = s.fe.n.host, 0
+		s.seen = append(s.seen, o)
+		s.fe.n.proc.After(c.w.Rand.Between(0, 3*time.Second), func() { s.command(o) }) // whatever becomes of the session
+		return
+	}
 	m := s.fe.n.mirrorOf(o.vol)
 	if m == nil {
 		s.send(msgDone{o.id, notReady, nil})
 		return
 	}
 	o.node, o.epoch, o.order = s.fe.n.host, m.epoch, s.fe.n.c.hist.tick()
-	cmd := &hostCmd{s: s, o: o}
+	cmd := &hostCmd{s: s, o: o, at: s.fe.n.proc.Now()}
 	s.cmds[o.id] = cmd
 	s.seen = append(s.seen, o)
 	r := &block.Request{Off: int64(o.block) * blockSize, Len: int64(o.n) * blockSize, Owner: cmd, Done: cmd.done}
@@ -140,6 +146,9 @@ func (cmd *hostCmd) done(r *block.Request) {
 		return
 	case errors.Is(r.Err, block.ErrHeld):
 		st = busy
+		if c.breaks(BreakHeldMedium) {
+			st = medium
+		}
 	case errors.Is(r.Err, block.ErrNoSpace):
 		st = noSpace
 	case errors.Is(r.Err, block.ErrMedium):

@@ -41,6 +41,7 @@ type op struct {
 	order int64      // when it was submitted
 	// settled is a moment after which it changes no byte that anybody sees (invariants 4, 7, 8); 0 if there was none.
 	settled int64
+	late    bool
 }
 
 // end is the moment before which it took effect, if at all; 0 if there is none.

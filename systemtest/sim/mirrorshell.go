@@ -28,6 +28,10 @@ type mirrorShell struct {
 
 	drained  func(error)
 	resynced map[ids.Node]func(error)
+
+	// For what is broken on purpose: writes that the mirror believes done, and answers that wait for them.
+	ghosts int
+	held   []func()
 }
 
 func (m *mirrorShell) submit(r *block.Request) { m.do(func() { m.core.Submit(r) }) }
@@ -63,7 +67,11 @@ func (m *mirrorShell) effect(e mirror.Effect) {
 	case mirror.Send:
 		m.send(e.Node, e.Call)
 	case mirror.Complete:
-		e.Request.Done(e.Request)
+		if m.ghosts > 0 && m.n.c.breaks(BreakOrder) {
+			m.held = append(m.held, func() { e.Request.Done(e.Request) })
+		} else {
+			e.Request.Done(e.Request)
+		}
 	case mirror.Propose:
 		m.n.propose(e.Proposal, func(out truth.Outcome, err error) {
 			m.do(func() { m.core.Decided(e.ID, out, err) })
@@ -107,6 +115,9 @@ func (m *mirrorShell) effect(e mirror.Effect) {
 func (m *mirrorShell) send(to ids.Node, call *peer.Call) {
 	call.Done = func(c *peer.Call) {
 		m.do(func() { m.core.Answered(c) })
+	}
+	if m.breakSend(to, call) {
+		return
 	}
 	s := m.r.sessionWith(to)
 	if s == nil || s.dead {

@@ -119,8 +119,10 @@ func (s *storeSession) fence(e peer.Epoch) {
 	}
 	s.epoch = e
 	for _, o := range st.sessions {
-		o.over = true
-		o.end.Close()
+		if !st.n.c.breaks(BreakFenceOpen) {
+			o.over = true
+			o.end.Close()
+		}
 	}
 	tries := 0
 	var wait func()
@@ -147,7 +149,9 @@ func (s *storeSession) fence(e peer.Epoch) {
 	st.n.proc.After(200*time.Microsecond, wait)
 }
 
-func (st *modelStore) busyPool(s *storeSession, p *simPool) bool { return p.running > s.run[p] }
+func (st *modelStore) busyPool(s *storeSession, p *simPool) bool {
+	return p.running > s.run[p] && !st.n.c.breaks(BreakFenceBusy)
+}
 func (st *modelStore) busy(s *storeSession) bool {
 	return slices.ContainsFunc(st.n.pools, func(p *simPool) bool { return st.busyPool(s, p) })
 }
@@ -169,8 +173,13 @@ func (st *modelStore) fenced(s *storeSession, highest peer.Epoch) peer.Fenced {
 
 func (s *storeSession) command(m msgCommand) {
 	st, c := s.st, m.c
+	if c.Kind == peer.Write && s.spoiled(&c.Data) {
+		s.over = true
+		s.end.Reset()
+		return
+	}
 	answer := func(a peer.Answer, data []byte) { s.end.Send(msgAnswer{m.tag, a, data}) }
-	if s.over || st.epoch() > s.epoch {
+	if (s.over || st.epoch() > s.epoch) && !st.n.c.breaks(BreakFenceOpen) {
 		answer(peer.Answer{Err: peer.ErrEpoch}, nil)
 		return
 	}
@@ -223,19 +232,26 @@ func (s *storeSession) command(m msgCommand) {
 				for g := first; g <= last; g++ {
 					r.writing[g]--
 				}
-				end(peer.Answer{Err: peer.ErrNoSpace}, nil)
+				if st.n.c.breaks(BreakFull) {
+					end(peer.Answer{}, nil)
+				} else {
+					end(peer.Answer{Err: peer.ErrNoSpace}, nil)
+				}
 				return
 			}
 			if c.Kind == peer.Write {
 				r.data.Write(c.Off, c.Data)
-			} else {
+			} else if !st.n.c.breaks(BreakZero) || st.n.host != 0 {
 				r.data.Zero(c.Off, c.Len)
 			}
 			fl := r.data.FlushRange(c.Off, c.Len)
 			st.n.flushes = append(st.n.flushes, fl)
 			step(func() {
 				st.n.flushes = slices.DeleteFunc(st.n.flushes, func(x *simworld.Flush) bool { return x == fl })
-				if st.n.c.w.Rand.Chance(pool.bad) {
+				if bad := st.n.c.w.Rand.Chance(pool.bad); bad && st.n.c.breaks(BreakFlush) {
+					fl.Failed(st.n.c.w.Rand)
+					fl = r.data.FlushRange(c.Off, c.Len)
+				} else if bad {
 					fl.Failed(st.n.c.w.Rand)
 					r.data.Reload(c.Off, c.Len)
 					for g := first; g <= last; g++ {
@@ -265,7 +281,7 @@ func (s *storeSession) command(m msgCommand) {
 	case peer.Clear:
 		step(func() {
 			for _, g := range c.Regions {
-				if at, ok := r.marks[g.Region]; ok && at <= g.Seq && r.writing[g.Region] == 0 {
+				if at, ok := r.marks[g.Region]; ok && (at <= g.Seq && r.writing[g.Region] == 0 || st.n.c.breaks(BreakClear)) {
 					delete(r.marks, g.Region)
 				}
 			}
@@ -282,6 +298,9 @@ func (s *storeSession) command(m msgCommand) {
 	case peer.Extents:
 		step(func() {
 			var a peer.Answer
+			if st.n.c.breaks(BreakCopy) {
+				c.Len -= c.Len / 4
+			}
 			r.data.Extents(c.Off, c.Len, func(off, n int64) { a.Extents = append(a.Extents, peer.Extent{Off: off, Len: n}) })
 			end(a, nil)
 		})
@@ -289,6 +308,9 @@ func (s *storeSession) command(m msgCommand) {
 		step(func() {
 			if r == nil || c.Kind == peer.Reset {
 				pool.replicas[c.Volume] = &simReplica{spec: c.Spec, data: simworld.NewFile(c.Spec.Size), marks: map[uint32]peer.Seq{}, writing: map[uint32]int{}}
+				if st.n.c.breaks(BreakCreate) {
+					fillBlock(pool.replicas[c.Volume].data.Read(0, blockSize), 0, 7)
+				}
 			}
 			end(peer.Answer{}, nil)
 		})
@@ -297,5 +319,30 @@ func (s *storeSession) command(m msgCommand) {
 			delete(pool.replicas, c.Volume)
 			end(peer.Answer{}, nil)
 		})
+	}
+}
+
+func (s *storeSession) spoiled(data *[]byte) bool {
+	return (&session{n: s.st.n}).spoiled(data)
+}
+
+// breakDisks loses what BreakFenceForgets and BreakMarks have not made durable.
+func (n *node) breakDisks(power bool) {
+	for _, p := range n.pools {
+		if a := p.accepted; n.c.breaks(BreakFenceForgets) && len(a) > 0 {
+			a = slices.Clone(a)
+			a[len(a)-1].Hi--
+			if a[len(a)-1].Hi < a[len(a)-1].Lo {
+				a = a[:len(a)-1]
+			}
+			p.accepted = a
+			n.epoch = 0
+			n.recorded = nil
+		}
+		if n.c.breaks(BreakMarks) && power {
+			for _, r := range p.replicas {
+				clear(r.marks)
+			}
+		}
 	}
 }

@@ -73,7 +73,7 @@ func (n *node) start() {
 // launch starts everything under the identity that the catalog disk has.
 func (n *node) launch() {
 	n.reverting = false
-	n.machine = newMachine()
+	n.machine = newMachine(n.c)
 	n.store = &modelStore{n: n}
 	n.fe = &frontend{n: n}
 	n.reign = newReignShell(n)
@@ -100,6 +100,7 @@ func (n *node) stop(power bool) {
 		c.net.SetHost(n.host, false)
 	}
 	c.trace(n.host, "node: its %s dies", what)
+	n.breakDisks(power)
 	c.net.Died(n.proc, power)
 	// What a disk had been given may have reached it.
 	for _, p := range n.pools {
@@ -137,11 +138,17 @@ type applied struct {
 	err error
 }
 
-func (n *node) view() *truth.View { return n.machine.view }
+func (n *node) view() *truth.View { return n.breakView(n.machine.view) }
 
 func (n *node) leading() {
 	n.c.trace(n.host, "node: leads")
-	n.reign.step(reign.Leading{View: n.view()})
+	v := n.view()
+	if n.c.breaks(BreakEpoch) && v.Epoch > 0 {
+		w := *v
+		w.Epoch--
+		v = &w
+	}
+	n.reign.step(reign.Leading{View: v})
 }
 
 func (n *node) following() {
@@ -157,6 +164,9 @@ func (n *node) campaigns() (time.Duration, bool) {
 
 func (n *node) propose(p any, done func(truth.Outcome, error)) {
 	n.c.trace(n.host, "proposes %T %+v", p, p)
+	if n.breakProposal(p, done) {
+		return
+	}
 	cmd, err := command(p)
 	if err != nil {
 		n.c.fail("%T cannot be encoded: %v", p, err)
@@ -260,5 +270,3 @@ func (n *node) poolEpoch() (e peer.Epoch) {
 	}
 	return e
 }
-
-func (n *node) haunt(*hostSession) {}

@@ -29,6 +29,7 @@ type plan struct {
 type faults struct {
 	unknown float64 // proposals whose outcome is unknown
 	gossip  float64 // wrong suspicions
+	spoil   float64 // messages whose bytes a wire spoils
 }
 
 const region = 64 << 10
@@ -61,6 +62,9 @@ func (p *plan) next(cl *client) *op {
 	r := p.c.w.Rand
 	p.nextID++
 	o := &op{id: p.nextID, vol: r.Intn(len(p.c.volIDs))}
+	if p.c.deleted[o.vol] && p.c.trueVolume(o.vol) == nil {
+		o.vol = 0 // which is never deleted
+	}
 	o.kind = []opKind{opRead, opWrite, opZero}[r.Weighted([]int{45, 47, 8})]
 	o.block = p.hot[r.Intn(len(p.hot))] + r.Intn(3)
 	o.n = 1 + r.Intn(6)

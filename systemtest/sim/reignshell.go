@@ -222,7 +222,6 @@ func (r *reignShell) openMirror(e reign.OpenMirror) {
 	for _, m := range e.Members {
 		p.Members = append(p.Members, mirror.Member{Node: m.Place.Node, Seq: m.Replica.Seq, Durable: m.Replica.Durable})
 	}
-	r.n.c.mutateMirror(&p)
 	core, err := mirror.New(p)
 	if err != nil {
 		r.n.c.fail("a mirror cannot be opened: %v", err)
@@ -267,6 +266,10 @@ func (r *reignShell) drain(id ids.Volume) {
 	if m == nil {
 		return
 	}
+	if r.n.c.breaks(BreakServeFirst) {
+		r.later(func() { r.step(reign.MirrorDrained{Volume: id, Epoch: m.epoch}) })
+		return
+	}
 	ended := false
 	end := func(err error) {
 		if !ended && r.mirrors[id] == m {
@@ -302,6 +305,9 @@ func (r *reignShell) resync(e reign.StartResync) {
 
 func (r *reignShell) transfer(to ids.Node) {
 	n := r.n
+	if n.c.breaks(BreakYield) && n.witness {
+		return
+	}
 	ok := n.raft.handOver(to)
 	wait := time.Millisecond
 	if ok {

@@ -33,8 +33,9 @@ func Run(o Options) Result {
 	w := simworld.NewWorld(o.Seed, max(o.Lines, 1))
 	w.Trace.Live = o.Live
 	w.Limit = 400_000
-	c := &Cluster{w: w, broken: o.Break, terms: map[uint64]ids.Node{}, tainted: map[taint]time.Duration{}, truth: newMachine(),
-		stats: map[string]int{}}
+	c := &Cluster{w: w, broken: o.Break, terms: map[uint64]ids.Node{}, tainted: map[taint]time.Duration{},
+		stats: map[string]int{}, deleted: map[int]bool{}}
+	c.truth = newMachine(c)
 	c.plan = newPlan(c)
 	c.plan.build()
 	err := c.run()
@@ -195,6 +196,9 @@ func (c *Cluster) settled() bool {
 	}
 	for i := range c.vols {
 		v := c.trueVolume(i)
+		if c.deleted[i] && v == nil {
+			continue
+		}
 		if v == nil || len(v.InSync) != len(v.Replicas) {
 			return false
 		}
@@ -221,6 +225,9 @@ func (c *Cluster) finalReads() error {
 		return err
 	}
 	for vol := range c.vols {
+		if c.trueVolume(vol) == nil {
+			continue
+		}
 		for b := 0; b < c.plan.blocks; b += 64 {
 			for tries := 0; ; tries++ {
 				if err := c.until("a client is logged in", 20*time.Second, func() bool { return cl.ready }); err != nil {
@@ -248,6 +255,9 @@ func (c *Cluster) finalReads() error {
 func (c *Cluster) compareAll() error {
 	for i := range c.vols {
 		v := c.trueVolume(i)
+		if v == nil {
+			continue
+		}
 		first := c.replicaAt(v.InSync[0], i)
 		for _, p := range v.InSync[1:] {
 			r := c.replicaAt(p, i)

@@ -22,6 +22,7 @@ type session struct {
 	lost   func(error)
 
 	out             map[uint64]*peer.Call
+	since           map[uint64]time.Duration // by tag
 	polls           map[uint64]func(peer.Fenced, error)
 	tag             uint64
 	heard           time.Duration
@@ -65,6 +66,7 @@ const (
 // openSession logs in to a node; opened is called once, later.
 func (n *node) openSession(to ids.Node, e peer.Epoch, opened func(peer.Fenced, error)) *session {
 	s := &session{n: n, node: to, epoch: e, opened: opened, heard: n.proc.Now()}
+	s.since = map[uint64]time.Duration{}
 	s.out, s.polls = map[uint64]*peer.Call{}, map[uint64]func(peer.Fenced, error){}
 	host, ok := n.hostOf(to)
 	if !ok {
@@ -107,7 +109,7 @@ func (s *session) recv(m any) {
 	case msgFenced:
 		s.fenced, s.fencedAt = &m.fenced, s.asked
 		s.watch()
-		s.opened(m.fenced, nil)
+		s.opened(s.n.breakFenced(m.fenced), nil)
 	case msgRefused:
 		s.die(m.err)
 	case msgAnswer:
@@ -116,6 +118,12 @@ func (s *session) recv(m any) {
 			return
 		}
 		delete(s.out, m.tag)
+		delete(s.since, m.tag)
+		if s.spoiled(&m.data) {
+			s.out[m.tag] = c
+			s.die(peer.ErrLost)
+			return
+		}
 		c.Answer = m.a
 		if c.Kind == peer.Read && m.a.Err == nil {
 			copy(c.Data, m.data)
@@ -124,7 +132,7 @@ func (s *session) recv(m any) {
 	case msgPolled:
 		if done := s.polls[m.tag]; done != nil {
 			delete(s.polls, m.tag)
-			done(m.fenced, m.err)
+			done(s.n.breakFenced(m.fenced), m.err)
 		}
 	}
 }
@@ -134,8 +142,12 @@ func (s *session) watch() {
 	if s.dead {
 		return
 	}
-	silent := s.n.proc.Now() - s.heard
-	if silent >= recoveryTimeout {
+	now := s.n.proc.Now()
+	silent, oldest := now-s.heard, now
+	for _, at := range s.since {
+		oldest = min(oldest, at)
+	}
+	if silent >= recoveryTimeout || now-oldest >= recoveryTimeout {
 		s.die(peer.ErrLost)
 		return
 	}
@@ -155,7 +167,7 @@ func (s *session) submit(c *peer.Call) {
 		return
 	}
 	s.tag++
-	s.out[s.tag] = c
+	s.out[s.tag], s.since[s.tag] = c, s.n.proc.Now()
 	cmd := c.Command
 	if c.Kind == peer.Write {
 		cmd.Data = slices.Clone(c.Data)
@@ -174,6 +186,21 @@ func (s *session) poll(done func(peer.Fenced, error)) {
 	s.tag++
 	s.polls[s.tag] = done
 	s.end.Send(msgPoll{s.tag})
+}
+
+// spoiled tells whether the wire has spoiled data on its way. Digests see it (16).
+func (s *session) spoiled(data *[]byte) bool {
+	c := s.n.c
+	if len(*data) == 0 || !c.w.Rand.Chance(c.faults.spoil) {
+		return false
+	}
+	c.stats["spoiled on the wire"]++
+	if !c.breaks(BreakDigest) {
+		return true
+	}
+	*data = slices.Clone(*data)
+	(*data)[c.w.Rand.Intn(len(*data))] ^= 1
+	return false
 }
 
 // die ends the session here, and everything that waits for it. The node may learn of it much later.
@@ -208,4 +235,5 @@ func (s *session) die(err error) {
 		})
 	}
 	clear(s.out)
+	clear(s.since)
 }

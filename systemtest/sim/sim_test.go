@@ -9,6 +9,7 @@ import (
 
 var fromFlag = flag.Uint64("from", 1, "the first seed")
 var countFlag = flag.Uint64("seeds", 200, "how many seeds")
+var biteFlag = flag.Uint64("bites", 150, "how many")
 var seedFlag = flag.Uint64("seed", 0, "the seed to replay")
 
 func report(t *testing.T, seed uint64, r Result) {

@@ -227,7 +227,7 @@ func (n *node) askReport(to ids.Node, done func(reign.Report)) {
 	if !ok {
 		return
 	}
-	o := n.c.nodes[h]
+	o, proc := n.c.nodes[h], n.proc
 	n.c.net.Datagram(n.host, h, o.proc, func() {
 		if o.raft == nil {
 			return
@@ -239,7 +239,7 @@ func (n *node) askReport(to ids.Node, done func(reign.Report)) {
 				rep.Reaches = append(rep.Reaches, x.id())
 			}
 		}
-		n.c.net.Datagram(h, n.host, n.proc, func() { done(rep) })
+		n.c.net.Datagram(h, n.host, proc, func() { done(rep) })
 	})
 }
 

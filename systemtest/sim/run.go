@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -38,7 +39,7 @@ func Run(o Options) Result {
 	c.truth = newMachine(c)
 	c.plan = newPlan(c)
 	c.plan.build()
-	err := c.run()
+	err := c.guarded()
 	res := Result{Err: err, Events: w.Events(), Stats: c.stats}
 	for _, x := range c.hist.ops {
 		if x.ret != 0 {
@@ -49,6 +50,16 @@ func Run(o Options) Result {
 		res.Trace = w.Trace.String()
 	}
 	return res
+}
+
+// guarded makes an error of a panic, so that a run that ends so tells its seed too.
+func (c *Cluster) guarded() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return c.run()
 }
 
 func (c *Cluster) run() error {

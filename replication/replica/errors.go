@@ -1,0 +1,36 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"pmsapp/replication/peer"
+)
+
+// Errors about pools and the node's own files, besides package peer's of commands.
+var (
+	// ErrNotEmpty is returned for a directory that is neither a pool nor empty.
+	ErrNotEmpty = errors.New("the directory is neither a pool nor empty")
+	// ErrForeign is returned for a pool of another cluster.
+	ErrForeign = errors.New("the pool belongs to another cluster")
+	// ErrDamaged is returned for a superblock, map or epoch that is damaged.
+	ErrDamaged = errors.New("damaged")
+	// ErrInUse is returned when another process has the pool open.
+	ErrInUse = errors.New("the pool is in use by another process")
+	// ErrNotPool is returned for a directory that is no pool where none may be made.
+	ErrNotPool = errors.New("the directory is not a pool")
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("replica: closed")
+)
+
+// diskError says in peer's words what went wrong with a disk.
+func diskError(what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%s: %w: %w", what, peer.ErrNoSpace, err)
+	}
+	return fmt.Errorf("%s: %w: %w", what, peer.ErrMedium, err)
+}

@@ -1,0 +1,389 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
+)
+
+// Config is what a Node is made of.
+type Config struct {
+	Dir     string // on the catalog's disk, for the node's own epoch
+	Cluster ids.Cluster
+	Log     *slog.Logger
+}
+
+const (
+	// drainWait is how long a fence waits for commands of lower epochs; past it their pools are busy.
+	drainWait = 200 * time.Millisecond
+	// recordWait is how long it waits for pools to record the epoch; past it they are busy.
+	recordWait = 500 * time.Millisecond
+	maxWorkers = 64
+)
+
+// Node is what a node has: its pools and its accepted epoch.
+type Node struct {
+	cfg  Config
+	work *workers
+
+	fence chan struct{} // held by who fences, polls or adds a pool: one at a time
+
+	mu       sync.Mutex // guards what follows
+	closed   bool
+	accepted peer.Epoch
+	pools    []*pool
+	sessions []*Session // live ones, and dead ones with commands in progress
+	boot     ids.ID
+
+	record nodeRecord // guarded by fence
+}
+
+// OpenNode reads the node's own record. The pools come by AddPool.
+func OpenNode(cfg Config) (*Node, error) {
+	n := &Node{cfg: cfg, fence: make(chan struct{}, 1), work: newWorkers(maxWorkers)}
+	b, err := readBlock(n.file())
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err == nil:
+		n.record, err = decodeNode(b)
+		fallthrough
+	default:
+		if err != nil {
+			// What it says is above or equal to what the pools say, or the catalog's disk is not the one that it was: then
+			// this node has lost its identity too (invariant 9).
+			cfg.Log.Error("the node's own record of its epoch is damaged; the pools' count", "path", n.file(), "err", err)
+			n.record = nodeRecord{}
+		}
+	}
+	n.accepted = n.record.epoch
+	if n.boot, err = bootID(); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Node) file() string { return filepath.Join(n.cfg.Dir, "epoch") }
+
+// bootID is the incarnation: new at each start of the operating system (invariant 10).
+func bootID() (ids.ID, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ids.ID{}, fmt.Errorf("reading the boot id: %w", err)
+	}
+	return ids.Parse(strings.ReplaceAll(strings.TrimSpace(string(b)), "-", ""))
+}
+
+// AddPool opens a pool; may says that an empty directory becomes one. A pool with an epoch above the accepted one ends all
+// sessions: their leader is not the newest.
+func (n *Node) AddPool(path string, may bool) (ids.Pool, error) {
+	n.fence <- struct{}{}
+	defer func() { <-n.fence }()
+	p, err := openPool(path, n.cfg.Cluster, may)
+	if err != nil {
+		return ids.Pool{}, err
+	}
+	for _, r := range p.replicas {
+		if r.foreign != nil {
+			n.cfg.Log.Error("a replica cannot be used", "pool", path, "volume", r.spec.Volume.String(), "err", r.foreign)
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		p.close()
+		return ids.Pool{}, ErrClosed
+	}
+	for _, q := range n.pools {
+		if q.id == p.id {
+			p.close()
+			return ids.Pool{}, fmt.Errorf("pool %s: %w: it is a copy of %s", path, ErrInUse, q.path)
+		}
+	}
+	n.pools = append(n.pools, p)
+	if e := p.highest(); e > n.accepted {
+		n.accepted = e
+		n.endAll(&peer.EpochError{Accepted: e})
+	}
+	return p.id, nil
+}
+
+// PoolInfo describes a pool. Sizes are bytes.
+type PoolInfo struct {
+	ID         ids.Pool
+	Path       string
+	Size, Free int64
+	Epoch      peer.Epoch
+	Err        error
+}
+
+// Pools describes the pools.
+func (n *Node) Pools() (out []PoolInfo) {
+	n.mu.Lock()
+	pools := slices.Clone(n.pools)
+	n.mu.Unlock()
+	for _, p := range pools {
+		i := PoolInfo{ID: p.id, Path: p.path, Epoch: p.highest()}
+		p.mu.Lock()
+		i.Err = p.failed
+		p.mu.Unlock()
+		var st unix.Statfs_t
+		if err := unix.Statfs(p.path, &st); err != nil {
+			i.Err = errors.Join(i.Err, err)
+		} else {
+			i.Size, i.Free = int64(st.Blocks)*st.Bsize, int64(st.Bavail)*st.Bsize
+		}
+		out = append(out, i)
+	}
+	return out
+}
+
+// Accepted returns the highest epoch that the node has accepted.
+func (n *Node) Accepted() peer.Epoch {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.accepted
+}
+
+// Close ends all sessions, waits for their commands, and closes the pools.
+func (n *Node) Close() {
+	n.fence <- struct{}{}
+	defer func() { <-n.fence }()
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		return
+	}
+	n.closed = true
+	n.endAll(peer.ErrLost)
+	sessions, pools := slices.Clone(n.sessions), n.pools
+	n.mu.Unlock()
+	for _, s := range sessions {
+		<-s.idle
+	}
+	n.work.close()
+	for _, p := range pools {
+		p.close()
+	}
+}
+
+// endAll ends the sessions. Called with mu.
+func (n *Node) endAll(cause error) {
+	for _, s := range n.sessions {
+		s.end(cause)
+	}
+}
+
+// Open fences for an epoch (invariant 8).
+func (n *Node) Open(ctx context.Context, e peer.Epoch) (peer.Session, error) {
+	select {
+	case n.fence <- struct{}{}:
+		defer func() { <-n.fence }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	n.mu.Lock()
+	switch {
+	case n.closed:
+		n.mu.Unlock()
+		return nil, ErrClosed
+	case e < n.accepted || e == 0:
+		defer n.mu.Unlock()
+		return nil, &peer.EpochError{Accepted: n.accepted}
+	}
+	highest := n.accepted
+	if e > n.accepted {
+		n.endAll(&peer.EpochError{Accepted: e})
+	} else {
+		n.endAll(peer.ErrLost)
+	}
+	// From here on nothing of a lower epoch begins.
+	n.accepted = e
+	s := newSession(n, e)
+	n.mu.Unlock()
+	if err := n.acknowledge(ctx, s); err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed || n.accepted > e {
+		return nil, &peer.EpochError{Accepted: n.accepted}
+	}
+	s.fenced.Highest = highest
+	n.sessions = append(n.sessions, s)
+	return s, nil
+}
+
+// acknowledge records the session's epoch wherever that is possible and not done yet, and brings the session's answer up to
+// date. Called with fence held.
+func (n *Node) acknowledge(ctx context.Context, s *Session) error {
+	n.mu.Lock()
+	pools := slices.Clone(n.pools)
+	n.mu.Unlock()
+	recorded := n.recordEpoch(ctx, s, pools)
+	if err := n.remember(s.epoch, recorded); err != nil {
+		return err
+	}
+	busy := n.drain(ctx)
+	f := peer.Fenced{Highest: s.fenced.Highest}
+	renewed := false
+	for _, p := range pools {
+		st, known := s.pools[p.id]
+		if !known {
+			continue // it could not record: as good as absent
+		}
+		fp := peer.FencedPool{Pool: p.id, Accepted: st.before, Reverted: st.reverted, Busy: !st.recorded || busy[p.id]}
+		if k := len(st.before); k > 0 {
+			fp.Previous = st.before[k-1].Hi
+		}
+		if !fp.Busy {
+			if !s.open(p.id) {
+				renewed = p.renew() || renewed
+			}
+			p.mu.Lock()
+			for _, r := range p.replicas {
+				fp.Replicas = append(fp.Replicas, r.describe())
+			}
+			p.mu.Unlock()
+			s.admit(p.id)
+		}
+		f.Pools = append(f.Pools, fp)
+	}
+	n.mu.Lock()
+	if renewed {
+		n.boot = ids.New() // a failed flush: another incarnation (invariant 10)
+	}
+	f.Boot = n.boot
+	n.mu.Unlock()
+	s.setFenced(f)
+	return nil
+}
+
+// recordEpoch has the pools record the epoch, all at once, and returns those that have it. A pool whose disk takes longer is
+// asked for its result the next time. Called with fence held.
+func (n *Node) recordEpoch(ctx context.Context, s *Session, pools []*pool) (have []ids.Pool) {
+	for _, p := range pools {
+		st := s.pools[p.id]
+		if st.recorded || st.result != nil {
+			continue
+		}
+		p.mu.Lock()
+		st.before = p.accepted
+		p.mu.Unlock()
+		if n.record.epoch == s.epoch && slices.Contains(n.record.pools, p.id) && !peer.Has(st.before, s.epoch) {
+			// It had recorded this very epoch, and has lost that: to record it again would hide it.
+			st.recorded, st.reverted = true, true
+		} else {
+			result := make(chan error, 1)
+			st.result = result
+			go func() { result <- p.record(s.epoch) }() // ends when the disk answers
+		}
+		s.pools[p.id] = st
+	}
+	ctx, cancel := context.WithTimeout(ctx, recordWait)
+	defer cancel()
+	for _, p := range pools {
+		st := s.pools[p.id]
+		if !st.recorded {
+			select {
+			case err := <-st.result:
+				if err != nil {
+					n.cfg.Log.Error("a pool could not record an epoch", "pool", p.path, "epoch", uint64(s.epoch), "err", err)
+					delete(s.pools, p.id)
+					continue
+				}
+				st.recorded, st.result = true, nil
+				s.pools[p.id] = st
+			case <-ctx.Done():
+				continue
+			}
+		}
+		have = append(have, p.id)
+	}
+	return have
+}
+
+// remember records the epoch on the catalog's disk, and which pools have it.
+func (n *Node) remember(e peer.Epoch, pools []ids.Pool) error {
+	next := nodeRecord{epoch: e, pools: pools}
+	if n.record.epoch == e {
+		for _, p := range n.record.pools {
+			if !slices.Contains(next.pools, p) {
+				next.pools = append(next.pools, p)
+			}
+		}
+		if len(next.pools) == len(n.record.pools) {
+			return nil
+		}
+	}
+	if len(next.pools) > maxNodePools {
+		next.pools = next.pools[:maxNodePools]
+	}
+	if err := replaceFile(n.file(), next.encode()); err != nil {
+		return diskError("recording the epoch on the catalog's disk", err)
+	}
+	n.record = next
+	return nil
+}
+
+// drain waits for the commands of sessions that have ended, for a while, and returns the pools in which some are left.
+func (n *Node) drain(ctx context.Context) map[ids.Pool]bool {
+	n.mu.Lock()
+	sessions := slices.Clone(n.sessions)
+	n.mu.Unlock()
+	limit := time.NewTimer(drainWait)
+	defer limit.Stop()
+	busy := map[ids.Pool]bool{}
+	over := false
+	for _, s := range sessions {
+		if s.Err() == nil {
+			continue // alive: Poll's own
+		}
+		if !over {
+			select {
+			case <-s.idle:
+			case <-limit.C:
+				over = true
+			case <-ctx.Done():
+				over = true
+			}
+		}
+		for _, p := range s.inProgress() {
+			busy[p] = true
+		}
+	}
+	n.mu.Lock()
+	n.sessions = slices.DeleteFunc(n.sessions, func(s *Session) bool { return s.finished() })
+	n.mu.Unlock()
+	return busy
+}
+
+// lookup finds the replica of a volume and its pool.
+func (n *Node) lookup(c *peer.Call) (*pool, *replica) {
+	n.mu.Lock()
+	pools := n.pools
+	n.mu.Unlock()
+	for _, p := range pools {
+		if c.Kind == peer.Create || c.Kind == peer.Reset {
+			if p.id == c.Spec.Pool {
+				return p, nil
+			}
+			continue
+		}
+		if r := p.find(c.Volume); r != nil {
+			return p, r
+		}
+	}
+	return nil, nil
+}

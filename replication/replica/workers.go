@@ -1,0 +1,68 @@
+package replica
+
+import "sync"
+
+// workers run jobs, at most so many at a time. What waits is bounded by those who submit: a mirror has bounds.
+type workers struct {
+	limit int
+	work  sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	waiting []job
+	head    int
+	count   int // of goroutines
+	idle    int
+	wake    *sync.Cond
+	closed  bool
+}
+
+func newWorkers(limit int) *workers {
+	w := &workers{limit: limit}
+	w.wake = sync.NewCond(&w.mu)
+	return w
+}
+
+func (w *workers) run(j job) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiting = append(w.waiting, j)
+	switch {
+	case w.idle > 0:
+		w.wake.Signal()
+	case w.count < w.limit:
+		w.count++
+		w.work.Go(w.loop)
+	}
+}
+
+func (w *workers) loop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		for w.head == len(w.waiting) {
+			if w.closed {
+				return
+			}
+			w.idle++
+			w.wake.Wait()
+			w.idle--
+		}
+		j := w.waiting[w.head]
+		w.waiting[w.head] = job{}
+		if w.head++; w.head == len(w.waiting) {
+			w.waiting, w.head = w.waiting[:0], 0
+		}
+		w.mu.Unlock()
+		j.run()
+		w.mu.Lock()
+	}
+}
+
+// close ends the goroutines when nothing waits any more.
+func (w *workers) close() {
+	w.mu.Lock()
+	w.closed = true
+	w.wake.Broadcast()
+	w.mu.Unlock()
+	w.work.Wait()
+}

@@ -1,0 +1,30 @@
+# `make test` says which tests it leaves out for want of a tool; with STRICT=1 (CI) a left-out test is a failure.
+GO        ?= go
+FUZZTIME  ?= 30s
+PACKAGES  := libiscsi-bin tgt qemu-utils qemu-block-extra iproute2
+TOOLS     := iscsi-test-cu tgtd qemu-img qemu-io ip
+
+.PHONY: build test test-long check race fuzz sim deps
+
+build:
+	CGO_ENABLED=0 $(GO) build ./...
+
+deps:
+	@.ci/deps "$(TOOLS)" "$(PACKAGES)"
+
+check:
+	@test -z "$$(gofmt -l .)" || { echo "gofmt these files:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+
+test: deps build check
+	$(GO) test -timeout 10m -v ./... | .ci/left-out
+
+race:
+	$(GO) test -race -short -timeout 10m ./internal/... ./replication/... ./target/... ./cluster/... ./appliance/...
+
+test-long: race
+
+fuzz:
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x $$p; done; done

@@ -100,8 +100,19 @@ func (r *recorded) add(Config) (bool, error) {
 	r.there = true
 	return fresh, nil
 }
-func (r *recorded) remove(Config) error   { r.there = false; return nil }
-func (r *recorded) announce(Config) error { r.announced++; return nil }
+func (r *recorded) remove(Config) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.there = false
+	return nil
+}
+
+func (r *recorded) announce(Config) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.announced++
+	return nil
+}
 
 func TestRenews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -118,6 +129,7 @@ func TestRenews(t *testing.T) {
 		r.fail, r.begun = nil, time.Now()
 		r.mu.Unlock()
 		time.Sleep(10*time.Second + retry + retry/2) // between two renewals, never at one
+		synctest.Wait() // orders what follows after all that was recorded
 		if !h.Bound() || r.announced != 1 || len(r.adds) != 11 {
 			t.Fatal(h.Bound(), r.announced, r.adds)
 		}

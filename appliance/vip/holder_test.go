@@ -129,7 +129,7 @@ func TestRenews(t *testing.T) {
 		r.fail, r.begun = nil, time.Now()
 		r.mu.Unlock()
 		time.Sleep(10*time.Second + retry + retry/2) // between two renewals, never at one
-		synctest.Wait() // orders what follows after all that was recorded
+		synctest.Wait()                              // orders what follows after all that was recorded
 		if !h.Bound() || r.announced != 1 || len(r.adds) != 11 {
 			t.Fatal(h.Bound(), r.announced, r.adds)
 		}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,6 +65,7 @@ type Cluster struct {
 	stable    *queue
 	notify    chan bool
 	change    chan struct{} // has room for one
+	refresh   chan struct{} // likewise
 	ctx       context.Context
 	cancel    context.CancelFunc
 	work      sync.WaitGroup
@@ -83,7 +83,8 @@ func Open(ctx context.Context, cfg Config, handlers map[string]Handler) (_ *Clus
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{cfg: cfg, id: id, log: cfg.Log, handlers: handlers, notify: make(chan bool, 64), change: make(chan struct{}, 1)}
+	c := &Cluster{cfg: cfg, id: id, log: cfg.Log, handlers: handlers, notify: make(chan bool, 64), change: make(chan struct{}, 1),
+		refresh: make(chan struct{}, 1)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.fsm = newFSM(func() {
 		select {
@@ -415,8 +416,20 @@ func Handle[In, Out any](f func(context.Context, ids.Node, In) (Out, error)) Han
 	return handle(f)
 }
 
-// Exists tells whether a state directory belongs to a cluster.
-func Exists(dir string) bool {
-	_, err := os.Stat(identityPath(dir))
-	return err == nil
+// Peek returns the cluster that a state directory belongs to, and whether its node is a witness. It returns ErrNoCluster or
+// ErrCorrupt.
+func Peek(dir string) (c ids.Cluster, witness bool, err error) {
+	id, err := loadIdentity(dir)
+	if err != nil {
+		return ids.Cluster{}, false, err
+	}
+	return id.Cluster, id.Witness, nil
+}
+
+// Refresh has the cluster told at once that About has changed.
+func (c *Cluster) Refresh() {
+	select {
+	case c.refresh <- struct{}{}:
+	default:
+	}
 }

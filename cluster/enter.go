@@ -38,6 +38,7 @@ func (c *Cluster) enter() {
 		case <-c.ctx.Done():
 			return
 		case <-time.After(pause):
+		case <-c.refresh:
 		}
 		me := c.me()
 		if c.knows(me) && c.Voters()[me.ID] {

@@ -210,6 +210,22 @@ func (h *Hosts) Standby(v ids.Volume) {
 	}
 }
 
+// StandbyAll is Standby for every volume.
+func (h *Hosts) StandbyAll() {
+	h.mu.Lock()
+	served := map[ids.Volume]struct{}{}
+	for v := range h.devices {
+		served[v] = struct{}{}
+	}
+	for v := range h.waits {
+		served[v] = struct{}{}
+	}
+	h.mu.Unlock()
+	for v := range served {
+		h.Standby(v)
+	}
+}
+
 // Known tells whether this node has a device for every exported volume, be it one that waits: then it can be the one
 // behind the virtual address.
 func (h *Hosts) Known() bool {

@@ -1,0 +1,402 @@
+package appliance
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"pmsapp/appliance/api"
+	"pmsapp/appliance/config"
+	"pmsapp/appliance/front"
+	"pmsapp/cluster"
+	"pmsapp/cluster/catalog"
+	"pmsapp/internal/ids"
+	"pmsapp/replication/reign"
+	"pmsapp/replication/replica"
+	"pmsapp/replication/truth"
+)
+
+var _ api.Backend = (*node)(nil)
+
+// Leading implements api.Backend.
+func (n *node) Leading() bool { return n.cluster.IsLeader() }
+
+// IsSelf implements api.Backend.
+func (n *node) IsSelf(name string) bool {
+	return name == n.cfg.Name || name == n.cluster.Self().String()
+}
+
+// Forward implements api.Backend.
+func (n *node) Forward(ctx context.Context, to string, c api.Call) (reply api.Reply, err error) {
+	if to == "" {
+		if err = n.cluster.CallLeader(ctx, "api", c, &reply); err != nil {
+			return reply, api.Errorf(api.ErrNoLeader, "repeat the command in a few seconds; pmsapp status tells more",
+				"the leader did not answer: %v", err)
+		}
+		return reply, nil
+	}
+	m, err := n.named(to)
+	if err != nil {
+		return reply, err
+	}
+	if err = n.cluster.Call(ctx, m.ID, "api", c, &reply); err != nil {
+		return reply, api.Errorf(api.ErrNoLeader, "", "node %s did not answer: %v", to, err)
+	}
+	return reply, nil
+}
+
+// named finds a node.
+func (n *node) named(name string) (catalog.Node, error) {
+	st := n.cluster.State()
+	if m, ok := st.NodeNamed(name); ok {
+		return m, nil
+	}
+	if id, err := ids.Parse(name); err == nil {
+		if m, ok := st.Nodes[ids.Node(id)]; ok {
+			return m, nil
+		}
+	}
+	return catalog.Node{}, api.Errorf(api.ErrNotFound, "pmsapp node list shows them", "there is no node %q", name)
+}
+
+// volumeNamed finds a volume.
+func (n *node) volumeNamed(name string) (catalog.Volume, error) {
+	st := n.cluster.State()
+	if v, ok := st.VolumeNamed(name); ok {
+		return v, nil
+	}
+	if id, err := ids.Parse(name); err == nil {
+		if v, ok := st.Volumes[ids.Volume(id)]; ok {
+			return v, nil
+		}
+	}
+	return catalog.Volume{}, api.Errorf(api.ErrNotFound, "pmsapp volume list shows them", "there is no volume %q", name)
+}
+
+// told turns errors of the packages below into such that an admin can use.
+func told(err error) error {
+	var e *api.Error
+	switch {
+	case err == nil || errors.As(err, &e):
+		return err
+	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrNoLeader), errors.Is(err, cluster.ErrUnknown),
+		errors.Is(err, reign.ErrNotLeading), errors.Is(err, truth.ErrUnknown), errors.Is(err, reign.ErrClosed):
+		return api.Errorf(api.ErrNoLeader, "repeat the command in a few seconds", "the leader has changed: %v", err)
+	case errors.Is(err, catalog.ErrNoVolume), errors.Is(err, catalog.ErrNoNode), errors.Is(err, catalog.ErrNoReplica),
+		errors.Is(err, reign.ErrUnknownVolume):
+		return api.Errorf(api.ErrNotFound, "", "%v", err)
+	case errors.Is(err, catalog.ErrNameTaken):
+		return api.Errorf(api.ErrConflict, "choose another name", "%v", err)
+	case errors.Is(err, catalog.ErrInUse), errors.Is(err, catalog.ErrLimit), errors.Is(err, catalog.ErrOldNode), errors.Is(err, reign.ErrNoTarget):
+		return api.Errorf(api.ErrConflict, "", "%v", err)
+	case errors.Is(err, catalog.ErrNotServed), errors.Is(err, reign.ErrNotServed):
+		return api.Errorf(api.ErrConflict, "pmsapp status tells what it waits for", "%v", err)
+	case errors.Is(err, reign.ErrNoPlace):
+		return api.Errorf(api.ErrConflict, "add a pool or a node, or name fewer replicas; pmsapp pool list shows the free space", "%v", err)
+	case errors.Is(err, reign.ErrBusy), errors.Is(err, reign.ErrTimeout):
+		return api.Errorf(api.ErrConflict, "repeat the command in a few seconds", "%v", err)
+	case errors.Is(err, catalog.ErrInvalid), errors.Is(err, reign.ErrInvalid):
+		return api.Errorf(api.ErrInvalid, "", "%v", err)
+	case errors.Is(err, replica.ErrNotEmpty):
+		return api.Errorf(api.ErrConflict, "empty the directory, or name another", "%v", err)
+	}
+	return err
+}
+
+// RemoveNode implements api.Backend.
+func (n *node) RemoveNode(ctx context.Context, request, name string) error {
+	m, err := n.named(name)
+	if err != nil {
+		return err
+	}
+	if m.ID == n.cluster.Self() {
+		return api.Errorf(api.ErrConflict, "pmsapp leader transfer first", "%s leads", name)
+	}
+	return told(n.cluster.RemoveNode(ctx, request, m.ID))
+}
+
+// tokenValid is how long a join token is good for.
+const tokenValid = time.Hour
+
+// NewToken implements api.Backend.
+func (n *node) NewToken(ctx context.Context, _ string, t api.NewToken) (api.Token, error) {
+	s, until, err := n.cluster.NewToken(ctx, t.Witness, tokenValid)
+	return api.Token{Token: s, Expires: until}, told(err)
+}
+
+// AddPool implements api.Backend. The pool is known to the cluster when it returns.
+func (n *node) AddPool(ctx context.Context, _ string, p api.NewPool) (api.Pool, error) {
+	if n.cluster.Witness() {
+		return api.Pool{}, api.Errorf(api.ErrConflict, "", "%s is a witness: it has no pools", n.cfg.Name)
+	}
+	if err := checkPath(p.Path); err != nil {
+		return api.Pool{}, err
+	}
+	id, err := n.pools.add(p.Path)
+	if err != nil {
+		return api.Pool{}, api.Errorf(api.ErrConflict, "", "%v", err)
+	}
+	n.cluster.Refresh()
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	for !n.knownPool(id) {
+		select {
+		case <-ctx.Done():
+			return api.Pool{}, api.Errorf(api.ErrNoLeader, "", "%s is a pool, and the cluster will know of it as soon as a node leads", p.Path)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	for _, q := range n.ownPools() {
+		if q.ID == id.String() {
+			return q, nil
+		}
+	}
+	return api.Pool{}, fmt.Errorf("pool %s went away meanwhile", p.Path)
+}
+
+func (n *node) knownPool(id ids.Pool) bool {
+	for _, p := range n.cluster.State().Nodes[n.cluster.Self()].Pools {
+		if p.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// Sizes of volumes, in bytes.
+const (
+	minVolume   = 1 << 20
+	maxVolume   = 64 << 40
+	smallRegion = 1 << 20
+	largeRegion = 4 << 20
+	largeVolume = 256 << 30 // from here on regions are large
+)
+
+// CreateVolume implements api.Backend. Its ids follow from the request, so that a repeated call makes nothing twice.
+func (n *node) CreateVolume(ctx context.Context, request string, w api.NewVolume) (api.Volume, error) {
+	if err := config.CheckName(w.Name); err != nil {
+		return api.Volume{}, api.Errorf(api.ErrInvalid, "", "name: %v", err)
+	}
+	if w.Logical == 0 {
+		w.Logical = 512
+	}
+	switch {
+	case w.Size < minVolume || w.Size > maxVolume || w.Size%physicalBlock != 0:
+		return api.Volume{}, api.Errorf(api.ErrInvalid, "", "size: %d is not %d to %d bytes in steps of %d", w.Size, minVolume, int64(maxVolume), physicalBlock)
+	case w.Replicas < 1 || w.Replicas > catalog.MaxReplicas:
+		return api.Volume{}, api.Errorf(api.ErrInvalid, "", "replicas: %d is not 1 to %d", w.Replicas, catalog.MaxReplicas)
+	case w.Logical != 512 && w.Logical != 4096:
+		return api.Volume{}, api.Errorf(api.ErrInvalid, "", "logical_block: %d is neither 512 nor 4096", w.Logical)
+	}
+	seed := sha256.Sum256([]byte("volume " + n.cluster.ID().String() + " " + request))
+	v := truth.Volume{Name: w.Name, Size: w.Size, Region: smallRegion, Logical: w.Logical}
+	copy(v.ID[:], seed[:16])
+	copy(v.Lineage[:], seed[16:])
+	if v.Size >= largeVolume {
+		v.Region = largeRegion
+	}
+	st := n.cluster.State()
+	if old, ok := st.VolumeNamed(w.Name); ok && old.ID != v.ID {
+		return api.Volume{}, api.Errorf(api.ErrConflict, "choose another name", "a volume named %s exists", w.Name)
+	}
+	if _, made := st.Volumes[v.ID]; !made {
+		req := reign.CreateVolume{Volume: v, Copies: w.Replicas, Space: n.space(ctx)}
+		for _, name := range w.Nodes {
+			m, err := n.named(name)
+			if err != nil {
+				return api.Volume{}, err
+			}
+			req.On = append(req.On, m.ID)
+		}
+		if _, err := n.reign.CreateVolume(ctx, req); err != nil {
+			return api.Volume{}, told(err)
+		}
+	}
+	return n.show(v.ID)
+}
+
+// show describes one volume.
+func (n *node) show(id ids.Volume) (api.Volume, error) {
+	st := n.cluster.State()
+	v, ok := st.Volumes[id]
+	if !ok {
+		return api.Volume{}, api.Errorf(api.ErrConflict, "", "the volume was deleted meanwhile")
+	}
+	for _, r := range n.reign.Status().Volumes {
+		if r.Volume == id {
+			return n.volume(st, v, r), nil
+		}
+	}
+	return n.volume(st, v, reign.VolumeStatus{}), nil
+}
+
+// space is what is free on all pools that answer.
+func (n *node) space(ctx context.Context) (out []reign.Space) {
+	for id, pools := range n.poolsOf(ctx, 2*time.Second) {
+		for _, p := range pools {
+			pid, err := ids.Parse(p.ID)
+			if err == nil && p.State == "ok" {
+				out = append(out, reign.Space{Node: id, Pool: ids.Pool(pid), Free: p.Free})
+			}
+		}
+	}
+	return out
+}
+
+// DeleteVolume implements api.Backend.
+func (n *node) DeleteVolume(ctx context.Context, _, name string) error {
+	v, err := n.volumeNamed(name)
+	if err != nil {
+		return err
+	}
+	if _, exported := n.cluster.State().Exports[v.ID]; exported {
+		return api.Errorf(api.ErrConflict, "pmsapp lun unexport "+v.Name+" first", "%s is exported: hosts may be using it", v.Name)
+	}
+	return told(n.reign.DeleteVolume(ctx, v.ID))
+}
+
+// Resync implements api.Backend.
+func (n *node) Resync(ctx context.Context, _, name string, r api.Resync) error {
+	v, err := n.volumeNamed(name)
+	if err != nil {
+		return err
+	}
+	var only ids.Node
+	if r.Node != "" {
+		m, err := n.named(r.Node)
+		if err != nil {
+			return err
+		}
+		only = m.ID
+	}
+	for _, p := range v.Replicas {
+		if !only.IsZero() && p.Node != only {
+			continue
+		}
+		synced := false
+		for _, q := range v.InSync {
+			synced = synced || p == q
+		}
+		if synced {
+			continue
+		}
+		if err := n.reign.RestartResync(ctx, v.ID, p.Node); err != nil {
+			return told(err)
+		}
+	}
+	return nil
+}
+
+// Export implements api.Backend: through the leader that serves the volume (invariant 17).
+func (n *node) Export(ctx context.Context, request string, w api.NewLUN) (api.LUN, error) {
+	v, err := n.volumeNamed(w.Volume)
+	if err != nil {
+		return api.LUN{}, err
+	}
+	e := catalog.Export{Volume: v.ID, LUN: front.DefaultLUN, CHAPUser: w.CHAPUser, CHAPSecret: []byte(w.CHAPSecret)}
+	for _, s := range w.Initiators {
+		name, err := front.CheckInitiator(s)
+		if err != nil {
+			return api.LUN{}, api.Errorf(api.ErrInvalid, "", "initiators: %v", err)
+		}
+		e.Initiators = append(e.Initiators, name)
+	}
+	if (w.CHAPUser == "") != (w.CHAPSecret == "") || w.CHAPSecret != "" && (len(w.CHAPSecret) < 12 || len(w.CHAPSecret) > 255) {
+		return api.LUN{}, api.Errorf(api.ErrInvalid, "", "CHAP needs a name and a secret of 12 to 255 characters")
+	}
+	if w.CHAPUser != "" && len(w.CHAPUser) > 255 {
+		return api.LUN{}, api.Errorf(api.ErrInvalid, "", "chap_user: longer than 255 characters")
+	}
+	if err := n.propose(ctx, catalog.Command{Request: request, Body: catalog.SetExport{Epoch: n.cluster.State().Epoch, Export: e}}); err != nil {
+		return api.LUN{}, err
+	}
+	st := n.cluster.State()
+	v, ok := st.Volumes[v.ID]
+	if !ok {
+		return api.LUN{}, api.Errorf(api.ErrConflict, "", "the volume was deleted meanwhile")
+	}
+	return n.lun(st, v, e), nil
+}
+
+// Unexport implements api.Backend. The hosts' sessions end, with what they brought, before the export does (invariant 17).
+func (n *node) Unexport(ctx context.Context, request, name string) error {
+	v, err := n.volumeNamed(name)
+	if err != nil {
+		return err
+	}
+	st := n.cluster.State()
+	if _, exported := st.Exports[v.ID]; !exported {
+		return api.Errorf(api.ErrNotFound, "pmsapp lun list shows what is", "%s is not exported", v.Name)
+	}
+	wctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	undo, err := n.hosts.Close(wctx, v.ID)
+	if err != nil {
+		return api.Errorf(api.ErrConflict, "repeat the command in a few seconds", "%s: %v", v.Name, err)
+	}
+	defer undo()
+	if err := n.propose(ctx, catalog.Command{Request: request, Body: catalog.RemoveExport{Epoch: st.Epoch, Volume: v.ID}}); err != nil {
+		return err
+	}
+	// The target goes before logins are allowed again.
+	return n.hosts.Apply(exports(n.cluster.State()))
+}
+
+// propose proposes an admin's command; one whose outcome is unknown is repeated while this node leads: its request id makes
+// that harmless, and the answer certain.
+func (n *node) propose(ctx context.Context, c catalog.Command) error {
+	for {
+		_, err := n.cluster.Propose(ctx, c)
+		if !errors.Is(err, cluster.ErrUnknown) || !n.cluster.IsLeader() || ctx.Err() != nil {
+			return told(err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// Transfer implements api.Backend.
+func (n *node) Transfer(ctx context.Context, _ string, t api.Transfer) error {
+	var to ids.Node
+	if t.To != "" {
+		m, err := n.named(t.To)
+		if err != nil {
+			return err
+		}
+		switch {
+		case m.ID == n.cluster.Self():
+			return nil
+		case m.Witness:
+			return api.Errorf(api.ErrConflict, "", "%s is a witness: it never serves", m.Name)
+		}
+		to = m.ID
+	}
+	return told(n.reign.HandOver(ctx, to))
+}
+
+// ShutdownCluster implements api.Backend: all volumes are closed here first, so that any node may come back first.
+func (n *node) ShutdownCluster(ctx context.Context, _ string) error {
+	n.service.close()
+	n.reign.Follow()
+	n.hosts.StandbyAll()
+	var failed error
+	for id, m := range n.cluster.State().Nodes {
+		if id == n.cluster.Self() {
+			continue
+		}
+		cctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		if err := n.cluster.Call(cctx, id, "stop", struct{}{}, nil); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("node %s could not be told: %w", m.Name, err))
+		}
+		cancel()
+	}
+	n.stopSoon()
+	if failed != nil {
+		return api.Errorf(api.ErrInternal, "stop them there", "all volumes are closed, this node stops, but: %v", failed)
+	}
+	return nil
+}

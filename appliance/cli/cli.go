@@ -1,0 +1,189 @@
+// Package cli is the command line: its grammar, and what its commands print. What they do is done by the API, or, for
+// serve, init, join and demo, by packages of appliance.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"pmsapp/appliance/api"
+	"pmsapp/appliance/config"
+)
+
+// Streams are where a command reads and writes.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// globals are the flags of every command.
+type globals struct {
+	Config    string   `help:"The node's configuration file." default:"/etc/pmsapp/pmsapp.toml" env:"PMSAPP_CONFIG" type:"path" placeholder:"FILE"`
+	API       []string `help:"API addresses of the cluster, tried in turn; by default that of the node of --config." env:"PMSAPP_API" placeholder:"HOST:PORT"`
+	TokenFile string   `help:"The admin token; by default admin.token in the state directory of --config." env:"PMSAPP_TOKEN_FILE" type:"path" placeholder:"FILE"`
+	JSON      bool     `help:"Print JSON."`
+}
+
+// grammar is the command line.
+type grammar struct {
+	globals
+
+	Serve serveCmd `cmd:"" help:"Run this node."`
+	Init  initCmd  `cmd:"" help:"Make this machine the first node of a new cluster."`
+	Join  joinCmd  `cmd:"" help:"Make this machine a node of the cluster that gave the token."`
+	Demo  demoCmd  `cmd:"" help:"Show three nodes on this machine, and kill one."`
+
+	Status statusCmd `cmd:"" help:"Show the state of the cluster."`
+	Node   struct {
+		List   nodeListCmd   `cmd:"" help:"List the nodes."`
+		Remove nodeRemoveCmd `cmd:"" help:"Take a node out of the cluster, for good."`
+		Token  nodeTokenCmd  `cmd:"" help:"Make a token with which one machine can join."`
+	} `cmd:"" help:"Nodes."`
+	Pool struct {
+		List poolListCmd `cmd:"" help:"List the pools."`
+		Add  poolAddCmd  `cmd:"" help:"Make an empty directory a pool."`
+	} `cmd:"" help:"Pools: directories that hold replicas."`
+	Volume struct {
+		List   volumeListCmd   `cmd:"" help:"List the volumes."`
+		Show   volumeShowCmd   `cmd:"" help:"Show a volume."`
+		Create volumeCreateCmd `cmd:"" help:"Create a volume."`
+		Delete volumeDeleteCmd `cmd:"" help:"Delete a volume and its data."`
+		Resync volumeResyncCmd `cmd:"" help:"Try a resync that failed again now."`
+	} `cmd:"" help:"Volumes: replicated block devices."`
+	LUN struct {
+		List     lunListCmd     `cmd:"" help:"List the LUNs."`
+		Export   lunExportCmd   `cmd:"" help:"Export a volume to iSCSI hosts."`
+		Unexport lunUnexportCmd `cmd:"" help:"End the export of a volume; its data stays."`
+	} `cmd:"" name:"lun" help:"LUNs: volumes exported by iSCSI."`
+	Event struct {
+		List eventListCmd `cmd:"" help:"List the newest events."`
+	} `cmd:"" help:"The event log."`
+	Leader struct {
+		Transfer transferCmd `cmd:"" help:"Hand the leadership and all volumes over to another node."`
+	} `cmd:"" help:"The leader."`
+	HandOver transferCmd `cmd:"" name:"hand-over" help:"The same as leader transfer."`
+	Cluster  struct {
+		Shutdown shutdownCmd `cmd:"" help:"Close all volumes, then stop all nodes."`
+	} `cmd:"" help:"The whole cluster."`
+}
+
+// env is what a command works with.
+type env struct {
+	*globals
+	Streams
+	ctx context.Context
+}
+
+// exited is how kong's own exits (--help) come back as a value.
+type exited int
+
+// Run runs the command that args name. Errors are for people: they say what to do.
+func Run(ctx context.Context, args []string, s Streams) (err error) {
+	var g grammar
+	defer func() {
+		if r := recover(); r != nil {
+			code, ok := r.(exited)
+			if !ok {
+				panic(r)
+			}
+			if code != 0 {
+				err = errors.New("pmsapp: wrong usage")
+			}
+		}
+	}()
+	p, err := kong.New(&g, kong.Name("pmsapp"), kong.Description("Shared storage from the local disks of your hosts."),
+		kong.Writers(s.Out, s.Err), kong.Exit(func(code int) { panic(exited(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}), kong.UsageOnError())
+	if err != nil {
+		return fmt.Errorf("building the command line: %w", err)
+	}
+	k, err := p.Parse(args)
+	if err != nil {
+		return fmt.Errorf("%w (pmsapp --help lists the commands)", err)
+	}
+	return k.Run(&env{globals: &g.globals, Streams: s, ctx: ctx})
+}
+
+// client makes an API client from the flags, or from the configuration file where they say nothing.
+func (e *env) client() (*api.Client, error) {
+	addrs, tokenFile := e.API, e.TokenFile
+	if len(addrs) == 0 || tokenFile == "" {
+		c, err := config.Load(e.Config)
+		if err != nil {
+			return nil, fmt.Errorf("%w; without one, give --api and --token-file", err)
+		}
+		if len(addrs) == 0 {
+			addrs = []string{local(c.Address.API)}
+		}
+		if tokenFile == "" {
+			tokenFile = filepath.Join(c.State, "admin.token")
+		}
+	}
+	token, err := api.ReadToken(tokenFile)
+	if err != nil {
+		return nil, err
+	}
+	c, err := api.NewClient(addrs, token)
+	if err != nil {
+		return nil, err
+	}
+	c.Retry = 10 * time.Second
+	return c, nil
+}
+
+// local turns a listening address into one to connect to.
+func local(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	switch host {
+	case "0.0.0.0", "":
+		host = "127.0.0.1"
+	case "::":
+		host = "::1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// call runs f with a client.
+func (e *env) call(f func(c *api.Client) error) error {
+	c, err := e.client()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return f(c)
+}
+
+// show prints v as JSON where that was asked for, and otherwise has people told.
+func (e *env) show(v any, people func(w io.Writer)) error {
+	if e.JSON {
+		enc := json.NewEncoder(e.Out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	}
+	w := tabwriter.NewWriter(e.Out, 0, 8, 2, ' ', 0)
+	people(w)
+	return w.Flush()
+}
+
+// row prints the cells of a table's row; an empty one is a dash.
+func row(w io.Writer, cells ...string) {
+	for i, c := range cells {
+		if c == "" {
+			cells[i] = "-"
+		}
+	}
+	fmt.Fprintln(w, strings.Join(cells, "\t"))
+}

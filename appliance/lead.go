@@ -1,0 +1,215 @@
+package appliance
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"pmsapp/appliance/front"
+	"pmsapp/appliance/vip"
+	"pmsapp/cluster"
+	"pmsapp/cluster/catalog"
+	"pmsapp/internal/block"
+	"pmsapp/internal/ids"
+	"pmsapp/internal/iscsi"
+	"pmsapp/replication/mirror"
+	"pmsapp/replication/reign"
+	"pmsapp/replication/truth"
+)
+
+// service brings together what cluster and reign say with what hosts see: it is the observer of both. Its methods do not
+// block; the virtual address is the loop's, which looks at what is to be rather than at what happened.
+type service struct {
+	hosts   *front.Hosts
+	reign   *reign.Reign     // set before anything is observed
+	cluster *cluster.Cluster // likewise
+	vip     *vip.Holder      // nil: there is no virtual address
+	events  *eventLog
+	failed  func(error)
+	log     *slog.Logger
+
+	wake  chan struct{} // has room for one
+	ready chan struct{} // closed when all of the above is set: nothing is acted on before
+
+	mu      sync.Mutex // guards what follows
+	leading bool
+	closing bool                        // the node is on its way down: it wants no address
+	mirrors map[ids.Volume]reign.Mirror // those that serve
+}
+
+func (s *service) look() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Leads implements cluster.Observer.
+func (s *service) Leads() {
+	<-s.ready
+	s.mu.Lock()
+	s.leading = true
+	s.mu.Unlock()
+	s.reign.Lead()
+	s.look()
+}
+
+// Follows implements cluster.Observer. Hosts are sent away at once: what they left unanswered is for the next leader.
+func (s *service) Follows() {
+	<-s.ready
+	s.mu.Lock()
+	s.leading = false
+	s.mu.Unlock()
+	s.reign.Follow()
+	s.hosts.StandbyAll()
+	s.look()
+}
+
+// Changed implements cluster.Observer.
+func (s *service) Changed() {
+	<-s.ready
+	st := s.cluster.State()
+	if err := s.hosts.Apply(exports(st)); err != nil {
+		s.log.Error("an export cannot be offered", "err", err)
+	}
+	s.reign.ViewChanged()
+	s.look()
+}
+
+// Opinion implements cluster.Observer.
+func (s *service) Opinion(n ids.Node, l cluster.Liveness) {
+	<-s.ready
+	if l == cluster.Alive {
+		s.reign.Alive(n)
+	} else {
+		s.reign.Suspect(n)
+	}
+}
+
+// Failed implements cluster.Observer.
+func (s *service) Failed(err error) { s.failed(err) }
+
+// Serving implements reign.Observer.
+func (s *service) Serving(v truth.Volume, dev block.Device) {
+	s.mu.Lock()
+	if m, ok := dev.(reign.Mirror); ok {
+		s.mirrors[v.ID] = m
+	}
+	leading := s.leading
+	s.mu.Unlock()
+	if leading { // otherwise Follow has been called, and Standby comes
+		s.hosts.Serve(v.ID, dev)
+	}
+	s.look()
+}
+
+// Standby implements reign.Observer.
+func (s *service) Standby(v ids.Volume, _ string) {
+	s.mu.Lock()
+	delete(s.mirrors, v)
+	s.mu.Unlock()
+	s.hosts.Standby(v)
+	s.look()
+}
+
+// Event implements reign.Observer.
+func (s *service) Event(e reign.Tell) {
+	s.events.add(catalog.Event{Kind: string(e.Kind), Node: e.Node, Volume: e.Volume, Text: e.Text})
+	s.look()
+}
+
+// mirror returns what the mirror of a volume says of itself.
+func (s *service) mirror(v ids.Volume) (mirror.Status, bool) {
+	s.mu.Lock()
+	m := s.mirrors[v]
+	s.mu.Unlock()
+	if m == nil {
+		return mirror.Status{}, false
+	}
+	return m.Status(), true
+}
+
+// close gives the virtual address up for good.
+func (s *service) close() {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	s.look()
+}
+
+// run keeps the virtual address where it belongs: at the leader, once it has a device, serving or waiting, for every LUN. So
+// a host behind the address never meets NOT READY, which some take for a failure.
+func (s *service) run(ctx context.Context) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	held := false
+	for {
+		s.mu.Lock()
+		want := s.leading && !s.closing
+		s.mu.Unlock()
+		if want && !s.hosts.Known() {
+			s.holdWaiting()
+			want = s.hosts.Known() && s.cluster.State().Leader == s.cluster.Self()
+		}
+		if s.vip != nil && want != held {
+			if held = want; held {
+				s.vip.Hold()
+			} else {
+				s.vip.Release()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			if held {
+				s.vip.Release()
+			}
+			return
+		case <-s.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// holdWaiting has the LUs of volumes that this leader cannot serve hold their I/O (invariant 5).
+func (s *service) holdWaiting() {
+	st := s.reign.Status()
+	if !st.Leading || st.Epoch == 0 {
+		return
+	}
+	volumes := s.cluster.State().Volumes
+	for _, v := range st.Volumes {
+		if v.State == reign.Waits || v.State == reign.NeedsForce {
+			if cv, ok := volumes[v.Volume]; ok {
+				s.hosts.Wait(v.Volume, geometry(cv))
+			}
+		}
+	}
+	s.mu.Lock()
+	leading := s.leading
+	s.mu.Unlock()
+	if !leading { // it ended meanwhile
+		s.hosts.StandbyAll()
+	}
+}
+
+// physicalBlock is what all LUs report: the unit in which order is judged.
+const physicalBlock = 4096
+
+// geometry is a volume's as its mirror will have it.
+func geometry(v catalog.Volume) block.Geometry {
+	return block.Geometry{Size: v.Size, Logical: v.Logical, Physical: physicalBlock, MaxLen: 4 << 20}
+}
+
+// exports are the catalog's.
+func exports(s *catalog.State) (out []front.Export) {
+	for id, e := range s.Exports {
+		v, ok := s.Volumes[id]
+		if !ok {
+			continue
+		}
+		out = append(out, front.Export{Volume: id, Name: v.Name, Geometry: geometry(v), LUN: e.LUN, Initiators: e.Initiators,
+			CHAP: iscsi.Credentials{Name: e.CHAPUser, Secret: e.CHAPSecret}})
+	}
+	return out
+}

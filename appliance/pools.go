@@ -1,0 +1,142 @@
+package appliance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"pmsapp/appliance/api"
+	"pmsapp/cluster"
+	"pmsapp/internal/ids"
+	"pmsapp/replication/replica"
+)
+
+// pools are this node's. Which directories are pools is remembered beside the catalog: a directory that was one and is empty
+// now is a disk that is not mounted, and never made a pool again.
+type pools struct {
+	file     string
+	replicas *replica.Node
+	log      *slog.Logger
+
+	mu     sync.Mutex
+	known  map[string]ids.Pool // by path; what the file has
+	absent []string            // known, and not open
+}
+
+func newPools(dir string, r *replica.Node, log *slog.Logger) *pools {
+	return &pools{file: filepath.Join(dir, "pools"), replicas: r, log: log, known: map[string]ids.Pool{}}
+}
+
+// openAll opens the configured pools and those that were added. A known one that is absent is waited for.
+func (p *pools) openAll(configured []string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b, err := os.ReadFile(p.file)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return fmt.Errorf("reading the list of pools: %w", err)
+	default:
+		if err := json.Unmarshal(b, &p.known); err != nil {
+			return fmt.Errorf("%s is damaged: remove it, after you have made sure that the disks of all pools are mounted: %w", p.file, err)
+		}
+	}
+	all := slices.Clone(configured)
+	for path := range p.known {
+		if !slices.Contains(all, path) {
+			all = append(all, path)
+		}
+	}
+	for _, path := range all {
+		if _, err := p.open(path); err != nil {
+			if _, known := p.known[path]; !known || !absent(err) {
+				return err
+			}
+			p.log.Error("a pool is absent; the node goes on without it, and looks for it again", "pool", path, "err", err)
+			p.absent = append(p.absent, path)
+		}
+	}
+	return nil
+}
+
+// absent tells whether an error says that the pool's disk is not there.
+func absent(err error) bool {
+	return errors.Is(err, replica.ErrNotPool) || errors.Is(err, os.ErrNotExist)
+}
+
+// open opens a pool and remembers it. Called with mu.
+func (p *pools) open(path string) (ids.Pool, error) {
+	was, known := p.known[path]
+	id, err := p.replicas.AddPool(path, !known)
+	if err != nil {
+		return id, err
+	}
+	if known && was != id {
+		p.log.Warn("another pool is at the place of a known one", "pool", path, "was", was.String(), "is", id.String())
+	}
+	if was != id {
+		p.known[path] = id
+		b, err := json.Marshal(p.known)
+		if err == nil {
+			err = cluster.WriteFile(p.file, b)
+		}
+		if err != nil {
+			return id, fmt.Errorf("remembering the pool: %w", err)
+		}
+	}
+	return id, nil
+}
+
+// add makes an empty directory a pool, or opens one that is there.
+func (p *pools) add(path string) (ids.Pool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, i := range p.replicas.Pools() {
+		if i.Path == path {
+			return i.ID, nil
+		}
+	}
+	return p.open(path)
+}
+
+// retry looks for absent pools, and tells when one has come.
+func (p *pools) retry(ctx context.Context, came func()) {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		p.mu.Lock()
+		before := len(p.absent)
+		p.absent = slices.DeleteFunc(p.absent, func(path string) bool {
+			_, err := p.open(path)
+			if err == nil {
+				p.log.Info("a pool is back", "pool", path)
+			}
+			return err == nil
+		})
+		back := len(p.absent) < before
+		p.mu.Unlock()
+		if back {
+			came()
+		}
+	}
+}
+
+// checkPath tells whether a path can be a pool's.
+func checkPath(path string) error {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path || len(path) > 1024 {
+		return api.Errorf(api.ErrInvalid, "", "path: %q is not a clean absolute path, as in /srv/pool1", path)
+	}
+	return nil
+}

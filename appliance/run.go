@@ -1,0 +1,298 @@
+package appliance
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"pmsapp/appliance/api"
+	"pmsapp/appliance/config"
+	"pmsapp/appliance/front"
+	"pmsapp/appliance/vip"
+	"pmsapp/cluster"
+	"pmsapp/internal/ids"
+	"pmsapp/replication/initiator"
+	"pmsapp/replication/mirror"
+	"pmsapp/replication/peer"
+	"pmsapp/replication/reign"
+	"pmsapp/replication/remote"
+	"pmsapp/replication/replica"
+	"pmsapp/target"
+)
+
+// node is a node that runs. Its fields do not change after run has wired them.
+type node struct {
+	cfg     config.Config
+	log     *slog.Logger
+	addrs   addresses
+	pools   *pools
+	cluster *cluster.Cluster
+	hosts   *front.Hosts
+	target  *target.Server
+	reign   *reign.Reign
+	service *service
+	events  *eventLog
+	api     *api.Server
+	failed  chan error    // what ends the node besides its context; has room for one
+	stop    chan struct{} // closed by a cluster's shutdown
+	once    sync.Once
+
+	poolCache poolCache
+
+	mu       sync.Mutex // guards what follows
+	timeouts config.Timeouts
+	leaving  bool // on its way down: not electable
+}
+
+// run runs a node until ctx ends, and returns when everything of it has ended. It is the whole wiring.
+func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-chan config.Reloadable) (err error) {
+	n := &node{cfg: cfg, log: log, failed: make(chan error, 1), stop: make(chan struct{}), timeouts: cfg.Timeouts}
+	if n.addrs, err = advertise(cfg); err != nil {
+		return err
+	}
+
+	// What this machine is: nothing else is touched before that is clear.
+	clusterID, witness, err := cluster.Peek(cfg.State)
+	if err != nil {
+		return err
+	}
+
+	// The replicas. Their epoch is evidence that the cluster asks for (invariant 9), so they come first, and end last.
+	replicas, err := replica.OpenNode(replica.Config{Dir: cfg.State, Cluster: clusterID, Log: log})
+	if err != nil {
+		return err
+	}
+	defer replicas.Close()
+	n.pools = newPools(cfg.State, replicas, log)
+	if !witness {
+		if err := n.pools.openAll(cfg.Pools); err != nil {
+			return err
+		}
+	} else if len(cfg.Pools) > 0 {
+		return errors.New("pools: a witness has none: take them out of the configuration, or join again without --witness")
+	}
+
+	// Listeners before anything runs: a port in use is the user's to mend, and told at once.
+	apiListener, err := listen("address.api", cfg.Address.API)
+	if err != nil {
+		return err
+	}
+	defer apiListener.Close()
+	portals, err := n.listenPortals()
+	if err != nil {
+		return err
+	}
+	defer closeAll(portals)
+
+	// Cluster and reign tell the service what happens; it needs both, so it is made before them and completed after.
+	n.service = &service{wake: make(chan struct{}, 1), mirrors: map[ids.Volume]reign.Mirror{}, failed: n.fail, log: log, ready: make(chan struct{})}
+	n.cluster, err = cluster.Open(ctx, cluster.Config{Dir: cfg.State, Listen: cfg.Address.Cluster, Advertise: n.addrs.cluster,
+		About: n.about, PoolEpoch: uint64(replicas.Accepted()), HeartbeatTimeout: cfg.Timeouts.Cluster.Heartbeat,
+		ElectionTimeout: cfg.Timeouts.Cluster.Election, LeaseTimeout: cfg.Timeouts.Cluster.Lease, Observer: n.service, Log: log},
+		map[string]cluster.Handler{
+			"api":    cluster.Handle(n.handleAPI),
+			"report": cluster.Handle(n.handleReport),
+			"pools":  cluster.Handle(n.handlePools),
+			"stop":   cluster.Handle(n.handleStop),
+		})
+	if err != nil {
+		return err
+	}
+	// Last of all but the replicas: until then others can ask this node, and it can propose.
+	defer func() { err = errors.Join(err, n.cluster.Close()) }()
+	n.events = newEventLog(n.cluster.Propose, log)
+	truth := &truths{c: n.cluster}
+
+	// What hosts and peers log in to.
+	n.hosts = front.NewHosts(front.HostsConfig{Group: n.group(ctx), Portals: n.discoverable, Certain: n.cluster.IsLeader,
+		Hold: func() time.Duration { return n.tunables().Hold }, Log: log})
+	key := n.cluster.Secret("sessions between nodes")
+	server := remote.NewServer(remote.ServerConfig{Cluster: clusterID, Node: replicas, Log: log})
+	defer server.Wait() // after the target's end
+	provider := front.Provider{Hosts: n.hosts}
+	if !witness {
+		provider.Peers = front.NewPeers(n.cluster.Self(), key, server)
+	}
+	n.target, err = target.New(target.Config{Provider: provider, Log: log, Group: n.group(ctx), Tunables: hostTunables(cfg.Timeouts.Hosts)})
+	if err != nil {
+		return fmt.Errorf("the target: %w", err)
+	}
+
+	// The leader's part.
+	n.reign, err = reign.New(reignConfig(cfg.Timeouts), reign.Deps{Self: n.cluster.Self(), Catalog: truth,
+		Dialer: dialer{n.cluster.Self(), replicas, remote.NewDialer(remote.DialerConfig{Cluster: clusterID, Self: n.cluster.Self(),
+			Key: key, Portal: n.peerPortal, Timeouts: func() initiator.Timeouts { return peerTimeouts(n.tunables().Peers) }, Log: log})},
+		Cluster: reignCluster{truth, n.report, n.askReport}, Observer: n.service, Log: log, Physical: physicalBlock,
+		Tunables: mirror.Tunables{Hold: cfg.Timeouts.Hold}})
+	if err != nil {
+		return fmt.Errorf("the reign: %w", err)
+	}
+	n.service.hosts, n.service.reign, n.service.cluster, n.service.events = n.hosts, n.reign, n.cluster, n.events
+	if cfg.Virtual.Portal != "" {
+		n.service.vip = vip.New(vip.Config{Portal: netip.MustParseAddrPort(cfg.Virtual.Portal), Prefix: cfg.Virtual.Prefix,
+			Interface: cfg.Virtual.Interface, Lifetime: cfg.Virtual.Lifetime, Listen: !covers(cfg.Address.Portal, cfg.Virtual.Portal),
+			Serve: n.target.Serve, Log: log})
+	}
+	n.api = api.NewServer(n, n.adminDigest, log)
+	close(n.service.ready) // what cluster has told meanwhile is acted on now
+
+	// Everything that runs besides, with one end.
+	var work sync.WaitGroup
+	rctx, cancel := context.WithCancel(context.Background())
+	work.Go(func() { n.service.run(rctx) })
+	work.Go(func() { n.events.run(rctx) })
+	work.Go(func() { n.pools.retry(rctx, n.cluster.Refresh) })
+	for _, l := range portals {
+		work.Go(func() { n.serveErr("the portal "+l.Addr().String(), n.target.Serve(l)) })
+	}
+	web, err := n.webServer()
+	if err != nil {
+		cancel()
+		return err
+	}
+	work.Go(func() { n.serveErr("the API", web.ServeTLS(apiListener, "", "")) })
+	log.Info("node runs", "name", cfg.Name, "node", n.cluster.Self().String(), "cluster", clusterID.String(), "api", apiListener.Addr().String())
+
+	var cause error
+wait:
+	for {
+		select {
+		case <-ctx.Done():
+			break wait
+		case <-n.stop:
+			break wait
+		case cause = <-n.failed:
+			log.Error("the node ends", "err", cause)
+			break wait
+		case r := <-reloads:
+			n.reload(r)
+		}
+	}
+
+	// The end, in order.
+	log.Info("stopping")
+	n.mu.Lock()
+	n.leaving = true
+	n.mu.Unlock()
+	stop, stopped := context.WithTimeout(context.Background(), 10*time.Second)
+	defer stopped()
+	// 1. Another node serves before this one stops to: hosts wait for milliseconds, not for an election.
+	if cause == nil && n.cluster.IsLeader() {
+		if err := n.reign.HandOver(stop, ids.Node{}); err != nil {
+			log.Info("there is nobody to hand over to", "err", err)
+		}
+	}
+	// 2. No host finds this node any more, or it would come again while the rest ends.
+	n.service.close()
+	closeAll(portals)
+	// 3. No request of the admin begins any more, and those under way end: they need all of the rest.
+	if err := web.Shutdown(stop); err != nil {
+		web.Close()
+	}
+	// 4. The mirrors: what they still hold ends with block.ErrEnded, and the hosts' sessions with it. Nothing proposes now.
+	n.reign.Close(errors.New("the node stops"))
+	// 5. Sessions of hosts and of other leaders; commands on replicas finish.
+	sctx, scancel := context.WithTimeout(stop, time.Second)
+	if err := n.target.Shutdown(sctx); err != nil {
+		log.Debug("sessions were dropped", "err", err)
+	}
+	scancel()
+	// 6. The loops. The virtual address is released here at the latest. Then, by the defers above: the cluster, the replicas.
+	cancel()
+	work.Wait()
+	return cause
+}
+
+// fail ends the node.
+func (n *node) fail(err error) {
+	select {
+	case n.failed <- err:
+	default: // it ends already
+	}
+}
+
+// serveErr ends the node if a server ends by itself.
+func (n *node) serveErr(what string, err error) {
+	if err != nil && !errors.Is(err, target.ErrClosed) && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		n.fail(fmt.Errorf("%s: %w", what, err))
+	}
+}
+
+// webServer is the API over TLS.
+func (n *node) webServer() (*http.Server, error) {
+	cert, err := n.cluster.Certificate()
+	if err != nil {
+		return nil, err
+	}
+	return &http.Server{Handler: n.api, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}}}, nil
+}
+
+// adminDigest is what the admin token must have.
+func (n *node) adminDigest() (d [sha256.Size]byte) {
+	copy(d[:], n.cluster.State().Admin)
+	return d
+}
+
+// group is this node's portal group: the catalog's, once it is known, which does not change.
+func (n *node) group(ctx context.Context) uint16 {
+	limit := time.After(3 * time.Second)
+	for {
+		if me, ok := n.cluster.State().Nodes[n.cluster.Self()]; ok && me.Group != 0 {
+			return me.Group
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+			continue
+		case <-limit:
+		case <-ctx.Done():
+		}
+		// No leader: nobody can log in to anything that is served. The id makes one that no other node is likely to have.
+		self := n.cluster.Self()
+		return 1024 + uint16(self[0])<<7 + uint16(self[1])
+	}
+}
+
+func (n *node) tunables() config.Timeouts {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.timeouts
+}
+
+// reload takes over what can change while the node runs. Sessions that exist keep what they were opened with.
+func (n *node) reload(r config.Reloadable) {
+	n.mu.Lock()
+	n.timeouts = r.Timeouts
+	n.mu.Unlock()
+	if err := n.target.Tune(hostTunables(r.Timeouts.Hosts)); err != nil {
+		n.log.Error("the hosts' timeouts were not taken over", "err", err)
+		return
+	}
+	n.log.Info("the configuration was read again; names, addresses and timeouts.cluster need a restart")
+}
+
+func hostTunables(t config.HostTimeouts) target.Tunables {
+	return target.Tunables{LoginTimeout: t.Login, LogoutTimeout: t.Logout, NoopInterval: t.NoopInterval, NoopTimeout: t.NoopTimeout}
+}
+
+func peerTimeouts(t config.PeerTimeouts) initiator.Timeouts {
+	return initiator.Timeouts{Login: t.Login, Logout: t.Logout, NoopInterval: t.NoopInterval, NoopTimeout: t.NoopTimeout, Recovery: t.Recovery}
+}
+
+func reignConfig(t config.Timeouts) reign.Config {
+	c := reign.Default()
+	c.OpenTimeout = t.Peers.Login
+	return c
+}
+
+var _ remote.Node = (*replica.Node)(nil)
+var _ peer.Dialer = dialer{}

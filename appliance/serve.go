@@ -1,0 +1,122 @@
+package appliance
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"pmsapp/appliance/api"
+	"pmsapp/appliance/config"
+	"pmsapp/cluster"
+)
+
+// TokenName is the file of the admin token in the state directory of the node that made the cluster.
+const TokenName = "admin.token"
+
+// Serve runs the node of a configuration file until ctx ends, and logs to out. SIGHUP has it read the file again.
+func Serve(ctx context.Context, file string, out io.Writer) error {
+	cfg, err := config.Load(file)
+	if err != nil {
+		return err
+	}
+	var level slog.LevelVar
+	level.Set(cfg.Log.Level)
+	log := newLogger(out, cfg.Log.Format, &level)
+
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	rctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	reloads := make(chan config.Reloadable)
+	go func() {
+		for {
+			select {
+			case <-rctx.Done():
+				return
+			case <-hup:
+			}
+			next, err := config.Load(file)
+			if err != nil {
+				log.Error("the configuration was not read again; what holds goes on holding", "err", err)
+				continue
+			}
+			level.Set(next.Log.Level)
+			select {
+			case reloads <- next.Reloadable:
+			case <-rctx.Done():
+				return
+			}
+		}
+	}()
+	return explain(run(ctx, cfg, log, reloads), file)
+}
+
+func newLogger(out io.Writer, format string, level slog.Leveler) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(out, o))
+	}
+	return slog.New(slog.NewTextHandler(out, o))
+}
+
+// explain adds what the user can do about an error.
+func explain(err error, file string) error {
+	switch {
+	case errors.Is(err, cluster.ErrNoCluster):
+		return fmt.Errorf("%w: run pmsapp init --config %s for a new cluster, or pmsapp join TOKEN --config %s with a token that "+
+			"pmsapp node token prints on one of its nodes", err, file, file)
+	case errors.Is(err, cluster.ErrRemoved):
+		return fmt.Errorf("%w: to use this machine again, empty its state directory and its pools, and let it join", err)
+	case errors.Is(err, cluster.ErrInUse):
+		return fmt.Errorf("%w: is pmsapp serve running already?", err)
+	}
+	return err
+}
+
+// Made says what Init or Join made.
+type Made struct {
+	Cluster   string `json:"cluster"`
+	Node      string `json:"node"`
+	TokenFile string `json:"token_file,omitempty"` // of the admin token; Init's only
+}
+
+// Init makes this machine the first node of a new cluster. It returns cluster.ErrMember if it is a node already.
+func Init(_ context.Context, cfg config.Config) (Made, error) {
+	a, err := advertise(cfg)
+	if err != nil {
+		return Made{}, err
+	}
+	token := filepath.Join(cfg.State, TokenName)
+	m, err := cluster.Init(cfg.State, cfg.Name, a.cluster, func(ca *x509.Certificate) (string, error) {
+		t := api.MakeToken(ca)
+		return t, cluster.WriteFile(token, []byte(t+"\n"))
+	})
+	if err != nil {
+		return Made{}, err
+	}
+	return Made{m.Cluster.String(), m.Node.String(), token}, nil
+}
+
+// Join makes this machine a node of the cluster that gave the token; it is known there once it runs. It returns
+// cluster.ErrMember if it is a node already, and cluster.ErrToken.
+func Join(ctx context.Context, cfg config.Config, token string, witness bool) (Made, error) {
+	if witness && len(cfg.Pools) > 0 {
+		return Made{}, errors.New("pools: a witness has none: take them out of the configuration, or join without --witness")
+	}
+	if _, err := advertise(cfg); err != nil {
+		return Made{}, err
+	}
+	m, err := cluster.Join(ctx, cfg.State, cfg.Name, token, witness)
+	if err != nil {
+		return Made{}, err
+	}
+	return Made{Cluster: m.Cluster.String(), Node: m.Node.String()}, nil
+}

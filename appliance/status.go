@@ -1,0 +1,209 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"pmsapp/appliance/adapt"
+	"pmsapp/appliance/api"
+	"pmsapp/appliance/front"
+	"pmsapp/cluster/catalog"
+	"pmsapp/internal/ids"
+	"pmsapp/replication/mirror"
+	"pmsapp/replication/reign"
+)
+
+// Status implements api.Backend: what this node knows. The leader knows most.
+func (n *node) Status(ctx context.Context) (api.Status, error) {
+	st, r := n.cluster.State(), n.reign.Status()
+	out := api.Status{Cluster: n.cluster.ID().String(), Answered: n.cfg.Name, Epoch: st.Epoch, Index: st.Index,
+		Virtual: n.cfg.Virtual.Portal, Warnings: []string{}, Nodes: []api.Node{}, Volumes: []api.Volume{}}
+	leader := n.cluster.Leader()
+	if l, ok := st.Nodes[leader]; ok {
+		out.Leader, out.LeaderID = l.Name, leader.String()
+	}
+	var pools map[ids.Node][]api.Pool
+	if n.Leading() {
+		out.Bound = n.service.vip != nil && n.service.vip.Bound()
+		pools = n.poolCache.get(func() map[ids.Node][]api.Pool { return n.poolsOf(ctx, time.Second) })
+	} else {
+		pools = map[ids.Node][]api.Pool{n.cluster.Self(): n.ownPools()}
+	}
+	opinions, voters := n.cluster.Opinions(), n.cluster.Voters()
+	for _, c := range adapt.Nodes(st) {
+		state := string(opinions[c.ID])
+		if c.ID == n.cluster.Self() {
+			state = "alive"
+		} else if state == "" {
+			state = "dead"
+		}
+		role := "storage"
+		if c.Witness {
+			role = "witness"
+		}
+		out.Nodes = append(out.Nodes, api.Node{ID: c.ID.String(), Name: c.Name, Role: role, State: state, Voter: voters[c.ID],
+			Leader: c.ID == leader, Address: c.Address, Portal: c.Portal, API: c.API, Version: c.Release, Pools: poolsIn(c, pools)})
+	}
+	states := make(map[ids.Volume]reign.VolumeStatus, len(r.Volumes))
+	for _, v := range r.Volumes {
+		states[v.Volume] = v
+	}
+	for _, v := range adapt.Volumes(st) {
+		out.Volumes = append(out.Volumes, n.volume(st, v, states[v.ID]))
+	}
+	out.Warnings = append(out.Warnings, warnings(st, voters, out, r)...)
+	return out, nil
+}
+
+// poolsIn describes a node's pools: those of the catalog, with what the node said of them.
+func poolsIn(c catalog.Node, said map[ids.Node][]api.Pool) []api.Pool {
+	all := []api.Pool{}
+	for _, p := range c.Pools {
+		q := api.Pool{ID: p.ID.String(), Node: c.Name, Path: p.Path, Size: -1, Free: -1, State: "unknown"}
+		told, ok := said[c.ID]
+		if i := slices.IndexFunc(told, func(t api.Pool) bool { return t.ID == q.ID }); i >= 0 {
+			q = told[i]
+		} else if ok {
+			q.State = "absent"
+		}
+		all = append(all, q)
+	}
+	return all
+}
+
+// volume describes a volume; of its state only the leader knows.
+func (n *node) volume(st *catalog.State, v catalog.Volume, r reign.VolumeStatus) api.Volume {
+	out := api.Volume{ID: v.ID.String(), Name: v.Name, Size: v.Size, State: string(r.State), Reason: r.Reason,
+		Served: r.State == reign.Serving, Epoch: v.LastServed, Replicas: []api.Replica{}}
+	if out.State == "" {
+		out.State = string(reign.NotLeading)
+	}
+	m, open := n.service.mirror(v.ID)
+	if open {
+		out.Dirty = m.Dirty
+		if m.Holding {
+			out.Holding = m.HoldCause
+		}
+	}
+	for _, p := range v.Replicas {
+		out.Replicas = append(out.Replicas, describe(st, p, v.InSync, r, m))
+	}
+	if e, ok := st.Exports[v.ID]; ok {
+		l := n.lun(st, v, e)
+		out.LUN = &l
+	}
+	return out
+}
+
+// describe tells where a replica is and how it is.
+func describe(st *catalog.State, p catalog.Place, inSync []catalog.Place, r reign.VolumeStatus, m mirror.Status) api.Replica {
+	out := api.Replica{Node: nodeName(st, p.Node), Pool: p.Pool.String(), State: "stale", Seconds: -1}
+	for _, q := range st.Nodes[p.Node].Pools {
+		if q.ID == p.Pool {
+			out.Pool = q.Path
+		}
+	}
+	if slices.Contains(inSync, p) {
+		out.State = "in sync"
+		return out
+	}
+	for _, s := range r.Resyncs {
+		if s.Node == p.Node {
+			out.State, out.Error, out.Done, out.Total, out.Seconds = s.State, s.Err, s.Done, s.Total, float64(s.ETASeconds)
+		}
+	}
+	if s := m.Resync; s != nil && s.Node == p.Node {
+		out.State, out.Done, out.Total, out.Copied, out.Seconds = "resync", s.Done, s.Total, s.Copied, s.ETA
+	}
+	return out
+}
+
+func nodeName(st *catalog.State, id ids.Node) string {
+	if id.IsZero() {
+		return ""
+	}
+	if c, ok := st.Nodes[id]; ok {
+		return c.Name
+	}
+	return id.String()
+}
+
+// lun describes an export.
+func (n *node) lun(st *catalog.State, v catalog.Volume, e catalog.Export) api.LUN {
+	l := api.LUN{Volume: v.Name, Target: front.TargetName(v.Name), Number: e.LUN, Initiators: e.Initiators, CHAPUser: e.CHAPUser}
+	if l.Initiators == nil {
+		l.Initiators = []string{}
+	}
+	if n.cfg.Virtual.Portal != "" {
+		l.Portals = append(l.Portals, n.cfg.Virtual.Portal)
+	}
+	for _, c := range adapt.Nodes(st) {
+		if !c.Witness && c.Portal != "" {
+			l.Portals = append(l.Portals, c.Portal)
+		}
+	}
+	return l
+}
+
+// warnings are what an admin should mend.
+func warnings(st *catalog.State, voters map[ids.Node]bool, s api.Status, r reign.Status) (out []string) {
+	count := 0
+	for _, v := range voters {
+		if v {
+			count++
+		}
+	}
+	if count == 2 {
+		out = append(out, "two nodes vote: when either dies, service ends until it is back; add a witness (pmsapp join --witness)")
+	}
+	if s.Leader == "" {
+		out = append(out, fmt.Sprintf("no node leads: %d of %d voting nodes are needed", count/2+1, count))
+	}
+	for _, n := range s.Nodes {
+		if n.State == "dead" {
+			out = append(out, fmt.Sprintf("node %s does not answer", n.Name))
+		}
+		for _, p := range n.Pools {
+			if p.State != "ok" && p.State != "unknown" {
+				out = append(out, fmt.Sprintf("pool %s of node %s: %s", p.Path, n.Name, p.State))
+			}
+		}
+	}
+	for _, v := range s.Volumes {
+		synced := 0
+		for _, p := range v.Replicas {
+			if p.State == "in sync" {
+				synced++
+			}
+		}
+		if synced < len(v.Replicas) {
+			out = append(out, fmt.Sprintf("volume %s has %d of %d replicas in sync", v.Name, synced, len(v.Replicas)))
+		}
+	}
+	for _, l := range r.Leftovers {
+		out = append(out, fmt.Sprintf("node %s has a replica of volume %s, which the catalog does not know", nodeName(st, l.Node), l.Volume))
+	}
+	return out
+}
+
+// Events implements api.Backend.
+func (n *node) Events(_ context.Context, after uint64, limit int) ([]api.Event, error) {
+	st := n.cluster.State()
+	var out []api.Event
+	for _, e := range st.Events {
+		if e.Index <= after {
+			continue
+		}
+		ev := api.Event{Index: e.Index, Time: e.Time, Kind: e.Kind, Node: nodeName(st, e.Node), Text: e.Text}
+		if !e.Volume.IsZero() {
+			ev.Volume = e.Volume.String()
+			if v, ok := st.Volumes[e.Volume]; ok {
+				ev.Volume = v.Name
+			}
+		}
+		out = append(out, ev)
+	}
+	return out[max(0, len(out)-limit):], nil
+}

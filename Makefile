@@ -4,10 +4,15 @@ FUZZTIME  ?= 30s
 PACKAGES  := libiscsi-bin tgt qemu-utils qemu-block-extra iproute2
 TOOLS     := iscsi-test-cu tgtd qemu-img qemu-io ip
 
-.PHONY: build test test-long check race fuzz bites deps
+.PHONY: build demo test test-long check race fuzz bites deps
 
 build:
 	CGO_ENABLED=0 $(GO) build ./...
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/pmsapp ./cmd/pmsapp
+
+# Three nodes on 127.0.0.1 to 127.0.0.3; the leader is killed under load. ONCE=1, IMAGE=path and DATA=dir are pmsapp demo's.
+demo: build
+	@bin/pmsapp demo
 
 deps:
 	@.ci/deps "$(TOOLS)" "$(PACKAGES)"

@@ -31,11 +31,22 @@ type service struct {
 
 	wake  chan struct{} // has room for one
 	ready chan struct{} // closed when all of the above is set: nothing is acted on before
+	gone  chan struct{} // closed when the node ends: nothing is acted on any more, if it never was
 
 	mu      sync.Mutex // guards what follows
 	leading bool
 	closing bool                        // the node is on its way down: it wants no address
 	mirrors map[ids.Volume]reign.Mirror // those that serve
+}
+
+// acts waits until the node is complete; false: it never will be.
+func (s *service) acts() bool {
+	select {
+	case <-s.ready:
+		return true
+	case <-s.gone:
+		return false
+	}
 }
 
 func (s *service) look() {
@@ -47,7 +58,9 @@ func (s *service) look() {
 
 // Leads implements cluster.Observer.
 func (s *service) Leads() {
-	<-s.ready
+	if !s.acts() {
+		return
+	}
 	s.mu.Lock()
 	s.leading = true
 	s.mu.Unlock()
@@ -57,7 +70,9 @@ func (s *service) Leads() {
 
 // Follows implements cluster.Observer. Hosts are sent away at once: what they left unanswered is for the next leader.
 func (s *service) Follows() {
-	<-s.ready
+	if !s.acts() {
+		return
+	}
 	s.mu.Lock()
 	s.leading = false
 	s.mu.Unlock()
@@ -68,7 +83,9 @@ func (s *service) Follows() {
 
 // Changed implements cluster.Observer.
 func (s *service) Changed() {
-	<-s.ready
+	if !s.acts() {
+		return
+	}
 	st := s.cluster.State()
 	if err := s.hosts.Apply(exports(st)); err != nil {
 		s.log.Error("an export cannot be offered", "err", err)
@@ -79,7 +96,9 @@ func (s *service) Changed() {
 
 // Opinion implements cluster.Observer.
 func (s *service) Opinion(n ids.Node, l cluster.Liveness) {
-	<-s.ready
+	if !s.acts() {
+		return
+	}
 	if l == cluster.Alive {
 		s.reign.Alive(n)
 	} else {

@@ -10,6 +10,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -93,7 +97,8 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	defer closeAll(portals)
 
 	// Cluster and reign tell the service what happens; it needs both, so it is made before them and completed after.
-	n.service = &service{wake: make(chan struct{}, 1), mirrors: map[ids.Volume]reign.Mirror{}, failed: n.fail, log: log, ready: make(chan struct{})}
+	n.service = &service{wake: make(chan struct{}, 1), mirrors: map[ids.Volume]reign.Mirror{}, failed: n.fail, log: log, ready: make(chan struct{}),
+		gone: make(chan struct{})}
 	n.cluster, err = cluster.Open(ctx, cluster.Config{Dir: cfg.State, Listen: cfg.Address.Cluster, Advertise: n.addrs.cluster,
 		About: n.about, PoolEpoch: uint64(replicas.Accepted()), HeartbeatTimeout: cfg.Timeouts.Cluster.Heartbeat,
 		ElectionTimeout: cfg.Timeouts.Cluster.Election, LeaseTimeout: cfg.Timeouts.Cluster.Lease, Observer: n.service, Log: log},
@@ -108,11 +113,19 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	}
 	// Last of all but the replicas: until then others can ask this node, and it can propose.
 	defer func() { err = errors.Join(err, n.cluster.Close()) }()
+	defer close(n.service.gone)
 	n.events = newEventLog(n.cluster.Propose, log)
 	truth := &truths{c: n.cluster}
 
 	// What hosts and peers log in to.
-	n.hosts = front.NewHosts(front.HostsConfig{Group: n.group(ctx), Portals: n.discoverable, Certain: n.cluster.IsLeader,
+	group, err := n.group(ctx)
+	if errors.Is(err, errStopped) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n.hosts = front.NewHosts(front.HostsConfig{Group: group, Portals: n.discoverable, Certain: n.cluster.IsLeader,
 		Hold: func() time.Duration { return n.tunables().Hold }, Log: log})
 	key := n.cluster.Secret("sessions between nodes")
 	server := remote.NewServer(remote.ServerConfig{Cluster: clusterID, Node: replicas, Log: log})
@@ -121,7 +134,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	if !witness {
 		provider.Peers = front.NewPeers(n.cluster.Self(), key, server)
 	}
-	n.target, err = target.New(target.Config{Provider: provider, Log: log, Group: n.group(ctx), Tunables: hostTunables(cfg.Timeouts.Hosts)})
+	n.target, err = target.New(target.Config{Provider: provider, Log: log, Group: group, Tunables: hostTunables(cfg.Timeouts.Hosts)})
 	if err != nil {
 		return fmt.Errorf("the target: %w", err)
 	}
@@ -243,24 +256,43 @@ func (n *node) adminDigest() (d [sha256.Size]byte) {
 	return d
 }
 
-// group is this node's portal group: the catalog's, once it is known, which does not change.
-func (n *node) group(ctx context.Context) uint16 {
-	limit := time.After(3 * time.Second)
-	for {
+// group is this node's portal group: the catalog's, which does not change. It is remembered in the state directory, so that
+// a node that finds no leader has it too.
+func (n *node) group(ctx context.Context) (uint16, error) {
+	file := filepath.Join(n.cfg.State, "group")
+	b, err := os.ReadFile(file)
+	if err == nil {
+		g, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 16)
+		if err == nil && g > 0 {
+			return uint16(g), nil
+		}
+		n.log.Error("the file of the portal group is damaged; the catalog has it too", "path", file)
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return 0, fmt.Errorf("reading the portal group: %w", err)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for waited := 0; ; waited++ {
 		if me, ok := n.cluster.State().Nodes[n.cluster.Self()]; ok && me.Group != 0 {
-			return me.Group
+			return me.Group, cluster.WriteFile(file, []byte(strconv.Itoa(int(me.Group))+"\n"))
+		}
+		if waited == 250 {
+			n.log.Warn("waiting for the cluster to know this node: is a leader there, and address.cluster of the others reachable?")
 		}
 		select {
-		case <-time.After(20 * time.Millisecond):
-			continue
-		case <-limit:
+		case <-tick.C:
+		case err := <-n.failed:
+			return 0, err
+		case <-n.stop:
+			return 0, errStopped
 		case <-ctx.Done():
+			return 0, errStopped
 		}
-		// No leader: nobody can log in to anything that is served. The id makes one that no other node is likely to have.
-		self := n.cluster.Self()
-		return 1024 + uint16(self[0])<<7 + uint16(self[1])
 	}
 }
+
+// errStopped ends the start of a node that is stopped meanwhile.
+var errStopped = errors.New("stopped while starting")
 
 func (n *node) tunables() config.Timeouts {
 	n.mu.Lock()

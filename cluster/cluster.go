@@ -66,6 +66,7 @@ type Cluster struct {
 	notify    chan bool
 	change    chan struct{} // has room for one
 	refresh   chan struct{} // likewise
+	started   chan struct{} // closed when raft is set
 	ctx       context.Context
 	cancel    context.CancelFunc
 	work      sync.WaitGroup
@@ -84,7 +85,7 @@ func Open(ctx context.Context, cfg Config, handlers map[string]Handler) (_ *Clus
 		return nil, err
 	}
 	c := &Cluster{cfg: cfg, id: id, log: cfg.Log, handlers: handlers, notify: make(chan bool, 64), change: make(chan struct{}, 1),
-		refresh: make(chan struct{}, 1)}
+		refresh: make(chan struct{}, 1), started: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.fsm = newFSM(func() {
 		select {
@@ -190,7 +191,7 @@ func (a advertised) String() string { return string(a) }
 func (c *Cluster) startRaft() error {
 	log := hclog.New(&hclog.LoggerOptions{Name: "raft", Output: raftLog{c.log}, Level: hclog.Warn, DisableTime: true})
 	timeout := max(c.cfg.HeartbeatTimeout, 500*time.Millisecond)
-	c.transport = watch(raft.NewNetworkTransportWithLogger(streamLayer{c.stable, c}, 3, timeout, log))
+	c.transport = watch(raft.NewNetworkTransportWithLogger(streamLayer{c.stable, c}, 3, timeout, log), c.hopes)
 	rc := raft.DefaultConfig()
 	rc.LocalID = raft.ServerID(c.id.Node.String())
 	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = c.cfg.HeartbeatTimeout, c.cfg.ElectionTimeout, c.cfg.LeaseTimeout
@@ -204,6 +205,7 @@ func (c *Cluster) startRaft() error {
 		return fmt.Errorf("starting Raft: %w", err)
 	}
 	c.raft = r
+	close(c.started)
 	return nil
 }
 

@@ -11,12 +11,14 @@ import (
 // that answered a vote or an append had its term, and, for an append that succeeded, the entries up to it, on its disk.
 type watchedTransport struct {
 	*raft.NetworkTransport
+	hopes func(id raft.ServerID, term uint64) bool // see patience.go
+
 	mu   sync.Mutex
 	seen map[raft.ServerID]evidence // one for each identity of the configuration, which is bounded
 }
 
-func watch(t *raft.NetworkTransport) *watchedTransport {
-	return &watchedTransport{NetworkTransport: t, seen: map[raft.ServerID]evidence{}}
+func watch(t *raft.NetworkTransport, hopes func(raft.ServerID, uint64) bool) *watchedTransport {
+	return &watchedTransport{NetworkTransport: t, hopes: hopes, seen: map[raft.ServerID]evidence{}}
 }
 
 func (t *watchedTransport) about(id raft.ServerID) evidence {
@@ -47,7 +49,8 @@ func acknowledged(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesRespo
 }
 
 func (t *watchedTransport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	err := t.NetworkTransport.AppendEntries(id, addr, args, resp)
+	err := patiently(args, func() error { return t.NetworkTransport.AppendEntries(id, addr, args, resp) },
+		func() bool { return t.hopes(id, args.Term) })
 	if err == nil {
 		t.note(id, resp.Term, acknowledged(args, resp))
 	}

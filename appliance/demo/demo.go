@@ -146,7 +146,18 @@ func (s *show) form(ctx context.Context) error {
 
 func (s *show) export(ctx context.Context) (err error) {
 	c := s.cluster.Client()
-	v, err := c.CreateVolume(ctx, api.NewVolume{Name: volume, Size: s.size, Replicas: 2})
+	st, err := c.Status(ctx, false)
+	if err != nil {
+		return err
+	}
+	// One of the replicas is on the node that is killed, so that there is something to bring back.
+	on := []string{st.Leader}
+	for _, n := range st.Nodes {
+		if n.Name != st.Leader && len(on) < 2 {
+			on = append(on, n.Name)
+		}
+	}
+	v, err := c.CreateVolume(ctx, api.NewVolume{Name: volume, Size: s.size, Replicas: 2, Nodes: on})
 	if err != nil {
 		return fmt.Errorf("creating the volume: %w", err)
 	}

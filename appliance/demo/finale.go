@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"pmsapp/appliance/api"
@@ -23,9 +24,11 @@ func (s *show) bringBack(ctx context.Context) error {
 		}
 		s.say("%s is started again (process %d)", n.Name, n.PID())
 	}
-	began, progress := time.Now(), ""
+	began := time.Now()
+	var progress atomic.Value
+	progress.Store("the node comes up")
 	var copied int64
-	stop := s.watch(func() string { return "resync: " + progress })
+	stop := s.watch(func() string { return progress.Load().(string) })
 	_, err := s.cluster.WaitStatus(ctx, "both replicas to be in sync", 10*time.Minute, func(st api.Status) bool {
 		all := len(st.Volumes) == 1 && len(st.Nodes) == nodes
 		for _, v := range st.Volumes {
@@ -33,6 +36,7 @@ func (s *show) bringBack(ctx context.Context) error {
 				all = all && r.State == "in sync"
 				if r.Total > 0 {
 					copied = max(copied, r.Copied)
+					progress.Store(fmt.Sprintf("resync of %s: %s of %s looked at, %s copied", r.Node, size(r.Done), size(r.Total), size(r.Copied)))
 				}
 			}
 		}

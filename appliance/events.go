@@ -30,7 +30,14 @@ func newEventLog(propose func(context.Context, catalog.Command) (catalog.Result,
 // add never blocks.
 func (l *eventLog) add(e catalog.Event) {
 	e.Time = time.Now()
-	l.log.Info(e.Text, "event", e.Kind, "node", e.Node.String(), "volume", e.Volume.String())
+	args := []any{"event", e.Kind}
+	if !e.Node.IsZero() {
+		args = append(args, "node", e.Node.String())
+	}
+	if !e.Volume.IsZero() {
+		args = append(args, "volume", e.Volume.String())
+	}
+	l.log.Info(e.Text, args...)
 	l.mu.Lock()
 	if len(l.pending) == maxPending {
 		l.pending = l.pending[1:]

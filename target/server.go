@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -159,7 +160,11 @@ func (s *Server) serve(c net.Conn) {
 	l := &loggingIn{srv: s, conn: c}
 	se, err := l.run()
 	if err != nil {
-		s.log.Info("login failed", "remote", c.RemoteAddr().String(), "initiator", l.login.Initiator,
+		level := slog.LevelInfo
+		if l.login.Initiator == "" && errors.Is(err, io.EOF) { // somebody looked whether the port is open
+			level = slog.LevelDebug
+		}
+		s.log.Log(context.Background(), level, "login failed", "remote", c.RemoteAddr().String(), "initiator", l.login.Initiator,
 			"target", l.login.Target, "err", err)
 		return
 	}

@@ -55,7 +55,6 @@ func (r *Reign) begin(e Effect) {
 			done <- e // it has room for one, and gets one
 		}
 	case Tell:
-		r.log.Info(e.Text, "kind", string(e.Kind))
 		r.notes.add(false, func() { r.d.Observer.Event(e) })
 	default:
 		panic(fmt.Sprintf("reign: effect %T has no meaning here", e))

@@ -190,3 +190,18 @@ func (n *node) stopSoon() {
 	n.mu.Unlock()
 	n.once.Do(func() { time.AfterFunc(300*time.Millisecond, func() { close(n.stop) }) })
 }
+
+// recordEvents has the leader bring events into the catalog.
+func (n *node) recordEvents(ctx context.Context, events []catalog.Event) error {
+	_, err := n.cluster.Propose(ctx, catalog.Command{Body: catalog.AddEvents{Events: events}})
+	if errors.Is(err, cluster.ErrNotLeader) {
+		return n.cluster.CallLeader(ctx, "events", events, nil)
+	}
+	return err
+}
+
+// handleEvents records what another node has to tell.
+func (n *node) handleEvents(ctx context.Context, _ ids.Node, events []catalog.Event) (struct{}, error) {
+	_, err := n.cluster.Propose(ctx, catalog.Command{Body: catalog.AddEvents{Events: events}})
+	return struct{}{}, err
+}

@@ -104,6 +104,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 		ElectionTimeout: cfg.Timeouts.Cluster.Election, LeaseTimeout: cfg.Timeouts.Cluster.Lease, Observer: n.service, Log: log},
 		map[string]cluster.Handler{
 			"api":    cluster.Handle(n.handleAPI),
+			"events": cluster.Handle(n.handleEvents),
 			"report": cluster.Handle(n.handleReport),
 			"pools":  cluster.Handle(n.handlePools),
 			"stop":   cluster.Handle(n.handleStop),
@@ -114,7 +115,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	// Last of all but the replicas: until then others can ask this node, and it can propose.
 	defer func() { err = errors.Join(err, n.cluster.Close()) }()
 	defer close(n.service.gone)
-	n.events = newEventLog(n.cluster.Propose, log)
+	n.events = newEventLog(n.recordEvents, log)
 	truth := &truths{c: n.cluster}
 
 	// What hosts and peers log in to.

@@ -47,7 +47,8 @@ func (p *Proc) Pause(frozen bool) {
 	p.paused, p.frozen, p.since = true, frozen, p.w.now
 }
 
-// Resume lets a paused process go on: what was due meanwhile happens now, in its order.
+// Resume lets a paused process go on: what was due meanwhile happens now, arrivals in their order, timers in theirs, but
+// nobody knows how the two mix.
 func (p *Proc) Resume() {
 	if p.dead || !p.paused {
 		return
@@ -58,18 +59,26 @@ func (p *Proc) Resume() {
 	p.paused, p.frozen = false, false
 	wait := p.wait
 	p.wait = nil
+	late := time.Duration(0)
+	if p.w.Rand.Chance(0.5) {
+		late = p.w.Rand.Between(0, 20*time.Millisecond)
+	}
 	for _, t := range wait {
-		if t.fn != nil {
-			t.at = p.w.now
-			p.w.push(t)
+		if t.fn == nil {
+			continue
 		}
+		t.at = p.w.now
+		if t.timer {
+			t.at += late
+		}
+		p.w.push(t)
 	}
 }
 
 // After runs fn in the process when its clock has gone on by d.
 func (p *Proc) After(d time.Duration, fn func()) *Timer {
 	d = max(d, 0)
-	return p.w.push(&Timer{at: p.w.now + d, fn: fn, proc: p, local: p.Now() + d})
+	return p.w.push(&Timer{at: p.w.now + d, fn: fn, proc: p, timer: d > 0, local: p.Now() + d})
 }
 
 // Deliver runs fn in the process d from now by the world's clock: an arrival from outside.

@@ -52,6 +52,7 @@ type Timer struct {
 	fn    func()
 	proc  *Proc         // nil: the world's own
 	local time.Duration // proc's clock must have reached it; 0 where the clock does not matter
+	timer bool          // it was set by proc itself, and not for at once
 }
 
 // Stop makes a timer never fire. It may be called at any time, on nil too.

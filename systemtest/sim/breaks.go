@@ -21,7 +21,7 @@ const (
 	BreakDeadWrites   Break = "4: commands of a session that ended still reach the mirror"
 	BreakHeld         Break = "5: I/O is held without a limit"
 	BreakHeldMedium   Break = "5: I/O that was held for too long ends with a medium error"
-	BreakEpoch        Break = "6: a leader takes over under the epoch of the one before"
+	BreakEpoch        Break = "6: two reigns have the same epoch"
 	BreakServed       Break = "7: the epoch last served is not committed before the first answer"
 	BreakFenceForgets Break = "8: a node forgets the newest epoch when it dies"
 	BreakFenceOpen    Break = "8: a fence does not end the sessions of lower epochs"
@@ -146,6 +146,9 @@ func (n *node) breakView(v *truth.View) *truth.View {
 
 // breakFenced changes a node's answer to a fence.
 func (n *node) breakFenced(f peer.Fenced) peer.Fenced {
+	if n.c.breaks(BreakEpoch) {
+		return doubled(f)
+	}
 	if !n.c.breaks(BreakStale) {
 		return f
 	}
@@ -156,6 +159,29 @@ func (n *node) breakFenced(f peer.Fenced) peer.Fenced {
 		p.Replicas = slices.Clone(p.Replicas)
 		for j := range p.Replicas {
 			p.Replicas[j].Seq, p.Replicas[j].Durable = 1<<20, 0
+		}
+	}
+	return f
+}
+
+// halved is the epoch that BreakEpoch says to nodes: each is that of two reigns.
+func (c *Cluster) halved(e peer.Epoch) peer.Epoch {
+	if c.breaks(BreakEpoch) {
+		return (e + 1) / 2
+	}
+	return e
+}
+
+// doubled is an answer to such an epoch in the numbers of the reigns.
+func doubled(f peer.Fenced) peer.Fenced {
+	f.Highest = max(2*f.Highest, 1) - 1
+	f.Pools = slices.Clone(f.Pools)
+	for i := range f.Pools {
+		p := &f.Pools[i]
+		p.Previous = max(2*p.Previous, 1) - 1
+		p.Accepted = slices.Clone(p.Accepted)
+		for j := range p.Accepted {
+			p.Accepted[j].Lo, p.Accepted[j].Hi = 2*p.Accepted[j].Lo-1, 2*p.Accepted[j].Hi
 		}
 	}
 	return f

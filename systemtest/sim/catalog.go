@@ -15,22 +15,14 @@ import (
 
 // machine is a node's state machine: the real one of cluster/catalog, in the words of truth.
 type machine struct {
-	state   *catalog.State
-	view    *truth.View
-	lenient bool
+	state *catalog.State
+	view  *truth.View
 }
 
-func newMachine(c *Cluster) *machine {
-	return &machine{state: catalog.Empty(), view: &truth.View{}, lenient: c.breaks(BreakEpoch)}
-}
+func newMachine() *machine { return &machine{state: catalog.Empty(), view: &truth.View{}} }
 
 // apply applies an entry of the log.
 func (m *machine) apply(index uint64, entry []byte) (truth.Outcome, error) {
-	if m.lenient && bytes.HasPrefix(entry, []byte(`{"kind":"take-over"`)) {
-		s := *m.state // BreakEpoch: an epoch may be used again
-		s.Epoch = max(s.Epoch, 1) - 1
-		m.state = &s
-	}
 	next, res, err := catalog.Apply(m.state, index, entry)
 	m.state = next
 	m.view = viewOf(next)

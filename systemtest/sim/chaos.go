@@ -52,6 +52,13 @@ func catalogue() []fault {
 		{"reverted pool", 5, (*Cluster).revertPool},
 		{"reverted catalog", 4, (*Cluster).revertCatalog},
 		{"lost catalog", 1, (*Cluster).loseCatalog},
+		{"new session of a host", 6, func(c *Cluster, n *node) {
+			if cl := c.clients[c.w.Rand.Intn(len(c.clients))]; cl.ready {
+				cl.drop()
+				cl.wait.Stop()
+				cl.connect()
+			}
+		}},
 		{"hand-over", 5, (*Cluster).handOver},
 		{"another candidate", 6, func(c *Cluster, n *node) {
 			if n.raft != nil && n.proc.Running() && n.raft.isVoter(n.id()) {
@@ -90,6 +97,16 @@ func (c *Cluster) startChaos() {
 		if c.calmed {
 			return
 		}
+		for _, n := range c.nodes {
+			if n.snapshot == nil && n.disk.conf() != nil && c.w.Rand.Chance(0.1) {
+				n.takeSnapshot()
+			}
+			for _, p := range n.pools {
+				if p.snapshot == nil && c.w.Rand.Chance(0.1) {
+					p.snapshot = p.clone(c.volIDs)
+				}
+			}
+		}
 		if i := c.w.Rand.Weighted(weights); i >= 0 {
 			n := c.nodes[c.w.Rand.Intn(len(c.nodes))]
 			c.stats[use[i].name]++
@@ -121,7 +138,7 @@ func (c *Cluster) deleteVolume() {
 
 // after runs fn later, unless the faults are over by then: calm mends everything itself.
 func (c *Cluster) after(lo, hi time.Duration, fn func()) {
-	c.w.After(c.w.Rand.Long(lo, hi, 0.4), func() {
+	c.w.After(c.w.Rand.Long(lo, hi*time.Duration(c.plan.stretch), 0.4), func() {
 		if !c.calmed {
 			fn()
 		}
@@ -213,10 +230,7 @@ func (c *Cluster) revertPool(n *node) {
 		return
 	}
 	p := n.pools[c.w.Rand.Intn(len(n.pools))]
-	if p.snapshot == nil || c.w.Rand.Chance(0.3) || !c.mayRevert(p) {
-		if p.snapshot == nil || c.w.Rand.Chance(0.3) {
-			p.snapshot = p.clone(c.volIDs)
-		}
+	if p.snapshot == nil || !c.mayRevert(p) {
 		return
 	}
 	c.crash(n, true)
@@ -248,7 +262,7 @@ func (c *Cluster) mayRevert(p *simPool) bool {
 			continue
 		}
 		others := slices.ContainsFunc(v.InSync, func(x truth.Place) bool { return x.Pool != p.id && !c.isTainted(x.Pool, vol) })
-		if !others || v.LastServed == 0 || peer.Has(p.snapshot.accepted, v.LastServed) {
+		if at := c.opened[vol]; !others || at == 0 || peer.Has(p.snapshot.accepted, at) || v.LastServed != 0 && peer.Has(p.snapshot.accepted, v.LastServed) {
 			return false
 		}
 	}
@@ -286,9 +300,7 @@ func (c *Cluster) oneAtATime(n *node) bool {
 func (c *Cluster) revertCatalog(n *node) {
 	s := n.snapshot
 	if s == nil || s.disk.id != n.id() {
-		if n.disk.conf() != nil {
-			n.takeSnapshot()
-		}
+		n.snapshot = nil
 		return
 	}
 	if !c.oneAtATime(n) || !n.proc.Running() {

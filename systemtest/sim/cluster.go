@@ -8,6 +8,7 @@ import (
 	"pmsapp/internal/ids"
 	simworld "pmsapp/internal/sim"
 	"pmsapp/replication/mirror"
+	"pmsapp/replication/peer"
 	"pmsapp/replication/reign"
 	"pmsapp/replication/truth"
 )
@@ -34,7 +35,8 @@ type Cluster struct {
 	broken  Break
 	tainted map[taint]time.Duration // when it was reverted; it is in the in-sync set since
 	stats   map[string]int
-	deleted map[int]bool // volumes whose deletion was asked for
+	opened  map[int]peer.Epoch // by volume, the highest under which a mirror was opened
+	deleted map[int]bool       // volumes whose deletion was asked for
 
 	// While a reverted catalog is being found out, its node and one that knows better.
 	protected, protector *node
@@ -97,8 +99,32 @@ func (c *Cluster) noteCommit(r *raft, index uint64) {
 		e := r.d.log[i]
 		c.log = append(c.log, e)
 		if e.cmd != nil {
+			gone := c.trueVolume(1) != nil
 			c.truth.apply(i+1, e.cmd)
+			if gone && c.trueVolume(1) == nil {
+				c.noteDeleted(r)
+			}
 			c.untaint()
+		}
+	}
+}
+
+// noteDeleted checks that a volume is deleted only after its I/O has drained (17).
+func (c *Cluster) noteDeleted(r *raft) {
+	n := c.nodes[r.host]
+	if n.id() != c.truth.view.Leader {
+		return // another leader commits what the last one has proposed
+	}
+	for _, to := range c.nodes {
+		s := n.reign.newest[to.id()]
+		if s == nil {
+			continue
+		}
+		for _, call := range s.out {
+			if call.Volume == c.volIDs[1] && (call.Kind == peer.Read || call.Kind == peer.Write || call.Kind == peer.Zero) {
+				c.fail("invariant 17: volume 1 is deleted, and I/O to it is under way")
+				return
+			}
 		}
 	}
 }
@@ -131,6 +157,7 @@ func (c *Cluster) forsaken() bool {
 
 // noteServed checks that nothing stale is served (14).
 func (c *Cluster) noteServed(m *mirrorShell, e reign.OpenMirror) {
+	c.opened[m.vol] = max(c.opened[m.vol], m.epoch)
 	if v := c.trueVolume(m.vol); v != nil && v.Version == e.Volume.Version {
 		for _, p := range e.Volume.InSync {
 			at, bad := c.tainted[taint{p.Pool, m.vol}]
@@ -173,6 +200,9 @@ func (c *Cluster) answered(n *node, o *op) {
 }
 
 func (c *Cluster) trueVolume(vol int) *truth.Volume {
+	if vol >= len(c.volIDs) {
+		return nil
+	}
 	for i := range c.truth.view.Volumes {
 		if v := &c.truth.view.Volumes[i]; v.ID == c.volIDs[vol] {
 			return v
@@ -272,13 +302,13 @@ func (c *Cluster) compareReplicas(vol int, all []*simReplica, a, b *simReplica) 
 // or given up (recovery_timeout).
 func (c *Cluster) checkHeld() {
 	for _, n := range c.nodes {
-		if n.fe == nil || !n.proc.Running() {
+		if n.reign == nil || !n.proc.Running() {
 			continue
 		}
-		for _, s := range n.fe.sessions {
-			for _, cmd := range s.cmds {
-				if held := n.proc.Now() - cmd.at; held > c.plan.tunables.Hold+2*recoveryTimeout+time.Second {
-					c.fail("invariant 5: %v is held for %v, and hold_timeout is %v", cmd.o, held, c.plan.tunables.Hold)
+		for _, m := range n.reign.inOrder() {
+			for r, at := range m.since {
+				if held := n.proc.Now() - at; held > c.plan.tunables.Hold+recoveryTimeout+1500*time.Millisecond {
+					c.fail("invariant 5: %v is held for %v, and hold_timeout is %v", r.Owner.(*hostCmd).o, held, c.plan.tunables.Hold)
 					return
 				}
 			}

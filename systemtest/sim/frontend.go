@@ -28,7 +28,6 @@ type hostCmd struct {
 	s       *hostSession
 	o       *op
 	aborted bool
-	at      time.Duration
 }
 
 // What hosts and portals say to each other.
@@ -117,7 +116,7 @@ func (s *hostSession) command(o *op) {
 		return
 	}
 	o.node, o.epoch, o.order = s.fe.n.host, m.epoch, s.fe.n.c.hist.tick()
-	cmd := &hostCmd{s: s, o: o, at: s.fe.n.proc.Now()}
+	cmd := &hostCmd{s: s, o: o}
 	s.cmds[o.id] = cmd
 	s.seen = append(s.seen, o)
 	r := &block.Request{Off: int64(o.block) * blockSize, Len: int64(o.n) * blockSize, Owner: cmd, Done: cmd.done}

@@ -26,6 +26,7 @@ type mirrorShell struct {
 	closed bool
 	ended  bool
 
+	since    map[*block.Request]time.Duration // requests that are not over
 	drained  func(error)
 	resynced map[ids.Node]func(error)
 
@@ -34,7 +35,15 @@ type mirrorShell struct {
 	held   []func()
 }
 
-func (m *mirrorShell) submit(r *block.Request) { m.do(func() { m.core.Submit(r) }) }
+func (m *mirrorShell) submit(r *block.Request) {
+	m.since[r] = m.n.proc.Now()
+	m.do(func() { m.core.Submit(r) })
+}
+
+func (m *mirrorShell) complete(r *block.Request) {
+	delete(m.since, r)
+	r.Done(r)
+}
 
 // do calls the core, carries out its effects, and sets the timer. Calls from within effects are queued by the event loop.
 func (m *mirrorShell) do(fn func()) {
@@ -68,9 +77,9 @@ func (m *mirrorShell) effect(e mirror.Effect) {
 		m.send(e.Node, e.Call)
 	case mirror.Complete:
 		if m.ghosts > 0 && m.n.c.breaks(BreakOrder) {
-			m.held = append(m.held, func() { e.Request.Done(e.Request) })
+			m.held = append(m.held, func() { m.complete(e.Request) })
 		} else {
-			e.Request.Done(e.Request)
+			m.complete(e.Request)
 		}
 	case mirror.Propose:
 		m.n.propose(e.Proposal, func(out truth.Outcome, err error) {

@@ -73,7 +73,7 @@ func (n *node) start() {
 // launch starts everything under the identity that the catalog disk has.
 func (n *node) launch() {
 	n.reverting = false
-	n.machine = newMachine(n.c)
+	n.machine = newMachine()
 	n.store = &modelStore{n: n}
 	n.fe = &frontend{n: n}
 	n.reign = newReignShell(n)
@@ -142,13 +142,7 @@ func (n *node) view() *truth.View { return n.breakView(n.machine.view) }
 
 func (n *node) leading() {
 	n.c.trace(n.host, "node: leads")
-	v := n.view()
-	if n.c.breaks(BreakEpoch) && v.Epoch > 0 {
-		w := *v
-		w.Epoch--
-		v = &w
-	}
-	n.reign.step(reign.Leading{View: v})
+	n.reign.step(reign.Leading{View: n.view()})
 }
 
 func (n *node) following() {

@@ -17,7 +17,9 @@ type plan struct {
 	copies   []int // by volume
 	blocks   int   // of each volume
 	think    time.Duration
+	lease    time.Duration // a leader that reached no quorum for so long steps down
 	chaos    time.Duration
+	stretch  int // how much longer than usual the faults last at most
 	tunables mirror.Tunables
 	hot      []int // first blocks
 	nextID   uint32
@@ -44,10 +46,15 @@ func newPlan(c *Cluster) *plan {
 		p.copies = append(p.copies, 2+r.Intn(p.storage-1))
 	}
 	p.think = []time.Duration{20 * time.Millisecond, 100 * time.Millisecond, 400 * time.Millisecond}[r.Intn(3)]
+	p.stretch = 1
+	if r.Chance(0.2) {
+		p.stretch, p.chaos, p.think = 3, 25*time.Second, max(p.think, 100*time.Millisecond)
+	}
+	p.lease = []time.Duration{500 * time.Millisecond, time.Second, 3 * time.Second}[r.Intn(3)]
 	per := int64(region / blockSize)
 	p.hot = []int{0, 3, 8, int(per) - 3, int(per), int(2*per) + 5, p.blocks - 6}
 	p.tunables = mirror.Tunables{
-		Hold: r.Between(4*time.Second, 12*time.Second), Grace: r.Between(20*time.Millisecond, 400*time.Millisecond),
+		Hold: r.Between(time.Second, 8*time.Second), Grace: r.Between(20*time.Millisecond, 400*time.Millisecond),
 		LastGrace: 2 * time.Second, Cool: r.Between(30*time.Millisecond, 2*time.Second), HotRegions: 1 + r.Intn(3),
 		MaxIO: 64 << 10, MaxZero: 64 << 10, Chunk: []int64{16 << 10, 64 << 10}[r.Intn(2)], Reconcilers: 1 + r.Intn(3), Resyncers: 1 + r.Intn(2),
 		Budgeted: r.Chance(0.5),

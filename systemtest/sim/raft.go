@@ -18,7 +18,6 @@ import (
 const (
 	raftBeat     = 60 * time.Millisecond
 	raftElection = 400 * time.Millisecond // the least; up to twice that
-	raftLease    = 500 * time.Millisecond // a leader that reached no quorum for so long steps down
 )
 
 // entry is one entry of a Raft log.
@@ -287,7 +286,7 @@ func (r *raft) heartbeat() {
 		return
 	}
 	now := r.proc.Now()
-	if !r.quorum(func(id ids.Node) bool { return id == r.d.id || now-r.contact[id] < raftLease }) {
+	if !r.quorum(func(id ids.Node) bool { return id == r.d.id || now-r.contact[id] < r.c.plan.lease }) {
 		r.c.trace(r.host, "raft: no quorum, steps down")
 		r.stepDown(r.d.term)
 		return

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
 	simworld "pmsapp/internal/sim"
 	"pmsapp/replication/mirror"
@@ -118,7 +119,7 @@ func (r *reignShell) effect(e reign.Effect) {
 }
 
 func (r *reignShell) open(e reign.OpenSession) {
-	s := r.n.openSession(e.Node, e.Epoch, nil)
+	s := r.n.openSession(e.Node, r.n.c.halved(e.Epoch), nil)
 	r.sessions[e.Attempt] = s
 	s.opened = func(f peer.Fenced, err error) {
 		if r.sessions[e.Attempt] != s {
@@ -228,7 +229,7 @@ func (r *reignShell) openMirror(e reign.OpenMirror) {
 		return
 	}
 	m := &mirrorShell{n: r.n, r: r, core: core, id: e.Volume.ID, vol: r.n.c.volIndex(e.Volume.ID), epoch: e.Epoch,
-		resynced: map[ids.Node]func(error){}}
+		since: map[*block.Request]time.Duration{}, resynced: map[ids.Node]func(error){}}
 	if old := r.mirrors[m.id]; old != nil {
 		r.n.c.fail("reign opens a mirror of volume %d while one is open", m.vol)
 		return

@@ -9,6 +9,7 @@ import (
 
 	"pmsapp/internal/ids"
 	simworld "pmsapp/internal/sim"
+	"pmsapp/replication/peer"
 	"pmsapp/replication/reign"
 )
 
@@ -35,8 +36,8 @@ func Run(o Options) Result {
 	w.Trace.Live = o.Live
 	w.Limit = 400_000
 	c := &Cluster{w: w, broken: o.Break, terms: map[uint64]ids.Node{}, tainted: map[taint]time.Duration{},
-		stats: map[string]int{}, deleted: map[int]bool{}}
-	c.truth = newMachine(c)
+		stats: map[string]int{}, deleted: map[int]bool{}, opened: map[int]peer.Epoch{}}
+	c.truth = newMachine()
 	c.plan = newPlan(c)
 	c.plan.build()
 	err := c.guarded()

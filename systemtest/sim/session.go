@@ -38,7 +38,7 @@ type (
 		epoch peer.Epoch
 	}
 	msgFenced  struct{ fenced peer.Fenced }
-	msgRefused struct{ err error }
+	msgRefused struct{ err *peer.EpochError }
 	msgCommand struct {
 		tag uint64
 		c   peer.Command
@@ -111,6 +111,9 @@ func (s *session) recv(m any) {
 		s.watch()
 		s.opened(s.n.breakFenced(m.fenced), nil)
 	case msgRefused:
+		if s.n.c.breaks(BreakEpoch) {
+			m.err = &peer.EpochError{Accepted: max(2*m.err.Accepted, 1) - 1}
+		}
 		s.die(m.err)
 	case msgAnswer:
 		c := s.out[m.tag]

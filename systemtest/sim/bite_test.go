@@ -2,11 +2,15 @@ package sim
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
 func TestBites(t *testing.T) {
 	for _, b := range Breaks() {
+		if *onlyFlag != "" && !strings.Contains(string(b), *onlyFlag) {
+			continue
+		}
 		found := false
 		for seed := uint64(1); seed <= *biteFlag; seed++ {
 			if r := Run(Options{Seed: seed, Break: b}); r.Err != nil {
@@ -20,4 +24,13 @@ func TestBites(t *testing.T) {
 			t.Fail()
 		}
 	}
+}
+
+func breakNamed(s string) Break {
+	for _, b := range Breaks() {
+		if s != "" && strings.Contains(string(b), s) {
+			return b
+		}
+	}
+	return BreakNothing
 }

@@ -38,6 +38,8 @@ type Cluster struct {
 	opened  map[int]peer.Epoch // by volume, the highest under which a mirror was opened
 	deleted map[int]bool       // volumes whose deletion was asked for
 
+	goneAt int64 // when volume 1 was deleted
+
 	// While a reverted catalog is being found out, its node and one that knows better.
 	protected, protector *node
 	calmed               bool
@@ -102,6 +104,7 @@ func (c *Cluster) noteCommit(r *raft, index uint64) {
 			gone := c.trueVolume(1) != nil
 			c.truth.apply(i+1, e.cmd)
 			if gone && c.trueVolume(1) == nil {
+				c.goneAt = c.hist.tick()
 				c.noteDeleted(r)
 			}
 			c.untaint()
@@ -186,8 +189,8 @@ func (c *Cluster) settle(o *op) {
 
 // answered checks a success that a mirror answers (1), and settles what was begun under lower epochs (7, 8).
 func (c *Cluster) answered(n *node, o *op) {
-	if c.deleted[o.vol] && c.trueVolume(o.vol) == nil {
-		c.fail("invariant 17: %v is answered with success, and its volume is deleted", o)
+	if c.goneAt != 0 && o.vol == 1 && o.call > c.goneAt {
+		c.fail("invariant 17: %v is answered with success, and came after its volume was deleted", o)
 	}
 	for _, x := range c.hist.ops {
 		if x.vol == o.vol && x.epoch != 0 && x.epoch < o.epoch && x.ret == 0 {

@@ -10,6 +10,7 @@ import (
 var fromFlag = flag.Uint64("from", 1, "the first seed")
 var countFlag = flag.Uint64("seeds", 200, "how many seeds")
 var biteFlag = flag.Uint64("bites", 150, "how many")
+var onlyFlag = flag.String("only", "", "")
 var seedFlag = flag.Uint64("seed", 0, "the seed to replay")
 
 func report(t *testing.T, seed uint64, r Result) {
@@ -21,7 +22,7 @@ func TestReplay(t *testing.T) {
 	if *seedFlag == 0 {
 		t.Skip("no seed given")
 	}
-	r := Run(Options{Seed: *seedFlag, Lines: 1, Live: func(s string) { fmt.Println(s) }})
+	r := Run(Options{Seed: *seedFlag, Break: breakNamed(*onlyFlag), Lines: 1, Live: func(s string) { fmt.Println(s) }})
 	if r.Err != nil {
 		t.Errorf("seed %d: %v", *seedFlag, r.Err)
 	}

@@ -1,36 +1,42 @@
 package sim
 
 import (
-	"fmt"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
+// bound is how many seeds have to be enough to find a broken invariant.
+const bound = 2000
+
+// TestBites breaks each invariant on purpose, and the simulation has to notice.
 func TestBites(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes minutes")
+	}
 	for _, b := range Breaks() {
-		if *onlyFlag != "" && !strings.Contains(string(b), *onlyFlag) {
+		if !strings.Contains(string(b), *breakFlag) {
 			continue
 		}
-		found := false
-		for seed := uint64(1); seed <= *biteFlag; seed++ {
-			if r := Run(Options{Seed: seed, Break: b}); r.Err != nil {
-				fmt.Printf("%-60.60s seed %d: %.150v\n", b, seed, r.Err)
-				found = true
-				break
+		t.Run(string(b), func(t *testing.T) {
+			start := time.Now()
+			var mu sync.Mutex
+			var found uint64
+			var why error
+			each(1, bound, func(seed uint64) bool {
+				r := Run(Options{Seed: seed, Break: b})
+				mu.Lock()
+				defer mu.Unlock()
+				if r.Err != nil && (found == 0 || seed < found) {
+					found, why = seed, r.Err
+				}
+				return r.Err != nil
+			})
+			if found == 0 {
+				t.Fatalf("%d seeds did not notice", bound)
 			}
-		}
-		if !found {
-			fmt.Printf("%s NOT FOUND\n", b)
-			t.Fail()
-		}
+			t.Logf("seed %d, %.1f s: %.200v\n%s", found, time.Since(start).Seconds(), why, replay(found, b))
+		})
 	}
-}
-
-func breakNamed(s string) Break {
-	for _, b := range Breaks() {
-		if s != "" && strings.Contains(string(b), s) {
-			return b
-		}
-	}
-	return BreakNothing
 }

@@ -125,10 +125,10 @@ func viewOf(s *catalog.State) *truth.View {
 }
 
 // nodeCommand tells the catalog of a node.
-func nodeCommand(id ids.Node, name string, witness bool, pools []ids.Pool) catalog.Body {
+func nodeCommand(id, former ids.Node, name string, witness bool, pools []ids.Pool) catalog.Body {
 	n := catalog.Node{ID: id, Name: name, Witness: witness, Version: catalog.Version}
 	for _, p := range pools {
 		n.Pools = append(n.Pools, catalog.Pool{ID: p, Path: "/" + p.String()})
 	}
-	return catalog.PutNode{Node: n}
+	return catalog.PutNode{Node: n, Former: former}
 }

@@ -33,11 +33,12 @@ func (n *node) seekEvidence() {
 		}
 		done = true
 		li, _ := n.disk.last()
-		bad := n.disk.conf() == nil || n.poolEpoch() > max(n.epoch, peer.Epoch(n.disk.epoch))
+		bad := n.disk.conf() == nil || n.poolEpoch() > peer.Epoch(n.disk.logEpoch())
 		for _, k := range answers {
 			bad = bad || k.term > n.disk.term || k.index > li
 		}
 		if bad {
+			n.former = n.id()
 			n.disk = &raftDisk{id: ids.Node(n.c.w.Rand.ID())}
 			n.epoch, n.recorded, n.snapshot = 0, nil, nil
 			n.c.trace(n.host, "node: its catalog was lost or reverted; it comes back under a new identity")
@@ -81,12 +82,12 @@ func (n *node) seekEvidence() {
 func (n *node) join() {
 	r := n.raft
 	if !r.isVoter(n.id()) {
-		id := n.id()
+		id, applied := n.id(), r.applied
 		for _, o := range n.c.nodes {
 			if o != n {
 				n.c.net.Datagram(n.host, o.host, o.proc, func() {
 					if o.raft != nil && o.raft.role == leader {
-						o.takeIn(n, id)
+						o.takeIn(n, id, applied)
 					}
 				})
 			}
@@ -102,22 +103,32 @@ func (l *node) proposeNode(n *node, id ids.Node) {
 	for _, p := range n.pools {
 		pools = append(pools, p.id)
 	}
-	l.propose(nodeCommand(id, l.c.hostName(n.host), n.witness, pools), func(truth.Outcome, error) {})
+	l.propose(nodeCommand(id, n.former, l.c.hostName(n.host), n.witness, pools), func(truth.Outcome, error) {})
 }
 
-// takeIn is the leader's part of a join: a non-voter in the place of the machine's old identity, known to the catalog, and a
-// voter when it has caught up.
-func (l *node) takeIn(n *node, id ids.Node) {
+// caughtUp is how many entries a node may lack when it becomes a voter.
+const caughtUp = 64
+
+// takeIn is the leader's part of a join, as in cluster: the catalog learns of the node, its former identity leaves Raft's
+// configuration, it becomes a non-voter, and a voter when it has caught up.
+func (l *node) takeIn(n *node, id ids.Node, applied uint64) {
 	r := l.raft
 	conf := r.d.conf()
+	if !slices.ContainsFunc(l.view().Nodes, knows(id)) {
+		l.proposeNode(n, id)
+		return
+	}
+	for i, p := range conf {
+		if p.host == n.host && p.id != id {
+			r.reconfigure(slices.Delete(slices.Clone(conf), i, i+1))
+			return
+		}
+	}
 	at := slices.IndexFunc(conf, func(p raftPeer) bool { return p.id == id })
 	switch {
 	case at < 0:
-		next := slices.DeleteFunc(slices.Clone(conf), func(p raftPeer) bool { return p.host == n.host })
-		r.reconfigure(append(next, raftPeer{id: id, host: n.host}))
-	case !slices.ContainsFunc(l.view().Nodes, knows(id)):
-		l.proposeNode(n, id)
-	case !conf[at].voter && r.match[id] >= r.commit && r.applied >= r.first:
+		r.reconfigure(append(slices.Clone(conf), raftPeer{id: id, host: n.host}))
+	case !conf[at].voter && applied+caughtUp >= r.applied && applied > 0:
 		next := slices.Clone(conf)
 		next[at].voter = true
 		if r.reconfigure(next) {

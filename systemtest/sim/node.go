@@ -24,6 +24,7 @@ type node struct {
 	flushes  []*simworld.Flush // under way
 
 	booted    bool
+	former    ids.Node  // the identity that it gave up last
 	reverting bool      // its catalog disk was reverted, and it has not started since
 	snapshot  *snapshot // of the catalog disk
 
@@ -128,7 +129,6 @@ func (n *node) crashFile(f *simworld.File, power bool) {
 // apply is the state machine of the catalog.
 func (n *node) apply(index uint64, cmd []byte) any {
 	out, err := n.machine.apply(index, cmd)
-	n.disk.epoch = max(n.disk.epoch, n.machine.state.Epoch)
 	n.reign.later(func() { n.reign.step(reign.Changed{View: n.view()}) })
 	return applied{out, err}
 }

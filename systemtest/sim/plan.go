@@ -101,7 +101,7 @@ func (p *plan) build() {
 		}
 		c.nodes = append(c.nodes, x)
 		conf = append(conf, raftPeer{id: x.disk.id, host: i, voter: true})
-		cmd, err := command(nodeCommand(x.disk.id, c.hostName(i), x.witness, pools))
+		cmd, err := command(nodeCommand(x.disk.id, ids.Node{}, c.hostName(i), x.witness, pools))
 		if err != nil {
 			c.fail("%v", err)
 		}

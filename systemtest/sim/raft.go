@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"pmsapp/cluster/catalog"
 	"pmsapp/internal/ids"
 	simworld "pmsapp/internal/sim"
 	"pmsapp/replication/truth"
@@ -41,7 +42,6 @@ type raftDisk struct {
 	term  uint64
 	voted ids.Node
 	log   []entry // log[0] is index 1
-	epoch uint64  // the catalog's, as far as it was applied here
 }
 
 // acked is what a node has learned of an identity: the highest term in which it spoke, and an index that it had.
@@ -58,6 +58,14 @@ func (d *raftDisk) last() (index, term uint64) {
 		return uint64(n), d.log[n-1].term
 	}
 	return 0, 0
+}
+
+// logEpoch is the highest epoch in the log.
+func (d *raftDisk) logEpoch() (e uint64) {
+	for _, x := range d.log {
+		e = max(e, catalog.EpochOf(x.cmd))
+	}
+	return e
 }
 
 func (d *raftDisk) conf() []raftPeer {

@@ -1,6 +1,10 @@
 package initiator
 
-import "pmsapp/internal/iscsi"
+import (
+	"time"
+
+	"pmsapp/internal/iscsi"
+)
 
 // SCSI status codes (SAM-5 5.3.1).
 const (
@@ -22,6 +26,9 @@ type Command struct {
 	Attr    byte   // iscsi.AttrSimple and so on; 0 is taken for AttrSimple
 	DataOut []byte // sent to the target
 	DataIn  []byte // filled by the target
+
+	// Patient has Timeouts.Command not count for it: it may take as long as it does.
+	Patient bool
 
 	// Err is nil if the target answered; then Status is its answer. Otherwise nothing else below has a meaning.
 	Err    error
@@ -48,7 +55,8 @@ type Command struct {
 	r2ts       [maxR2T]burst
 	firstR2T   int
 	countR2T   int
-	refs       int // PDUs of this command that the writer has not sent yet: the buffers are in use
+	moved      time.Duration // when it was sent, or something last came for it
+	refs       int           // PDUs of this command that the writer has not sent yet: the buffers are in use
 	senseBuf   [252]byte
 }
 

@@ -19,6 +19,9 @@ type Timeouts struct {
 	NoopInterval time.Duration // a path on which nothing is under way is probed when nothing came for so long
 	NoopTimeout  time.Duration // and is dead when the probe is unanswered for so long
 	Recovery     time.Duration // an active path is dead when nothing came for so long
+	// Command is for a target whose medium may hang while it goes on answering: the path is dead when a command has been
+	// with the target for so long and nothing came for it, neither data nor a request for data. Patient commands don't count.
+	Command time.Duration
 }
 
 // HostTimeouts returns ESXi's defaults.
@@ -85,7 +88,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("queue of %d: %w", c.Queue, errConfig)
 	case c.Wish.MaxR2T < 1 || c.Wish.MaxR2T > maxR2T:
 		return c, fmt.Errorf("MaxOutstandingR2T %d: %w", c.Wish.MaxR2T, errConfig)
-	case t.Login <= 0 || t.Logout <= 0 || t.NoopInterval < 0 || t.NoopTimeout < 0 || t.Recovery < 0:
+	case t.Login <= 0 || t.Logout <= 0 || t.NoopInterval < 0 || t.NoopTimeout < 0 || t.Recovery < 0 || t.Command < 0:
 		return c, fmt.Errorf("timeouts: %w", errConfig)
 	case t.NoopInterval > 0 && t.NoopTimeout == 0:
 		return c, fmt.Errorf("noop interval without a noop timeout: %w", errConfig)

@@ -24,6 +24,8 @@ var (
 	ErrNoopTimeout = errors.New("initiator: noop timeout")
 	// ErrRecoveryTimeout is returned when nothing came over an active path for recovery_timeout.
 	ErrRecoveryTimeout = errors.New("initiator: recovery timeout")
+	// ErrCommandTimeout is returned when a command was with the target for Timeouts.Command and nothing came for it.
+	ErrCommandTimeout = errors.New("initiator: a command hangs at the target")
 	// ErrDigest is returned when a header or data digest was wrong, here or at the target.
 	ErrDigest = errors.New("initiator: digest error")
 	// ErrProtocol is returned when the target broke the protocol, or says that this end has.

@@ -95,6 +95,7 @@ func (s *Session) dataIn(h *iscsi.BHS) error {
 	s.mu.Lock()
 	c.Received += n
 	c.dataSN++
+	c.moved = s.lastRecv
 	if !h.Has(iscsi.FlagStatus) {
 		s.mu.Unlock()
 		return nil
@@ -226,6 +227,7 @@ func (s *Session) r2t(h *iscsi.BHS) error {
 	case c.countR2T >= maxR2T:
 		return protocolError("more than %d R2Ts under way", maxR2T)
 	}
+	c.moved = s.lastRecv
 	c.r2ts[(c.firstR2T+c.countR2T)%maxR2T] = b
 	c.countR2T++
 	c.r2tSN++

@@ -49,6 +49,7 @@ type Session struct {
 	lastRecv    time.Duration // when the last PDU came
 	activeSince time.Duration // when sent became other than 0
 	probed      time.Duration // when the probe under way was sent, or 0
+	resumed     time.Duration // when this machine last came back from a pause, or 0
 	loggingOut  bool          // a logout was sent
 }
 
@@ -187,8 +188,9 @@ func (s *Session) place(c *Command) {
 	}
 	c.itt = uint32(sl.gen)<<16 | uint32(i)
 	c.state = stateSent
+	c.moved = s.now()
 	if s.sent == 0 {
-		s.activeSince = s.now()
+		s.activeSince = c.moved
 	}
 	s.sent++
 }

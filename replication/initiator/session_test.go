@@ -483,7 +483,7 @@ func (s *Session) sentForTest() int {
 }
 
 func TestJudge(t *testing.T) {
-	tm := Timeouts{NoopInterval: 10, NoopTimeout: 20, Recovery: 30}
+	tm := Timeouts{NoopInterval: 10, NoopTimeout: 20, Recovery: 30, Command: 40}
 	for _, c := range []struct {
 		name string
 		p    path
@@ -497,6 +497,8 @@ func TestJudge(t *testing.T) {
 		{"active, long since", path{now: 139, lastRecv: 100, activeSince: 110, active: true}, verdict{next: 140}},
 		{"active and silent", path{now: 140, lastRecv: 100, activeSince: 110, active: true}, verdict{err: ErrRecoveryTimeout}},
 		{"active and answered", path{now: 140, lastRecv: 139, activeSince: 110, active: true}, verdict{next: 149}},
+		{"answered, but for one command", path{now: 140, lastRecv: 139, activeSince: 110, active: true, oldest: 112, waits: true}, verdict{next: 149}},
+		{"one command hangs", path{now: 152, lastRecv: 151, activeSince: 110, active: true, oldest: 112, waits: true}, verdict{err: ErrCommandTimeout}},
 	} {
 		if got := judge(tm, c.p); got != c.want {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)

@@ -12,6 +12,8 @@ type path struct {
 	now, lastRecv, activeSince time.Duration
 	probed                     time.Duration // when the probe under way was sent, 0 if none
 	active                     bool          // commands are with the target
+	oldest                     time.Duration // since when nothing has come for one of them; with waits
+	waits                      bool          // there is one that Timeouts.Command counts for
 }
 
 // verdict is what to do about a path: die of err, probe it, or look again at next.
@@ -22,7 +24,8 @@ type verdict struct {
 }
 
 // judge is the decision about a path (ARCHITECTURE.md, "Timeouts"). An active path is dead when nothing came for the
-// recovery timeout; an idle one is probed, and dead when the probe is not answered. It is pure.
+// recovery timeout; an idle one is probed, and dead when the probe is not answered. With a command timeout, a path is dead
+// too when one command hangs while the rest goes on. It is pure.
 func judge(t Timeouts, p path) verdict {
 	var v verdict
 	at := func(d time.Duration) {
@@ -46,6 +49,17 @@ func judge(t Timeouts, p path) verdict {
 			at(due)
 		} else {
 			at(p.now + t.Recovery) // it may become active at any time
+		}
+	}
+	if t.Command > 0 {
+		if p.waits {
+			due := p.oldest + t.Command
+			if p.now >= due {
+				return verdict{err: ErrCommandTimeout}
+			}
+			at(due)
+		} else {
+			at(p.now + t.Command) // a command may come at any time
 		}
 	}
 	if t.NoopInterval > 0 && p.probed == 0 {
@@ -82,12 +96,14 @@ func (s *Session) watch() {
 		}
 		now := s.now()
 		if planned > 0 && now > planned+lateness {
-			s.lastRecv = now
+			s.lastRecv, s.resumed = now, now
 			if s.probed != 0 {
 				s.probed = now
 			}
 		}
-		v := judge(s.cfg.Timeouts, path{now: now, lastRecv: s.lastRecv, activeSince: s.activeSince, probed: s.probed, active: s.sent > 0})
+		p := path{now: now, lastRecv: s.lastRecv, activeSince: s.activeSince, probed: s.probed, active: s.sent > 0}
+		p.oldest, p.waits = s.oldest()
+		v := judge(s.cfg.Timeouts, p)
 		if v.probe {
 			s.probed = max(now, 1)
 			var p controlPDU
@@ -115,6 +131,20 @@ func (s *Session) watch() {
 			timer.Reset(planned - now)
 		}
 	}
+}
+
+// oldest tells since when nothing has come for some command that the target has and that is not patient; false if it has
+// none. What this machine slept through does not count.
+func (s *Session) oldest() (since time.Duration, ok bool) {
+	if s.cfg.Timeouts.Command == 0 || s.sent == 0 {
+		return 0, false
+	}
+	for i := range s.slots {
+		if c := s.slots[i].cmd; c != nil && !c.Patient && (!ok || c.moved < since) {
+			since, ok = c.moved, true
+		}
+	}
+	return max(since, s.resumed), ok
 }
 
 // drain goes on with a logout: the request when no command is with the target any more, the end when the time for it is up.

@@ -131,3 +131,51 @@ func TestLogoutTimeout(t *testing.T) {
 		}
 	})
 }
+
+// hangs answers everything but the first command.
+func hangs(c *iscsitest.Conn) {
+	first := true
+	for {
+		h, _, err := c.Next()
+		if err != nil {
+			return
+		}
+		if h.Opcode() != iscsi.OpSCSICommand {
+			continue
+		}
+		if first {
+			first = false
+			continue
+		}
+		c.Answer(h.ITT(), 0, StatusGood, nil, nil)
+	}
+}
+
+// TestHungCommandEndsASession: the target answers other commands all the time, and one never. Such a path is dead when that
+// one is as old as the command timeout, unless the command is patient.
+func TestHungCommandEndsASession(t *testing.T) {
+	for _, patient := range []bool{false, true} {
+		inBubble(t, hangs, func(s *Session) {
+			s.mu.Lock()
+			s.cfg.Timeouts.Command = 3 * time.Second
+			s.mu.Unlock()
+			began := time.Now()
+			hung := make(chan error, 1)
+			s.Submit(&Command{CDB: cdb(2, 0), DataOut: make([]byte, 512), Patient: patient, Done: func(c *Command) { hung <- c.Err }})
+			for time.Since(began) < 10*time.Second && s.Err() == nil {
+				run(s, &Command{CDB: cdb(1, 0)})
+				time.Sleep(100 * time.Millisecond) // within a bubble
+			}
+			took := time.Since(began)
+			if patient {
+				if took < 10*time.Second || s.Err() != nil {
+					t.Errorf("patient: %v: %v", took, s.Err())
+				}
+				return
+			}
+			if took > 3100*time.Millisecond || !errors.Is(s.Err(), ErrCommandTimeout) || !errors.Is(<-hung, ErrCommandTimeout) {
+				t.Errorf("%v: %v", took, s.Err())
+			}
+		})
+	}
+}

@@ -62,12 +62,14 @@ func (d *Dialer) Open(ctx context.Context, node ids.Node, e peer.Epoch) (peer.Se
 		return nil, fmt.Errorf("node %s: %w: %w", node, ErrNode, err)
 	}
 	leader, other := Secrets(d.cfg.Key)
+	timeouts := d.cfg.Timeouts()
+	timeouts.Command = timeouts.Recovery
 	wish := iscsi.DefaultWish()
 	wish.HeaderDigest, wish.DataDigest = iscsi.DigestAlways, iscsi.DigestAlways // invariant 16
 	in, err := initiator.Dial(ctx, initiator.Config{
 		Portal: portal, Initiator: TargetName(d.cfg.Self), Target: TargetName(node),
 		ISID: portOf(e), Own: leader, Peer: other, Vendor: loginKeys(d.cfg.Cluster, e), Wish: wish,
-		Timeouts: d.cfg.Timeouts(), Queue: peerQueue, Log: d.cfg.Log, Dial: d.cfg.Dial,
+		Timeouts: timeouts, Queue: peerQueue, Log: d.cfg.Log, Dial: d.cfg.Dial,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", node, refusedEpoch(err, e))

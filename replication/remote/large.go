@@ -92,7 +92,7 @@ func (s *Session) exchange(ctx context.Context, q request, dataOut []byte, room 
 	var cdb [cdbLen]byte
 	q.encode(&cdb)
 	ch := make(chan struct{})
-	cmd := &initiator.Command{CDB: cdb[:], DataOut: dataOut, Done: func(*initiator.Command) { close(ch) }}
+	cmd := &initiator.Command{CDB: cdb[:], DataOut: dataOut, Patient: patient(q.act), Done: func(*initiator.Command) { close(ch) }}
 	if room > 0 {
 		cmd.DataIn = make([]byte, room)
 	}

@@ -101,6 +101,7 @@ func (s *Session) Submit(c *peer.Call) {
 	q := requestOf(act, c)
 	q.encode(&o.cdb)
 	o.cmd.CDB = o.cdb[:]
+	o.cmd.Patient = patient(act)
 	switch act {
 	case actRead:
 		o.cmd.DataIn = c.Data
@@ -193,3 +194,7 @@ func (s *Session) spawn(f func()) bool {
 	s.tasks.Go(f)
 	return true
 }
+
+// patient tells which commands may take as long as they do: they make or free files, which no guest waits for. All others that
+// hang end the session, so that a member whose disk hangs is not waited for although its node answers.
+func patient(a action) bool { return a == actCreate || a == actReset || a == actDelete }

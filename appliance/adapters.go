@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"pmsapp/appliance/adapt"
 	"pmsapp/cluster"
@@ -98,13 +99,18 @@ func (r reignCluster) DeleteVolume(ctx context.Context, e peer.Epoch, v ids.Volu
 type dialer struct {
 	self   ids.Node
 	local  *replica.Node
+	limit  func() time.Duration // recovery_timeout
 	remote *remote.Dialer
 }
 
 // Open implements peer.Dialer.
 func (d dialer) Open(ctx context.Context, n ids.Node, e peer.Epoch) (peer.Session, error) {
 	if n == d.self {
-		return d.local.Open(ctx, e)
+		s, err := d.local.Open(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		return replica.Guard(s, d.limit()), nil
 	}
 	return d.remote.Open(ctx, n, e)
 }

@@ -142,7 +142,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 
 	// The leader's part.
 	n.reign, err = reign.New(reignConfig(cfg.Timeouts), reign.Deps{Self: n.cluster.Self(), Catalog: truth,
-		Dialer: dialer{n.cluster.Self(), replicas, remote.NewDialer(remote.DialerConfig{Cluster: clusterID, Self: n.cluster.Self(),
+		Dialer: dialer{n.cluster.Self(), replicas, func() time.Duration { return n.tunables().Peers.Recovery }, remote.NewDialer(remote.DialerConfig{Cluster: clusterID, Self: n.cluster.Self(),
 			Key: key, Portal: n.peerPortal, Timeouts: func() initiator.Timeouts { return peerTimeouts(n.tunables().Peers) }, Log: log})},
 		Cluster: reignCluster{truth, n.report, n.askReport}, Observer: n.service, Log: log, Physical: physicalBlock,
 		Tunables: mirror.Tunables{Hold: cfg.Timeouts.Hold}})

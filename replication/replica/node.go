@@ -30,13 +30,13 @@ const (
 	drainWait = 200 * time.Millisecond
 	// recordWait is how long it waits for pools to record the epoch; past it they are busy.
 	recordWait = 500 * time.Millisecond
+	// maxWorkers is how many commands a pool executes at a time. Each pool has its own: a disk that hangs is nobody else's.
 	maxWorkers = 64
 )
 
 // Node is what a node has: its pools and its accepted epoch.
 type Node struct {
-	cfg  Config
-	work *workers
+	cfg Config
 
 	fence chan struct{} // held by who fences, polls or adds a pool: one at a time
 
@@ -52,7 +52,7 @@ type Node struct {
 
 // OpenNode reads the node's own record. The pools come by AddPool.
 func OpenNode(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, fence: make(chan struct{}, 1), work: newWorkers(maxWorkers)}
+	n := &Node{cfg: cfg, fence: make(chan struct{}, 1)}
 	b, err := readBlock(n.file())
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -172,8 +172,8 @@ func (n *Node) Close() {
 	for _, s := range sessions {
 		<-s.idle
 	}
-	n.work.close()
 	for _, p := range pools {
+		p.work.close()
 		p.close()
 	}
 }

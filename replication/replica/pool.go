@@ -28,6 +28,7 @@ type pool struct {
 	path  string
 	super *os.File // locked as long as the pool is open
 	epoch *os.File
+	work  *workers
 
 	mu       sync.Mutex // guards what follows
 	count    uint64     // of writes of the epochs
@@ -48,7 +49,7 @@ func openPool(path string, cluster ids.Cluster, may bool) (*pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pool %s: %w", path, err)
 	}
-	p := &pool{path: path, super: super, replicas: map[ids.Volume]*replica{}}
+	p := &pool{path: path, super: super, work: newWorkers(maxWorkers), replicas: map[ids.Volume]*replica{}}
 	if err := p.open(cluster); err != nil {
 		p.close()
 		return nil, fmt.Errorf("pool %s: %w", path, err)

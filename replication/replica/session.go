@@ -169,7 +169,7 @@ func (s *Session) Submit(c *peer.Call) {
 	s.running[p.id]++
 	s.count++
 	s.mu.Unlock()
-	s.node.work.run(job{s, c, p, r})
+	p.work.run(job{s, c, p, r})
 }
 
 // job is a command on its way.

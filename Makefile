@@ -4,7 +4,7 @@ FUZZTIME  ?= 30s
 PACKAGES  := libiscsi-bin tgt qemu-utils qemu-block-extra iproute2
 TOOLS     := iscsi-test-cu tgtd qemu-img qemu-io ip
 
-.PHONY: build demo test test-long check race fuzz bites deps
+.PHONY: build demo test test-long check race fuzz bites soak sim deps
 
 build:
 	CGO_ENABLED=0 $(GO) build ./...
@@ -37,3 +37,9 @@ fuzz:
 	@set -e; for p in $$($(GO) list ./...); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x $$p; done; done
+
+# Three daemons under load; each of N rounds kills, stops or hands over. KINDS=leader-killed,hand-over restricts them, SEED=n
+# repeats their order, DIR=dir keeps the data.
+N ?= 100
+soak:
+	$(GO) test ./systemtest/soak -run '^TestSoak$$' -timeout 0 -v -rounds $(N) $(if $(KINDS),-kinds $(KINDS)) $(if $(SEED),-seed $(SEED)) $(if $(DIR),-dir $(DIR))

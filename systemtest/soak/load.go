@@ -1,0 +1,134 @@
+package soak
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"pmsapp/replication/initiator"
+)
+
+const (
+	depth     = 16 // writes under way, and as many reads
+	groupSize = 16 // blocks that belong to one writer together: what a long write covers
+)
+
+// load writes and reads until it is stopped.
+type load struct {
+	rec    *record
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	mu     sync.Mutex
+	failed error
+}
+
+// start begins the load: depth writers on one disk, as many readers on another.
+func start(ctx context.Context, rec *record, writes, reads *initiator.Disk) *load {
+	// What is under way when the load is stopped goes on to its end.
+	loop, cancel := context.WithCancel(ctx)
+	l := &load{rec: rec, cancel: cancel}
+	for w := range depth {
+		l.work.Go(func() { l.fail(l.write(loop, ctx, writes, w)) })
+		l.work.Go(func() { l.fail(l.read(loop, ctx, reads, w)) })
+	}
+	return l
+}
+
+func (l *load) fail(err error) {
+	if err == nil {
+		return
+	}
+	l.mu.Lock()
+	l.failed = errors.Join(l.failed, err)
+	l.mu.Unlock()
+	l.cancel()
+}
+
+func (l *load) err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
+// stop ends the load and returns what went wrong.
+func (l *load) stop() error {
+	l.cancel()
+	l.work.Wait()
+	return l.err()
+}
+
+// write is one writer. Groups of blocks are divided among the writers, so that a block has one write at a time.
+func (l *load) write(loop, ctx context.Context, d *initiator.Disk, w int) error {
+	random := rand.New(rand.NewPCG(l.rec.seed, uint64(w)))
+	groups := len(l.rec.blocks) / groupSize / depth
+	buf := make([]byte, groupSize*blockSize)
+	for loop.Err() == nil {
+		n, count := (w+depth*random.IntN(groups))*groupSize, groupSize
+		if random.IntN(20) != 0 {
+			n, count = n+random.IntN(groupSize), 1
+		}
+		var versions [groupSize]uint32
+		for i := range count {
+			versions[i] = l.rec.issue(n + i)
+			l.rec.fill(buf[i*blockSize:(i+1)*blockSize], n+i, versions[i])
+		}
+		if err := d.WriteAt(ctx, buf[:count*blockSize], int64(n)*blockSize); err != nil {
+			return fmt.Errorf("an I/O error reached the host: writing block %d: %w", n, err)
+		}
+		for i := range count {
+			l.rec.acknowledge(n+i, versions[i])
+		}
+		l.rec.wrote()
+	}
+	return nil
+}
+
+// read is one reader, of any blocks, several at a time.
+func (l *load) read(loop, ctx context.Context, d *initiator.Disk, w int) error {
+	random := rand.New(rand.NewPCG(l.rec.seed, uint64(1000+w)))
+	for loop.Err() == nil {
+		count := 1 + random.IntN(8)
+		n := random.IntN(len(l.rec.blocks) - count + 1)
+		if err := l.rec.readBlocks(ctx, d, n, count); err != nil {
+			return err
+		}
+		time.Sleep(time.Duration(random.IntN(int(2 * time.Millisecond)))) // the load is the writers'
+	}
+	return nil
+}
+
+// reader is what can be read from.
+type reader interface {
+	ReadAt(ctx context.Context, p []byte, off int64) error
+}
+
+// readBlocks reads and checks.
+func (r *record) readBlocks(ctx context.Context, d reader, n, count int) error {
+	buf, scratch, floors := make([]byte, count*blockSize), make([]byte, blockSize), make([]uint32, count)
+	for i := range count {
+		floors[i] = r.before(n + i)
+	}
+	if err := d.ReadAt(ctx, buf, int64(n)*blockSize); err != nil {
+		return fmt.Errorf("an I/O error reached the host: reading block %d: %w", n, err)
+	}
+	for i := range count {
+		if err := r.check(n+i, buf[i*blockSize:(i+1)*blockSize], floors[i], scratch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readAll reads and checks everything.
+func (r *record) readAll(ctx context.Context, d reader) error {
+	for n := 0; n < len(r.blocks); n += 64 {
+		if err := r.readBlocks(ctx, d, n, min(64, len(r.blocks)-n)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

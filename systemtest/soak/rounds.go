@@ -1,0 +1,257 @@
+package soak
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"pmsapp/appliance/api"
+)
+
+// Kind is what happens in a round.
+type Kind string
+
+// The kinds of rounds.
+const (
+	LeaderKilled    Kind = "leader-killed"    // SIGKILL
+	FollowerKilled  Kind = "follower-killed"  // SIGKILL, of one with a replica where there is one
+	FollowerStopped Kind = "follower-stopped" // SIGSTOP for stopTime, likewise
+	LeaderStopped   Kind = "leader-stopped"   // SIGSTOP for stopTime
+	AllKilled       Kind = "all-killed"       // SIGKILL of all, and restart
+	HandOver        Kind = "hand-over"        // by command
+	Terminated      Kind = "leader-ended"     // SIGTERM
+)
+
+// Kinds are all of them.
+func Kinds() []Kind {
+	return []Kind{LeaderKilled, FollowerStopped, LeaderStopped, FollowerKilled, AllKilled, HandOver, Terminated}
+}
+
+// limit is the target for a kind's standstill: of its median and of its maximum; 0 means none. The targets are reported, not
+// asserted: a machine that does other things beside would fail them at random.
+func (k Kind) limit() (median, most time.Duration) {
+	switch k {
+	case LeaderKilled:
+		return 1500 * time.Millisecond, 4 * time.Second
+	case FollowerKilled:
+		return 0, 500 * time.Millisecond
+	case FollowerStopped:
+		return 0, 4 * time.Second
+	case LeaderStopped:
+		return 0, 6 * time.Second
+	case HandOver, Terminated:
+		return 0, 300 * time.Millisecond
+	}
+	return 0, 0
+}
+
+const (
+	stopTime   = 8 * time.Second
+	settleTime = 2 * time.Minute // for everybody to be in sync again
+	// stuck is how long I/O may stand still before the round has failed: the hosts' timers have expired by then.
+	stuck = 30 * time.Second
+)
+
+// Round is what a round has shown.
+type Round struct {
+	Kind       Kind
+	Standstill time.Duration
+	Resync     time.Duration // from the victim's return until all are in sync
+	Elected    time.Duration // from the fault to the take-over, for kinds with one
+	Served     time.Duration // from the take-over to the first volume served
+	Client     time.Duration // from there to the first write that ended
+}
+
+// round carries a round out, under load.
+func (s *soak) round(ctx context.Context, k Kind) (r Round, err error) {
+	st, err := s.settled(ctx)
+	if err != nil {
+		return r, err
+	}
+	if err := s.progress(ctx, 500); err != nil {
+		return r, err
+	}
+	leader, follower := s.cluster.Index(st.Leader), s.follower(st)
+	r.Kind = k
+	began := time.Now()
+	back := began
+	switch k {
+	case LeaderKilled:
+		err = s.killed(ctx, leader, &back)
+	case FollowerKilled:
+		err = s.killed(ctx, follower, &back)
+	case FollowerStopped:
+		err = s.stopped(ctx, follower, &back)
+	case LeaderStopped:
+		err = s.stopped(ctx, leader, &back)
+	case AllKilled:
+		err = s.allKilled(ctx, &back)
+	case HandOver:
+		err = s.cluster.Client().Transfer(ctx, "")
+	case Terminated:
+		if err = s.cluster.Terminate(leader, 20*time.Second); err == nil {
+			err = s.progress(ctx, 200)
+			back = time.Now()
+			err = first(err, s.cluster.Start(leader))
+		}
+	default:
+		err = fmt.Errorf("there is no kind of round %q", k)
+	}
+	if err != nil {
+		return r, err
+	}
+	after, err := s.settled(ctx)
+	if err != nil {
+		return r, err
+	}
+	if err := s.progress(ctx, 200); err != nil {
+		return r, err
+	}
+	end := time.Now()
+	r.Resync = end.Sub(back)
+	r.Standstill = s.rec.standstill(began, end)
+	if after.Epoch != st.Epoch {
+		s.phases(ctx, &r, began)
+	}
+	return r, nil
+}
+
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// killed kills a node, waits until I/O goes on without it, and starts it again.
+func (s *soak) killed(ctx context.Context, i int, back *time.Time) error {
+	if err := s.cluster.Kill(i); err != nil {
+		return err
+	}
+	if err := s.progress(ctx, 500); err != nil {
+		return err
+	}
+	*back = time.Now()
+	return s.cluster.Start(i)
+}
+
+// stopped stops a node's process as a whole for a while.
+func (s *soak) stopped(ctx context.Context, i int, back *time.Time) error {
+	n := s.cluster.Nodes[i]
+	w := watchPortal(ctx, s.rec, n.Config.Address.Portal, s.lun.Target, int(s.lun.Number))
+	if err := s.progress(ctx, 50); err != nil {
+		return first(w.stop(), err)
+	}
+	if err := s.cluster.Pause(i); err != nil {
+		return first(w.stop(), err)
+	}
+	err := s.pause(ctx, stopTime)
+	*back = time.Now()
+	err = first(err, s.cluster.Resume(i))
+	err = first(err, s.pause(ctx, time.Second)) // what it still had to answer, it answers now
+	return first(w.stop(), err)
+}
+
+// allKilled kills everybody and starts everybody again.
+func (s *soak) allKilled(ctx context.Context, back *time.Time) error {
+	for i := range s.cluster.Nodes {
+		if err := s.cluster.Kill(i); err != nil {
+			return err
+		}
+	}
+	*back = time.Now()
+	for i := range s.cluster.Nodes {
+		if err := s.cluster.Start(i); err != nil {
+			return err
+		}
+	}
+	return s.progress(ctx, 200)
+}
+
+// follower is a node that does not lead, with a replica if there is such a one.
+func (s *soak) follower(st api.Status) int {
+	for _, r := range st.Volumes[0].Replicas {
+		if r.Node != st.Leader {
+			return s.cluster.Index(r.Node)
+		}
+	}
+	for i, n := range s.cluster.Nodes {
+		if n.Name != st.Leader {
+			return i
+		}
+	}
+	return -1
+}
+
+// settled waits until every node is there and every replica is in sync.
+func (s *soak) settled(ctx context.Context) (api.Status, error) {
+	return s.cluster.WaitStatus(ctx, "all nodes to be alive and all replicas in sync", settleTime, func(st api.Status) bool {
+		ok := st.Leader != "" && len(st.Volumes) == 1 && len(st.Nodes) == len(s.cluster.Nodes) && s.load.err() == nil
+		for _, v := range st.Volumes {
+			ok = ok && v.Served
+			for _, r := range v.Replicas {
+				ok = ok && r.State == "in sync"
+			}
+		}
+		for _, n := range st.Nodes {
+			ok = ok && n.State == "alive" && n.Voter
+		}
+		return ok
+	})
+}
+
+// progress waits until some more writes have ended.
+func (s *soak) progress(ctx context.Context, writes int) error {
+	until, limit := s.rec.count()+writes, time.After(stuck)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for s.rec.count() < until {
+		if err := s.load.err(); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			return fmt.Errorf("I/O stood still for %v", stuck)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (s *soak) pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return s.load.err()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// phases tells from the event log where the time of a failover went.
+func (s *soak) phases(ctx context.Context, r *Round, began time.Time) {
+	events, err := s.cluster.Client().Events(ctx, 0, 200)
+	if err != nil {
+		return
+	}
+	var took, served time.Time
+	for _, e := range events {
+		switch {
+		case e.Time.Before(began):
+		case e.Kind == "took-over":
+			took, served = e.Time, time.Time{}
+		case e.Kind == "volume-served" && served.IsZero():
+			served = e.Time
+		}
+	}
+	if took.IsZero() || served.IsZero() {
+		return
+	}
+	r.Elected, r.Served = took.Sub(began), served.Sub(took)
+	if at, ok := s.rec.first(served); ok {
+		r.Client = at.Sub(served)
+	}
+}

@@ -20,6 +20,7 @@ deps:
 check:
 	@test -z "$$(gofmt -l .)" || { echo "gofmt these files:"; gofmt -l .; exit 1; }
 	$(GO) vet ./...
+	$(GO) tool -modfile=internal/tools/go.mod staticcheck ./...
 
 test: deps build check
 	$(GO) test -timeout 10m -skip '^(TestBites|TestReplay)$$' -v ./... | .ci/left-out

@@ -74,7 +74,6 @@ type Cluster struct {
 
 	mu       sync.Mutex // guards what follows
 	handlers map[string]Handler
-	entered  time.Time // when the leader last confirmed what it knows of this node
 }
 
 // Open makes the node take part. It returns ErrNoCluster, ErrInUse, ErrCorrupt, or what listening says. handlers answer the

@@ -204,15 +204,3 @@ func serve(t testing.TB, p *fakeProvider, options ...func(*target.Config)) (*tar
 	})
 	return s, l.Addr()
 }
-
-// until waits for a condition that another goroutine brings about.
-func until(t testing.TB, c *client, what string, ok func() bool) {
-	t.Helper()
-	for range 10000 {
-		if ok() {
-			return
-		}
-		c.ping()
-	}
-	t.Fatalf("%s: it does not come true", what)
-}

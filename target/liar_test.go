@@ -131,7 +131,7 @@ func lies() map[string]lie {
 		"pings without reading": func(c *client) {
 			c.conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
 			var h iscsi.BHS
-			h.Init(iscsi.OpNopOut, iscsi.FlagFinal|iscsi.FlagFinal)
+			h.Init(iscsi.OpNopOut, iscsi.FlagFinal)
 			h.SetImmediate()
 			h.SetTTT(iscsi.NoTag)
 			h.SetITT(1)

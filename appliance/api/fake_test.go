@@ -23,7 +23,6 @@ type fake struct {
 	peer    *Server
 	volumes map[string]NewVolume
 	seen    map[string]bool // request ids
-	block   chan struct{}
 }
 
 func (f *fake) Leading() bool         { return f.leading }

@@ -60,7 +60,6 @@ type TargetLogin struct {
 	method     bool // AuthMethod was answered
 	challenge  *challenger
 	proved     bool
-	status     LoginStatus
 	params     Params
 	request    BHS // the one being answered
 	finalPairs []Pair

@@ -66,7 +66,6 @@ func (c *Core) freeCall(k *call) {
 // mask is a set of slots.
 type mask uint8
 
-func bit(i int) mask              { return 1 << i }
-func (m mask) has(i int) bool     { return m&(1<<i) != 0 }
-func (m mask) single() bool       { return m != 0 && m&(m-1) == 0 }
-func (m mask) within(o mask) bool { return m&^o == 0 }
+func bit(i int) mask          { return 1 << i }
+func (m mask) has(i int) bool { return m&(1<<i) != 0 }
+func (m mask) single() bool   { return m != 0 && m&(m-1) == 0 }

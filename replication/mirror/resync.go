@@ -30,14 +30,13 @@ type resync struct {
 	phase resyncPhase
 	old   []peer.RegionSeq // its marks of before
 
-	cursor  int64 // everything before is equal, or being copied
-	end     int64 // of the window
-	asked   int   // extents under way
-	failed  bool  // one of them: ask again
-	src     int
-	chunks  []bool // of the window: those to look at
-	active  []*copier
-	stamped bool
+	cursor int64 // everything before is equal, or being copied
+	end    int64 // of the window
+	asked  int   // extents under way
+	failed bool  // one of them: ask again
+	src    int
+	chunks []bool // of the window: those to look at
+	active []*copier
 
 	granted, asking bool // of the budget
 	copied          int64

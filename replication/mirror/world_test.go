@@ -33,7 +33,6 @@ type wNode struct {
 	full    bool
 	sick    int // chance in 100 that a command fails with ErrMedium
 	epoch   peer.Epoch
-	foreign bool // outside the set for good reason: only an empty resync may use it
 }
 
 type wCall struct {

@@ -26,7 +26,6 @@ type client struct {
 	stopped bool
 	wait    *simworld.Timer
 	done    int // answers
-	serial  []*op
 }
 
 func newClient(c *Cluster, id int) *client {

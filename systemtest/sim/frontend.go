@@ -77,7 +77,7 @@ func (s *hostSession) recv(m any) {
 			delete(s.cmds, m.id)
 			s.fe.n.c.settle(cmd.o)
 		}
-		s.send(msgAborted{m.id})
+		s.send(msgAborted(m))
 	}
 }
 

@@ -30,10 +30,9 @@ type entry struct {
 
 // raftPeer is a member of a Raft configuration.
 type raftPeer struct {
-	id      ids.Node
-	host    int
-	voter   bool
-	witness bool
+	id    ids.Node
+	host  int
+	voter bool
 }
 
 // raftDisk is what a node's catalog disk holds.

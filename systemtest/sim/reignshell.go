@@ -3,7 +3,6 @@ package sim
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"pmsapp/internal/block"
@@ -327,14 +326,4 @@ func (r *reignShell) ask(done func(error), ev func(request uint64) reign.Event) 
 	id := r.requests
 	r.replies[id] = done
 	r.step(ev(id))
-}
-
-// serves tells which volumes have an open mirror here, by index.
-func (r *reignShell) serves() []int {
-	var out []int
-	for _, m := range r.inOrder() {
-		out = append(out, m.vol)
-	}
-	slices.Sort(out)
-	return out
 }

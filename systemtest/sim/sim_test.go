@@ -134,7 +134,7 @@ func TestSeedsReplay(t *testing.T) {
 		return h.Sum64()
 	}
 	for seed := uint64(1); seed <= 10; seed++ {
-		if sum(seed) != sum(seed) {
+		if first, second := sum(seed), sum(seed); first != second {
 			t.Errorf("two runs of seed %d differ", seed)
 		}
 	}

@@ -16,7 +16,7 @@ import (
 type Timeouts struct {
 	Login        time.Duration // connection and login together
 	Logout       time.Duration // waiting for the answer to a logout
-	NoopInterval time.Duration // a path on which nothing is under way is probed when nothing came for so long
+	NoopInterval time.Duration // a path is probed when nothing came for so long
 	NoopTimeout  time.Duration // and is dead when the probe is unanswered for so long
 	Recovery     time.Duration // an active path is dead when nothing came for so long
 	// Command is for a target whose medium may hang while it goes on answering: the path is dead when a command has been

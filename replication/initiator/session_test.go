@@ -327,6 +327,9 @@ func TestPathDeaths(t *testing.T) {
 			if tc.want == ErrNoopTimeout || tc.want == ErrRecoveryTimeout {
 				cfg.Timeouts = fast
 			}
+			if tc.want == ErrRecoveryTimeout { // a probe would find out before
+				cfg.Timeouts.NoopInterval = 0
+			}
 			cfg.Wish = iscsi.DefaultWish()
 			if tc.wish != 0 {
 				cfg.Wish.HeaderDigest = tc.wish
@@ -493,8 +496,8 @@ func TestJudge(t *testing.T) {
 		{"idle for the interval", path{now: 110, lastRecv: 100}, verdict{probe: true, next: 130}},
 		{"probed", path{now: 111, lastRecv: 100, probed: 110}, verdict{next: 130}},
 		{"probe unanswered", path{now: 130, lastRecv: 100, probed: 110}, verdict{err: ErrNoopTimeout}},
-		{"active", path{now: 125, lastRecv: 100, activeSince: 110, active: true}, verdict{next: 127}},
-		{"active, long since", path{now: 139, lastRecv: 100, activeSince: 110, active: true}, verdict{next: 140}},
+		{"active", path{now: 125, lastRecv: 100, activeSince: 110, active: true}, verdict{probe: true, next: 140}},
+		{"active, long since", path{now: 139, lastRecv: 100, activeSince: 110, active: true, probed: 125}, verdict{next: 140}},
 		{"active and silent", path{now: 140, lastRecv: 100, activeSince: 110, active: true}, verdict{err: ErrRecoveryTimeout}},
 		{"active and answered", path{now: 140, lastRecv: 139, activeSince: 110, active: true}, verdict{next: 149}},
 		{"answered, but for one command", path{now: 140, lastRecv: 139, activeSince: 110, active: true, oldest: 112, waits: true}, verdict{next: 149}},

@@ -24,7 +24,8 @@ type verdict struct {
 }
 
 // judge is the decision about a path (ARCHITECTURE.md, "Timeouts"). An active path is dead when nothing came for the
-// recovery timeout; an idle one is probed, and dead when the probe is not answered. With a command timeout, a path is dead
+// recovery timeout. A silent one, idle or active, is probed, and dead when the probe is not answered: a target that holds I/O
+// answers probes, and is not left for it. With a command timeout, a path is dead
 // too when one command hangs while the rest goes on. It is pure.
 func judge(t Timeouts, p path) verdict {
 	var v verdict
@@ -64,7 +65,7 @@ func judge(t Timeouts, p path) verdict {
 	}
 	if t.NoopInterval > 0 && p.probed == 0 {
 		due := p.lastRecv + t.NoopInterval
-		if !p.active && p.now >= due {
+		if p.now >= due {
 			v.probe = true
 			at(p.now + t.NoopTimeout)
 			return v

@@ -76,6 +76,9 @@ func TestIdlePathDies(t *testing.T) {
 func TestActivePathDies(t *testing.T) {
 	probes := make(chan time.Time, 10)
 	inBubble(t, swallow(probes), func(s *Session) {
+		s.mu.Lock()
+		s.cfg.Timeouts.NoopInterval = 0
+		s.mu.Unlock()
 		time.Sleep(500 * time.Millisecond) // within a bubble
 		began := time.Now()
 		c := run(s, &Command{CDB: cdb(2, 0), DataIn: make([]byte, 512)})
@@ -84,8 +87,46 @@ func TestActivePathDies(t *testing.T) {
 		}
 	})
 	if len(probes) != 0 {
-		t.Error("an active path was probed")
+		t.Error("it was probed although that is switched off")
 	}
+}
+
+// TestHeldCommandKeepsThePath: a target that holds a command for long, and answers probes, is not left.
+func TestHeldCommandKeepsThePath(t *testing.T) {
+	held := make(chan uint32, 1)
+	inBubble(t, func(c *iscsitest.Conn) {
+		for {
+			h, _, err := c.Next()
+			if err != nil {
+				return
+			}
+			switch h.Opcode() {
+			case iscsi.OpSCSICommand:
+				held <- h.ITT()
+			case iscsi.OpNopOut:
+				var a iscsi.BHS
+				a.Init(iscsi.OpNopIn, iscsi.FlagFinal)
+				a.SetITT(h.ITT())
+				a.SetTTT(iscsi.NoTag)
+				c.Send(&a, nil)
+			}
+			select {
+			case itt := <-held:
+				if len(held) == 0 && h.Opcode() == iscsi.OpNopOut {
+					time.AfterFunc(20*time.Second, func() { c.Answer(itt, 0, StatusGood, nil, nil) }) // within a bubble
+				} else {
+					held <- itt
+				}
+			default:
+			}
+		}
+	}, func(s *Session) {
+		began := time.Now()
+		c := run(s, &Command{CDB: cdb(1, 0)})
+		if took := time.Since(began); took < 20*time.Second || c.Err != nil {
+			t.Errorf("after %v: %v", took, c.Err)
+		}
+	})
 }
 
 func TestAnsweredPathLives(t *testing.T) {

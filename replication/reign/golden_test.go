@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -222,6 +223,8 @@ func (s *script) do(cmd string, a []string) {
 		}
 	case "fail":
 		s.step(Failed{Attempt: s.opening(a[0]).Attempt, Err: errDown})
+	case "refuse": // nothing listens there
+		s.step(Failed{Attempt: s.opening(a[0]).Attempt, Err: fmt.Errorf("connecting: %w", syscall.ECONNREFUSED)})
 	case "lose", "outbid":
 		id := nodeID(a[0])
 		at := s.live[id]

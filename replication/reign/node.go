@@ -3,6 +3,7 @@ package reign
 import (
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"pmsapp/internal/ids"
@@ -19,6 +20,7 @@ type node struct {
 	retry   pace
 	since   time.Duration // since when it is not up; if it is, since when it was not before
 	err     string
+	down    bool // its machine answered that nothing listens there: as good as a suspicion
 	boot    ids.ID
 	pools   map[ids.Pool]*pool // what the newest session's fence said
 	listed  []ids.Pool         // keys of pools, in the order in which they came
@@ -130,7 +132,7 @@ func (c *Core) opened(ev Opened) {
 	if n == nil {
 		return // given up: the shell closes it
 	}
-	n.up, n.err, n.retry, n.polling, n.poll = true, "", pace{}, false, pace{}
+	n.up, n.err, n.down, n.retry, n.polling, n.poll = true, "", false, pace{}, false, pace{}
 	n.boot, n.pools, n.listed = ev.Fenced.Boot, make(map[ids.Pool]*pool), nil
 	n.asking, n.poll.next = false, c.now+c.cfg.PollBusy
 	if c.merge(n, ev.Fenced) {
@@ -214,7 +216,7 @@ func (c *Core) failed(ev Failed) {
 	n.attempt = 0
 	n.retry.later(c.now, c.cfg.RetryMin, c.cfg.RetryMax)
 	first := n.err == ""
-	n.err = errText(ev.Err)
+	n.err, n.down = errText(ev.Err), errors.Is(ev.Err, syscall.ECONNREFUSED)
 	if c.outbid(n, ev.Err) {
 		return
 	}
@@ -261,11 +263,11 @@ func (c *Core) alive(id ids.Node) {
 
 // deadline is when the members on a node that are not fenced may be removed (invariant 7).
 func (c *Core) deadline(id ids.Node) time.Duration {
-	since := c.r.began
+	since, down := c.r.began, false
 	if n := c.r.nodes[id]; n != nil {
-		since = n.since
+		since, down = n.since, n.down
 	}
-	if c.suspected[id] {
+	if down || c.suspected[id] {
 		return since + c.cfg.SuspectGrace
 	}
 	return since + c.cfg.Grace

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -35,6 +37,16 @@ type soak struct {
 	rec     *record
 	load    *load
 	lun     api.LUN
+	hosts   *os.File // the hosts' log
+}
+
+// hooks log what a host sees of failovers.
+func hooks(log *slog.Logger) initiator.Hooks {
+	return initiator.Hooks{
+		Connected: func(portal string) { log.Info("connected", "portal", portal) },
+		Lost:      func(portal string, err error) { log.Info("lost", "portal", portal, "err", err) },
+		Retried:   func(portal string, why error) { log.Info("retried", "portal", portal, "why", why) },
+	}
 }
 
 // Run runs the rounds. Its error says what was lost, stale or different, or what did not go on.
@@ -43,7 +55,12 @@ func Run(ctx context.Context, cfg Config) (rounds []Round, err error) {
 	if s.cluster, err = local.New(local.Config{Binary: cfg.Binary, Dir: cfg.Dir, Nodes: 3, Log: slog.New(slog.DiscardHandler)}); err != nil {
 		return nil, err
 	}
-	defer s.cluster.Close()
+	defer func() {
+		s.cluster.Close()
+		if s.hosts != nil {
+			s.hosts.Close()
+		}
+	}()
 	if err := s.cluster.Form(ctx); err != nil {
 		return nil, err
 	}
@@ -80,6 +97,12 @@ func (s *soak) prepare(ctx context.Context) (writes, reads *initiator.Disk, err 
 	if s.lun, err = c.Export(ctx, api.NewLUN{Volume: "soak"}); err != nil {
 		return nil, nil, fmt.Errorf("exporting the volume: %w", err)
 	}
+	f, err := os.OpenFile(filepath.Join(s.cfg.Dir, "hosts.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening the hosts' log: %w", err)
+	}
+	s.hosts = f
+	log := slog.New(slog.NewTextHandler(f, nil))
 	portals := []string{s.cluster.Virtual}
 	for _, n := range s.cluster.Nodes {
 		portals = append(portals, n.Config.Address.Portal)
@@ -88,7 +111,7 @@ func (s *soak) prepare(ctx context.Context) (writes, reads *initiator.Disk, err 
 		octx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		return initiator.OpenDisk(octx, initiator.DiskConfig{Portals: portals, Initiator: "iqn.2026-11.app.pmsapp:" + name, Target: s.lun.Target,
-			LUN: int(s.lun.Number), Timeouts: initiator.PeerTimeouts(), Log: slog.New(slog.DiscardHandler)})
+			LUN: int(s.lun.Number), Timeouts: initiator.PeerTimeouts(), Log: log, Hooks: hooks(log.With("host", name))})
 	}
 	if writes, err = open("writer"); err != nil {
 		return nil, nil, fmt.Errorf("logging in: %w", err)

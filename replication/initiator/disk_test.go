@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -340,4 +341,29 @@ func FuzzDiscovery(f *testing.F) {
 			t.Fatal(p)
 		}
 	})
+}
+
+// TestSilentPortalIsBack: the only portal that serves does not answer at first, as that of a stopped node. As soon as it does it
+// is used, long before its silence is over, although the others say NOT READY all the time.
+func TestSilentPortalIsBack(t *testing.T) {
+	c, cfg := newCluster(t, 3)
+	c.serving = 0
+	var frozen atomic.Bool
+	frozen.Store(true)
+	cfg.Timeouts = HostTimeouts()
+	cfg.Timeouts.Login = 50 * time.Millisecond
+	cfg.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address == cfg.Portals[0] && frozen.Load() {
+			near, far := net.Pipe()
+			go io.Copy(io.Discard, far) // ends with near
+			return near, nil
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	began := time.Now()
+	time.AfterFunc(400*time.Millisecond, func() { frozen.Store(false) })
+	d := mustOpen(t, cfg)
+	if took := time.Since(began); took < 400*time.Millisecond || took > 5*time.Second || d.Portal() != cfg.Portals[0] {
+		t.Errorf("after %v: %s", took, d.Portal())
+	}
 }

@@ -21,10 +21,12 @@ type paths struct {
 	closed   bool
 	sessions []*Session      // by portal; nil if there is none
 	until    []time.Duration // until when a portal is silent, since begun
+	probing  []bool          // a silent portal is being tried, beside the others
 	at       int             // the portal that is used or being tried
 	turn     int             // grows with each change of at
 	refused  int             // attempts to connect that failed in a row
 	dialing  chan struct{}   // closed when the attempt under way has ended; nil if there is none
+	dialed   int             // the portal that is being dialled for it; -1 if none is
 	last     error           // why the last attempt failed
 }
 
@@ -37,7 +39,7 @@ type route struct {
 
 func newPaths(cfg Config, portals []string, hooks Hooks) *paths {
 	p := &paths{cfg: cfg, portals: portals, hooks: hooks, begun: time.Now(),
-		sessions: make([]*Session, len(portals)), until: make([]time.Duration, len(portals))}
+		sessions: make([]*Session, len(portals)), until: make([]time.Duration, len(portals)), probing: make([]bool, len(portals)), dialed: -1}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
@@ -58,6 +60,7 @@ func (p *paths) get(ctx context.Context) (route, error) {
 		if p.dialing == nil {
 			p.dialing = make(chan struct{})
 			at := p.at
+			p.dialed = at
 			p.all.Go(func() { p.connect(at) })
 		}
 		dialing := p.dialing
@@ -76,27 +79,33 @@ func (p *paths) get(ctx context.Context) (route, error) {
 	}
 }
 
-// connect tries a portal that has no session once. If that fails it takes the next, and pauses when all have failed. There
-// is one attempt at a time, and nothing else makes sessions: none that lives is ever replaced. Meanwhile the turn may have
-// gone to another portal.
+// connect tries a portal that has no session once. If that fails it takes the next, and pauses when all have failed. Of each
+// portal there is one attempt at a time, here or in probe: no session that lives is ever replaced. Meanwhile the turn may
+// have gone to another portal.
 func (p *paths) connect(at int) {
+	p.mu.Lock()
+	probing := p.probing[at]
+	p.mu.Unlock()
+	if probing { // all are silent
+		sleep(p.ctx, minBackoff)
+		p.mu.Lock()
+		p.dialed = -1
+		p.next(at, nil)
+		close(p.dialing)
+		p.dialing = nil
+		p.mu.Unlock()
+		return
+	}
 	cfg := p.cfg
 	cfg.Portal = p.portals[at]
 	s, err := Dial(p.ctx, cfg)
 	pause := false
 	var failures int
 	p.mu.Lock()
+	p.dialed = -1
 	if err == nil {
-		p.sessions[at], p.last, p.refused = s, nil, 0
-		if p.closed {
-			s.Close()
-		}
-		p.all.Go(func() {
-			<-s.Done()
-			if p.hooks.Lost != nil {
-				p.hooks.Lost(cfg.Portal, s.Err())
-			}
-		})
+		p.adopt(at, s)
+		p.last, p.refused = nil, 0
 	} else {
 		p.last = err
 		p.next(at, err)
@@ -120,6 +129,43 @@ func (p *paths) connect(at int) {
 	p.mu.Unlock()
 }
 
+// adopt keeps a new session. It is called with the lock held.
+func (p *paths) adopt(at int, s *Session) {
+	p.sessions[at] = s
+	if p.closed {
+		s.Close()
+	}
+	p.all.Go(func() {
+		<-s.Done()
+		if p.hooks.Lost != nil {
+			p.hooks.Lost(p.portals[at], s.Err())
+		}
+	})
+}
+
+// probe tries a portal that let a timeout pass again and again, until it answers, or is found to be closed: so that the others
+// are asked meanwhile, and it as soon as it is back, be it the one that serves then.
+func (p *paths) probe(at int) {
+	cfg := p.cfg
+	cfg.Portal = p.portals[at]
+	for {
+		s, err := Dial(p.ctx, cfg)
+		if err == nil || !silent(err) || p.ctx.Err() != nil {
+			p.mu.Lock()
+			p.until[at], p.probing[at] = 0, false
+			if err == nil {
+				p.adopt(at, s)
+			}
+			p.mu.Unlock()
+			if err == nil && p.hooks.Connected != nil {
+				p.hooks.Connected(cfg.Portal)
+			}
+			return
+		}
+		sleep(p.ctx, maxBackoff)
+	}
+}
+
 // leave goes on to the next portal, unless another command has done so since x was given out.
 func (p *paths) leave(x route, why error) {
 	p.mu.Lock()
@@ -135,6 +181,10 @@ func (p *paths) next(failed int, why error) {
 	now := time.Since(p.begun)
 	if silent(why) {
 		p.until[failed] = now + silence
+		if !p.probing[failed] && !p.closed && p.dialed != failed {
+			p.probing[failed] = true
+			p.all.Go(func() { p.probe(failed) })
+		}
 	}
 	if p.at == failed {
 		p.at = choose(failed, p.until, now)

@@ -165,7 +165,7 @@ func (c *Core) merge(n *node, f peer.Fenced) bool {
 		case p.Previous > r.epoch: // it was absent while others reigned
 			c.refusedBy(n.id, p.Previous)
 			return false
-		case p.Reverted, n.seen[p.Pool] && !p.Busy && p.Previous != r.epoch:
+		case p.Reverted, n.seen[p.Pool] && !p.Busy && !n.fencedNow(p.Pool) && p.Previous != r.epoch:
 			c.distrust(n.id, p.Pool)
 			return false
 		}
@@ -189,6 +189,13 @@ func (c *Core) merge(n *node, f peer.Fenced) bool {
 	}
 	c.touch()
 	return true
+}
+
+// fencedNow tells whether the session that is open fenced the pool already. What it had accepted before that fence is then no
+// news: every answer to Poll repeats it.
+func (n *node) fencedNow(id ids.Pool) bool {
+	p := n.pools[id]
+	return p != nil && !p.Busy
 }
 
 // distrust is for a pool that was fenced in this reign before and does not know of it: it was reverted. That it will know

@@ -25,7 +25,8 @@ type mnode struct {
 	id       ids.Node
 	down     bool
 	accepted peer.Epoch
-	recorded map[ids.Pool]bool // which pools have recorded accepted: beside it on the catalog disk
+	recorded map[ids.Pool]bool            // which pools have recorded accepted: beside it on the catalog disk
+	session  map[ids.Pool]peer.FencedPool // what the newest session found: Poll repeats what was before the fence
 	pools    []*mpool
 }
 
@@ -150,6 +151,7 @@ func (m *mnode) fence(e peer.Epoch) (peer.Fenced, error) {
 	if e > m.accepted || m.recorded == nil {
 		m.accepted, m.recorded = e, make(map[ids.Pool]bool)
 	}
+	m.session = make(map[ids.Pool]peer.FencedPool)
 	f := m.answer()
 	f.Highest = high
 	return f, nil
@@ -159,8 +161,14 @@ func (m *mnode) fence(e peer.Epoch) (peer.Fenced, error) {
 func (m *mnode) answer() (f peer.Fenced) {
 	for _, p := range m.pools {
 		if !p.absent {
-			f.Pools = append(f.Pools, p.fence(m.accepted, m.recorded[p.id]))
+			fp, known := m.session[p.id]
+			if !known {
+				fp = p.fence(m.accepted, m.recorded[p.id])
+				m.session[p.id] = fp
+			}
 			m.recorded[p.id] = true
+			fp.Busy, fp.Replicas = p.busy, slices.Clone(p.replicas)
+			f.Pools = append(f.Pools, fp)
 		}
 	}
 	return f

@@ -1,18 +1,20 @@
 package appliance
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"pmsapp/appliance/api"
-	"pmsapp/appliance/config"
 	"pmsapp/appliance/front"
 	"pmsapp/cluster"
 	"pmsapp/cluster/catalog"
 	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
 	"pmsapp/replication/reign"
 	"pmsapp/replication/replica"
 	"pmsapp/replication/truth"
@@ -75,9 +77,15 @@ func (n *node) volumeNamed(name string) (catalog.Volume, error) {
 	return catalog.Volume{}, api.Errorf(api.ErrNotFound, "pmsapp volume list shows them", "there is no volume %q", name)
 }
 
+// packages are what errors begin with and an admin has no use for.
+var packages = strings.NewReplacer("catalog: ", "", "cluster: ", "", "reign: ", "", "peer: ", "", "replica: ", "")
+
 // told turns errors of the packages below into such that an admin can use.
 func told(err error) error {
 	var e *api.Error
+	plain := func(kind *api.Error, hint string) error {
+		return api.Errorf(kind, hint, "%s", packages.Replace(err.Error()))
+	}
 	switch {
 	case err == nil || errors.As(err, &e):
 		return err
@@ -86,21 +94,23 @@ func told(err error) error {
 		return api.Errorf(api.ErrNoLeader, "repeat the command in a few seconds", "the leader has changed: %v", err)
 	case errors.Is(err, catalog.ErrNoVolume), errors.Is(err, catalog.ErrNoNode), errors.Is(err, catalog.ErrNoReplica),
 		errors.Is(err, reign.ErrUnknownVolume):
-		return api.Errorf(api.ErrNotFound, "", "%v", err)
+		return plain(api.ErrNotFound, "")
 	case errors.Is(err, catalog.ErrNameTaken):
-		return api.Errorf(api.ErrConflict, "choose another name", "%v", err)
+		return plain(api.ErrConflict, "choose another name")
 	case errors.Is(err, catalog.ErrInUse), errors.Is(err, catalog.ErrLimit), errors.Is(err, catalog.ErrOldNode), errors.Is(err, reign.ErrNoTarget):
-		return api.Errorf(api.ErrConflict, "", "%v", err)
+		return plain(api.ErrConflict, "")
 	case errors.Is(err, catalog.ErrNotServed), errors.Is(err, reign.ErrNotServed):
-		return api.Errorf(api.ErrConflict, "pmsapp status tells what it waits for", "%v", err)
+		return plain(api.ErrConflict, "pmsapp status tells what it waits for")
 	case errors.Is(err, reign.ErrNoPlace):
-		return api.Errorf(api.ErrConflict, "add a pool or a node, or name fewer replicas; pmsapp pool list shows the free space", "%v", err)
+		return plain(api.ErrConflict, "add a pool or a node, or name fewer replicas; pmsapp pool list shows the free space")
+	case errors.Is(err, peer.ErrNoSpace):
+		return plain(api.ErrConflict, "the pool is full, or its file system has no files so large; XFS has; pmsapp pool list shows the free space")
 	case errors.Is(err, reign.ErrBusy), errors.Is(err, reign.ErrTimeout):
-		return api.Errorf(api.ErrConflict, "repeat the command in a few seconds", "%v", err)
+		return plain(api.ErrConflict, "repeat the command in a few seconds")
 	case errors.Is(err, catalog.ErrInvalid), errors.Is(err, reign.ErrInvalid):
-		return api.Errorf(api.ErrInvalid, "", "%v", err)
+		return plain(api.ErrInvalid, "")
 	case errors.Is(err, replica.ErrNotEmpty):
-		return api.Errorf(api.ErrConflict, "empty the directory, or name another", "%v", err)
+		return plain(api.ErrConflict, "empty the directory, or name another")
 	}
 	return err
 }
@@ -114,7 +124,12 @@ func (n *node) RemoveNode(ctx context.Context, request, name string) error {
 	if m.ID == n.cluster.Self() {
 		return api.Errorf(api.ErrConflict, "pmsapp leader transfer first", "%s leads", name)
 	}
-	return told(n.cluster.RemoveNode(ctx, request, m.ID))
+	err = n.cluster.RemoveNode(ctx, request, m.ID)
+	if errors.Is(err, catalog.ErrInUse) {
+		return api.Errorf(api.ErrConflict, "stop pmsapp there first: its replicas leave the in-sync sets, unless one is the only copy",
+			"%s is needed: %s", m.Name, strings.TrimSuffix(err.Error(), ": "+catalog.ErrInUse.Error()))
+	}
+	return told(err)
 }
 
 // tokenValid is how long a join token is good for.
@@ -136,7 +151,11 @@ func (n *node) AddPool(ctx context.Context, _ string, p api.NewPool) (api.Pool, 
 	}
 	id, err := n.pools.add(p.Path)
 	if err != nil {
-		return api.Pool{}, api.Errorf(api.ErrConflict, "", "%v", err)
+		hint := ""
+		if errors.Is(err, replica.ErrInUse) {
+			hint = "another node on this machine may have it"
+		}
+		return api.Pool{}, api.Errorf(api.ErrConflict, hint, "%v", err)
 	}
 	n.cluster.Refresh()
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
@@ -165,130 +184,6 @@ func (n *node) knownPool(id ids.Pool) bool {
 	return false
 }
 
-// Sizes of volumes, in bytes.
-const (
-	minVolume   = 1 << 20
-	maxVolume   = 64 << 40
-	smallRegion = 1 << 20
-	largeRegion = 4 << 20
-	largeVolume = 256 << 30 // from here on regions are large
-)
-
-// CreateVolume implements api.Backend. Its ids follow from the request, so that a repeated call makes nothing twice.
-func (n *node) CreateVolume(ctx context.Context, request string, w api.NewVolume) (api.Volume, error) {
-	if err := config.CheckName(w.Name); err != nil {
-		return api.Volume{}, api.Errorf(api.ErrInvalid, "", "name: %v", err)
-	}
-	if w.Logical == 0 {
-		w.Logical = 512
-	}
-	switch {
-	case w.Size < minVolume || w.Size > maxVolume || w.Size%physicalBlock != 0:
-		return api.Volume{}, api.Errorf(api.ErrInvalid, "", "size: %d is not %d to %d bytes in steps of %d", w.Size, minVolume, int64(maxVolume), physicalBlock)
-	case w.Replicas < 1 || w.Replicas > catalog.MaxReplicas:
-		return api.Volume{}, api.Errorf(api.ErrInvalid, "", "replicas: %d is not 1 to %d", w.Replicas, catalog.MaxReplicas)
-	case w.Logical != 512 && w.Logical != 4096:
-		return api.Volume{}, api.Errorf(api.ErrInvalid, "", "logical_block: %d is neither 512 nor 4096", w.Logical)
-	}
-	seed := sha256.Sum256([]byte("volume " + n.cluster.ID().String() + " " + request))
-	v := truth.Volume{Name: w.Name, Size: w.Size, Region: smallRegion, Logical: w.Logical}
-	copy(v.ID[:], seed[:16])
-	copy(v.Lineage[:], seed[16:])
-	if v.Size >= largeVolume {
-		v.Region = largeRegion
-	}
-	st := n.cluster.State()
-	if old, ok := st.VolumeNamed(w.Name); ok && old.ID != v.ID {
-		return api.Volume{}, api.Errorf(api.ErrConflict, "choose another name", "a volume named %s exists", w.Name)
-	}
-	if _, made := st.Volumes[v.ID]; !made {
-		req := reign.CreateVolume{Volume: v, Copies: w.Replicas, Space: n.space(ctx)}
-		for _, name := range w.Nodes {
-			m, err := n.named(name)
-			if err != nil {
-				return api.Volume{}, err
-			}
-			req.On = append(req.On, m.ID)
-		}
-		if _, err := n.reign.CreateVolume(ctx, req); err != nil {
-			return api.Volume{}, told(err)
-		}
-	}
-	return n.show(v.ID)
-}
-
-// show describes one volume.
-func (n *node) show(id ids.Volume) (api.Volume, error) {
-	st := n.cluster.State()
-	v, ok := st.Volumes[id]
-	if !ok {
-		return api.Volume{}, api.Errorf(api.ErrConflict, "", "the volume was deleted meanwhile")
-	}
-	for _, r := range n.reign.Status().Volumes {
-		if r.Volume == id {
-			return n.volume(st, v, r), nil
-		}
-	}
-	return n.volume(st, v, reign.VolumeStatus{}), nil
-}
-
-// space is what is free on all pools that answer.
-func (n *node) space(ctx context.Context) (out []reign.Space) {
-	for id, pools := range n.poolsOf(ctx, 2*time.Second) {
-		for _, p := range pools {
-			pid, err := ids.Parse(p.ID)
-			if err == nil && p.State == "ok" {
-				out = append(out, reign.Space{Node: id, Pool: ids.Pool(pid), Free: p.Free})
-			}
-		}
-	}
-	return out
-}
-
-// DeleteVolume implements api.Backend.
-func (n *node) DeleteVolume(ctx context.Context, _, name string) error {
-	v, err := n.volumeNamed(name)
-	if err != nil {
-		return err
-	}
-	if _, exported := n.cluster.State().Exports[v.ID]; exported {
-		return api.Errorf(api.ErrConflict, "pmsapp lun unexport "+v.Name+" first", "%s is exported: hosts may be using it", v.Name)
-	}
-	return told(n.reign.DeleteVolume(ctx, v.ID))
-}
-
-// Resync implements api.Backend.
-func (n *node) Resync(ctx context.Context, _, name string, r api.Resync) error {
-	v, err := n.volumeNamed(name)
-	if err != nil {
-		return err
-	}
-	var only ids.Node
-	if r.Node != "" {
-		m, err := n.named(r.Node)
-		if err != nil {
-			return err
-		}
-		only = m.ID
-	}
-	for _, p := range v.Replicas {
-		if !only.IsZero() && p.Node != only {
-			continue
-		}
-		synced := false
-		for _, q := range v.InSync {
-			synced = synced || p == q
-		}
-		if synced {
-			continue
-		}
-		if err := n.reign.RestartResync(ctx, v.ID, p.Node); err != nil {
-			return told(err)
-		}
-	}
-	return nil
-}
-
 // Export implements api.Backend: through the leader that serves the volume (invariant 17).
 func (n *node) Export(ctx context.Context, request string, w api.NewLUN) (api.LUN, error) {
 	v, err := n.volumeNamed(w.Volume)
@@ -309,6 +204,10 @@ func (n *node) Export(ctx context.Context, request string, w api.NewLUN) (api.LU
 	if w.CHAPUser != "" && len(w.CHAPUser) > 255 {
 		return api.LUN{}, api.Errorf(api.ErrInvalid, "", "chap_user: longer than 255 characters")
 	}
+	if old, exported := n.cluster.State().Exports[v.ID]; exported && !w.Change && !sameExport(old, e) {
+		return api.LUN{}, api.Errorf(api.ErrConflict, "say --change (API: \"change\": true) to replace its initiators and CHAP; hosts' sessions end and begin anew",
+			"%s is exported already, to others or with other credentials", v.Name)
+	}
 	if err := n.propose(ctx, catalog.Command{Request: request, Body: catalog.SetExport{Epoch: n.cluster.State().Epoch, Export: e}}); err != nil {
 		return api.LUN{}, err
 	}
@@ -318,6 +217,10 @@ func (n *node) Export(ctx context.Context, request string, w api.NewLUN) (api.LU
 		return api.LUN{}, api.Errorf(api.ErrConflict, "", "the volume was deleted meanwhile")
 	}
 	return n.lun(st, v, e), nil
+}
+
+func sameExport(a, b catalog.Export) bool {
+	return a.LUN == b.LUN && a.CHAPUser == b.CHAPUser && bytes.Equal(a.CHAPSecret, b.CHAPSecret) && slices.Equal(a.Initiators, b.Initiators)
 }
 
 // Unexport implements api.Backend. The hosts' sessions end, with what they brought, before the export does (invariant 17).

@@ -3,11 +3,13 @@ package appliance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"runtime/debug"
 	"sync"
 	"time"
 
+	"pmsapp/appliance/adapt"
 	"pmsapp/appliance/api"
 	"pmsapp/cluster"
 	"pmsapp/cluster/catalog"
@@ -160,16 +162,21 @@ func (n *node) poolsOf(ctx context.Context, limit time.Duration) map[ids.Node][]
 type poolCache struct {
 	mu   sync.Mutex
 	at   time.Time
+	of   string // the pools of the catalog then
 	last map[ids.Node][]api.Pool
 }
 
 const poolAge = 2 * time.Second
 
-func (c *poolCache) get(ask func() map[ids.Node][]api.Pool) map[ids.Node][]api.Pool {
+func (c *poolCache) get(st *catalog.State, ask func() map[ids.Node][]api.Pool) map[ids.Node][]api.Pool {
+	of := ""
+	for _, n := range adapt.Nodes(st) {
+		of += fmt.Sprint(n.ID, n.Pools)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.last == nil || time.Since(c.at) > poolAge {
-		c.last, c.at = ask(), time.Now()
+	if c.last == nil || c.of != of || time.Since(c.at) > poolAge {
+		c.last, c.at, c.of = ask(), time.Now(), of
 	}
 	return c.last
 }

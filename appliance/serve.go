@@ -15,6 +15,7 @@ import (
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/config"
 	"pmsapp/cluster"
+	"pmsapp/replication/replica"
 )
 
 // TokenName is the file of the admin token in the state directory of the node that made the cluster.
@@ -71,11 +72,11 @@ func newLogger(out io.Writer, format string, level slog.Leveler) *slog.Logger {
 func explain(err error, file string) error {
 	switch {
 	case errors.Is(err, cluster.ErrNoCluster):
-		return fmt.Errorf("%w: run pmsapp init --config %s for a new cluster, or pmsapp join TOKEN --config %s with a token that "+
-			"pmsapp node token prints on one of its nodes", err, file, file)
+		return fmt.Errorf("%w: pmsapp init --config %s makes a new one; pmsapp join TOKEN --config %s joins the one where "+
+			"pmsapp node token printed TOKEN", cluster.ErrNoCluster, file, file)
 	case errors.Is(err, cluster.ErrRemoved):
 		return fmt.Errorf("%w: to use this machine again, empty its state directory and its pools, and let it join", err)
-	case errors.Is(err, cluster.ErrInUse):
+	case errors.Is(err, cluster.ErrInUse), errors.Is(err, replica.ErrInUse):
 		return fmt.Errorf("%w: is pmsapp serve running already?", err)
 	}
 	return err

@@ -27,7 +27,7 @@ func (n *node) Status(ctx context.Context) (api.Status, error) {
 	var pools map[ids.Node][]api.Pool
 	if n.Leading() {
 		out.Bound = n.service.vip != nil && n.service.vip.Bound()
-		pools = n.poolCache.get(func() map[ids.Node][]api.Pool { return n.poolsOf(ctx, time.Second) })
+		pools = n.poolCache.get(st, func() map[ids.Node][]api.Pool { return n.poolsOf(ctx, time.Second) })
 	} else {
 		pools = map[ids.Node][]api.Pool{n.cluster.Self(): n.ownPools()}
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -208,12 +209,32 @@ func (c *Cluster) startRaft() error {
 	return nil
 }
 
-// raftLog hands Raft's lines on.
+// raftLog hands Raft's lines, as in "[WARN]  raft: text: key=value", on. Its errors are about single messages to other nodes:
+// nothing that an admin must mend, and status tells more.
 type raftLog struct{ log *slog.Logger }
 
 func (r raftLog) Write(b []byte) (int, error) {
-	r.log.Info("raft", "line", string(b[:max(0, len(b)-1)]))
+	level, text, ok := strings.Cut(strings.TrimSpace(string(b)), "]")
+	if !ok {
+		text = level
+	}
+	text = strings.TrimPrefix(strings.TrimSpace(text), "raft: ")
+	to := slog.LevelInfo
+	if repeated(text) {
+		to = slog.LevelDebug
+	}
+	r.log.Log(context.Background(), to, "raft: "+text)
 	return len(b), nil
+}
+
+// repeated tells of a line that comes several times a second as long as a node is away.
+func repeated(text string) bool {
+	for _, s := range []string{"failed to heartbeat to", "failed to contact", "failed to appendEntries to", "appendEntries rejected"} {
+		if strings.HasPrefix(text, s) {
+			return true
+		}
+	}
+	return false
 }
 
 // Self is this node.

@@ -223,7 +223,10 @@ func decode(body []byte, v any) error {
 	if err := d.Decode(v); err != nil {
 		var typ *json.UnmarshalTypeError
 		if errors.As(err, &typ) {
-			return Errorf(ErrInvalid, "", "%s must be a %s", typ.Field, typ.Type)
+			if typ.Field == "" {
+				return Errorf(ErrInvalid, "docs/OPERATIONS.md has the bodies", "the body must be a JSON object, not %s", typ.Value)
+			}
+			return Errorf(ErrInvalid, "", "%s must be a %s, not %s", typ.Field, typ.Type, typ.Value)
 		}
 		return Errorf(ErrInvalid, "", "%s", strings.TrimPrefix(fmt.Sprint(err), "json: "))
 	}

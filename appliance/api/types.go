@@ -105,6 +105,7 @@ type NewLUN struct {
 	Initiators []string `json:"initiators,omitempty"`
 	CHAPUser   string   `json:"chap_user,omitempty"`
 	CHAPSecret string   `json:"chap_secret,omitempty"`
+	Change     bool     `json:"change,omitempty"` // an export that exists gets these initiators and credentials
 }
 
 // NewPool is the body of POST /v1/pools.

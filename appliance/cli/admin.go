@@ -144,10 +144,11 @@ type lunExportCmd struct {
 	Initiator  []string `help:"The iSCSI name of a host that may log in; repeat it for several. Without one any may." placeholder:"IQN"`
 	CHAPUser   string   `name:"chap-user" help:"The name that hosts must prove by CHAP." placeholder:"NAME"`
 	SecretFile string   `name:"chap-secret-file" help:"The file of the CHAP secret, 12 to 255 characters; by default it is read from standard input." type:"existingfile" placeholder:"FILE"`
+	Change     bool     `help:"Replace the initiators and the CHAP of an export that exists; hosts' sessions end and begin anew."`
 }
 
 func (cmd lunExportCmd) Run(e *env) error {
-	l := api.NewLUN{Volume: cmd.Volume, Initiators: cmd.Initiator, CHAPUser: cmd.CHAPUser}
+	l := api.NewLUN{Volume: cmd.Volume, Initiators: cmd.Initiator, CHAPUser: cmd.CHAPUser, Change: cmd.Change}
 	switch {
 	case cmd.CHAPUser != "":
 		s, err := secret(e.In, cmd.SecretFile)
@@ -235,7 +236,25 @@ func (cmd transferCmd) Run(e *env) error {
 		if err := c.Transfer(e.ctx, cmd.To); err != nil {
 			return err
 		}
-		return e.done("The leadership was handed over.")
+		var s api.Status
+		for range 50 { // the nodes hear of it within milliseconds
+			var err error
+			if s, err = c.Status(e.ctx, false); err != nil {
+				return err
+			}
+			if s.Leader != "" && s.Leader == s.Answered {
+				break
+			}
+			select {
+			case <-e.ctx.Done():
+				return e.ctx.Err()
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+		if s.Leader == "" {
+			return e.done("The leadership was handed over; pmsapp status tells to whom.")
+		}
+		return e.done("%s leads in epoch %d.", s.Leader, s.Epoch)
 	})
 }
 

@@ -26,6 +26,7 @@ type creation struct {
 type deletion struct {
 	request uint64
 	v       *vol
+	name    string
 	places  []truth.Place
 	until   time.Duration // of the drain
 	asked   bool          // ProposeDelete is under way
@@ -172,7 +173,7 @@ func (c *Core) creationDecided(m *creation, err error) {
 	switch {
 	case tv != nil: // by this proposal or by one before it whose outcome was unknown
 		c.forget(m)
-		c.tell(VolumeCreated, tv.ID, ids.Node{}, fmt.Sprintf("volume %s with %d replicas", tv.Name, len(tv.Replicas)))
+		c.tell(VolumeCreated, tv.ID, ids.Node{}, fmt.Sprintf("volume %s with %s", tv.Name, count(len(tv.Replicas), "replica")))
 		c.emit(Reply{Request: m.request, Volume: *tv})
 	case err == nil || errors.Is(err, truth.ErrUnknown):
 		m.retry.later(c.now, c.cfg.RetryMin, c.cfg.RetryMax) // the replicas stay
@@ -201,7 +202,7 @@ func (c *Core) deleteVolume(ev DeleteVolume) {
 		v := c.r.vols[ev.Volume]
 		v.stage, v.state, v.reason = draining, Draining, "it is being deleted"
 		c.r.deleting = append(c.r.deleting, &deletion{
-			request: ev.Request, v: v, places: slices.Clone(tv.Replicas), until: c.now + c.cfg.DrainTimeout,
+			request: ev.Request, v: v, name: tv.Name, places: slices.Clone(tv.Replicas), until: c.now + c.cfg.DrainTimeout,
 		})
 		c.emit(DrainMirror{Volume: v.id})
 		return
@@ -226,7 +227,7 @@ func (c *Core) deletionDecided(d *deletion, err error) {
 				c.command(p, peer.Command{Kind: peer.Delete, Volume: d.v.id}, command{})
 			}
 		}
-		c.tell(VolumeDeleted, d.v.id, ids.Node{}, "volume "+d.v.id.String()+" was deleted")
+		c.tell(VolumeDeleted, d.v.id, ids.Node{}, "volume "+d.name+" was deleted")
 		c.emit(Reply{Request: d.request})
 	case err == nil || errors.Is(err, truth.ErrUnknown):
 		d.retry.later(c.now, c.cfg.RetryMin, c.cfg.RetryMax)

@@ -2,6 +2,7 @@ package reign
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"pmsapp/internal/ids"
@@ -214,6 +215,14 @@ func (c *Core) adopt() {
 }
 
 func (c *Core) emit(e Effect) { c.out = append(c.out, e) }
+
+// count is a number of things, for people.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
 
 func (c *Core) tell(k Kind, v ids.Volume, n ids.Node, text string) {
 	c.emit(Tell{Kind: k, Volume: v, Node: n, Text: text})

@@ -65,7 +65,7 @@ func (c *Core) servedDecided(ev Decided) {
 		n++
 	}
 	if n > 0 {
-		c.tell(VolumeServed, ids.Volume{}, c.self, fmt.Sprintf("%d volumes are served under epoch %d", n, c.r.epoch))
+		c.tell(VolumeServed, ids.Volume{}, c.self, fmt.Sprintf("%s served under epoch %d", count(n, "volume"), c.r.epoch))
 	}
 }
 

@@ -38,7 +38,7 @@ func (c *Core) checkApplied() {
 	switch {
 	case c.view.Epoch == r.epoch && c.view.Leader == c.self:
 		r.applied, r.began, r.proposal = true, c.now, 0
-		c.tell(TookOver, ids.Volume{}, c.self, fmt.Sprintf("took over under epoch %d, %d volumes", r.epoch, len(c.view.Volumes)))
+		c.tell(TookOver, ids.Volume{}, c.self, fmt.Sprintf("took over under epoch %d, %s", r.epoch, count(len(c.view.Volumes), "volume")))
 		c.adopt()
 	case c.view.Epoch >= r.epoch:
 		c.r = nil // outbid

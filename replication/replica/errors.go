@@ -31,6 +31,8 @@ func diskError(what string, err error) error {
 		return nil
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("%s: %w: %w", what, peer.ErrNoSpace, err)
+	case errors.Is(err, syscall.EFBIG): // more than the file system allows one file
+		return fmt.Errorf("%s: %w: %w", what, peer.ErrNoSpace, err)
 	}
 	return fmt.Errorf("%s: %w: %w", what, peer.ErrMedium, err)
 }

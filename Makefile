@@ -4,7 +4,7 @@ FUZZTIME  ?= 30s
 PACKAGES  := libiscsi-bin tgt qemu-utils qemu-block-extra iproute2
 TOOLS     := iscsi-test-cu tgtd qemu-img qemu-io ip
 
-.PHONY: build demo test test-long check race fuzz bites soak sim deps
+.PHONY: build demo test test-long check race fuzz bites soak sim bench deps
 
 build:
 	CGO_ENABLED=0 $(GO) build ./...
@@ -44,3 +44,11 @@ fuzz:
 N ?= 100
 soak:
 	$(GO) test ./systemtest/soak -run '^TestSoak$$' -timeout 0 -v -rounds $(N) $(if $(KINDS),-kinds $(KINDS)) $(if $(SEED),-seed $(SEED)) $(if $(DIR),-dir $(DIR))
+
+# Against Debian's tgtd, in turn; see docs/TESTING.md. Nothing else should run on the machine.
+bench: deps build
+	$(GO) run ./systemtest/bench
+
+# The simulation with fresh seeds until it is stopped.
+sim:
+	$(GO) test ./systemtest/sim -run '^TestFreshSeeds$$' -timeout 0 -v -fresh 1000000000

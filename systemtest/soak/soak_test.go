@@ -4,11 +4,11 @@ import (
 	"flag"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"pmsapp/systemtest/program"
 )
 
 var (
@@ -18,18 +18,6 @@ var (
 	replicas = flag.Int("replicas", 2, "of the volume")
 	keep     = flag.String("dir", "", "for the nodes' data; by default it is removed after a success")
 )
-
-// build makes the program that is tested.
-func build(t *testing.T) string {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "pmsapp")
-	cmd := exec.Command("go", "build", "-o", bin, "pmsapp/cmd/pmsapp")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building pmsapp: %v\n%s", err, out)
-	}
-	return bin
-}
 
 // testWriter is the test's log.
 type testWriter struct{ t *testing.T }
@@ -41,7 +29,7 @@ func (w testWriter) Write(b []byte) (int, error) {
 
 // TestSoak is `make soak`, and with its defaults a part of `make test`.
 func TestSoak(t *testing.T) {
-	c := Config{Binary: build(t), Dir: *keep, Rounds: *rounds, Kinds: Kinds(), Replicas: *replicas, Size: 64 << 20, Seed: *seed, Out: testWriter{t}}
+	c := Config{Binary: program.Build(t), Dir: *keep, Rounds: *rounds, Kinds: Kinds(), Replicas: *replicas, Size: 64 << 20, Seed: *seed, Out: testWriter{t}}
 	if c.Rounds == 0 {
 		c.Rounds, c.Ordered = len(c.Kinds), true
 	} else {

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"pmsapp/replication/initiator"
+)
+
+// side is one of those that are compared.
+type side struct {
+	name   string
+	portal string
+	target string
+	lun    int
+	procs  []proc
+	stop   func()
+
+	session *initiator.Session
+	next    int64 // of a sequential run, in bytes
+}
+
+// proc is a process whose CPU time is told.
+type proc struct {
+	name string
+	pid  int
+}
+
+// connect logs in, with the same parameters on every side.
+func (s *side) connect(ctx context.Context) (err error) {
+	s.session, err = initiator.Dial(ctx, initiator.Config{Portal: s.portal, Initiator: "iqn.2026-11.app.pmsapp:bench", Target: s.target,
+		Timeouts: initiator.HostTimeouts(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	for range 10 { // unit attentions
+		c := s.command(nil, nil, []byte{0, 0, 0, 0, 0, 0})
+		if c.Err == nil && c.Status == initiator.StatusGood {
+			return nil
+		}
+		err = fmt.Errorf("TEST UNIT READY: %v, status %#x, sense %x", c.Err, c.Status, c.Sense)
+	}
+	return err
+}
+
+func (s *side) command(in, out, cdb []byte) *initiator.Command {
+	ended := make(chan struct{})
+	c := &initiator.Command{LUN: uint64(s.lun) << 48, CDB: cdb, DataIn: in, DataOut: out, Done: func(*initiator.Command) { close(ended) }}
+	s.session.Submit(c)
+	<-ended
+	return c
+}
+
+// result is what a run has shown.
+type result struct {
+	count int
+	took  time.Duration
+}
+
+// runner is a run under way.
+type runner struct {
+	s      *side
+	j      job
+	until  time.Time // zero: once over the whole LUN
+	random *rand.Rand
+
+	mu    sync.Mutex
+	off   int64
+	count int
+	err   error
+	work  sync.WaitGroup
+}
+
+// run keeps depth commands under way for a while, or, with no time, until the whole LUN was covered once.
+func (s *side) run(ctx context.Context, j job, d time.Duration) (result, error) {
+	r := &runner{s: s, j: j, random: rand.New(rand.NewPCG(1, 2)), off: s.next}
+	if d > 0 {
+		r.until = time.Now().Add(d)
+	} else {
+		r.off = 0
+	}
+	began := time.Now()
+	for range j.depth {
+		buf := make([]byte, j.bytes)
+		for i := range buf {
+			buf[i] = byte(r.random.Uint32())
+		}
+		c := &initiator.Command{LUN: uint64(s.lun) << 48, CDB: make([]byte, 16), Done: r.done}
+		if j.write {
+			c.DataOut = buf
+		} else {
+			c.DataIn = buf
+		}
+		if r.prepare(ctx, c) {
+			r.work.Add(1)
+			s.session.Submit(c)
+		}
+	}
+	r.work.Wait()
+	s.next = r.off
+	return result{r.count, time.Since(began)}, r.err
+}
+
+// prepare writes the next CDB; false: the run is over.
+func (r *runner) prepare(ctx context.Context, c *initiator.Command) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil || ctx.Err() != nil || !r.until.IsZero() && time.Now().After(r.until) {
+		return false
+	}
+	var off int64
+	switch {
+	case r.j.random:
+		off = r.random.Int64N(*size/int64(r.j.bytes)) * int64(r.j.bytes)
+	default:
+		if r.off+int64(r.j.bytes) > *size {
+			if r.until.IsZero() {
+				return false
+			}
+			r.off = 0
+		}
+		off = r.off
+		r.off += int64(r.j.bytes)
+	}
+	op := byte(0x88)
+	if r.j.write {
+		op = 0x8a
+	}
+	lba, n := off/512, r.j.bytes/512
+	copy(c.CDB, []byte{op, 0, byte(lba >> 56), byte(lba >> 48), byte(lba >> 40), byte(lba >> 32), byte(lba >> 24), byte(lba >> 16),
+		byte(lba >> 8), byte(lba), byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+	return true
+}
+
+// done ends a command and begins the next.
+func (r *runner) done(c *initiator.Command) {
+	r.mu.Lock()
+	switch {
+	case c.Err != nil:
+		r.err = c.Err
+	case c.Status != initiator.StatusGood:
+		r.err = fmt.Errorf("status %#x, sense %x", c.Status, c.Sense)
+	default:
+		r.count++
+	}
+	r.mu.Unlock()
+	if r.prepare(context.Background(), c) {
+		r.s.session.Submit(c)
+		return
+	}
+	r.work.Done()
+}
+
+// cpu returns the CPU seconds that the processes have used, and this one.
+func (s *side) cpu() map[string]float64 {
+	out := map[string]float64{"client": cpuOf(os.Getpid())}
+	for _, p := range s.procs {
+		out[p.name] = cpuOf(p.pid)
+	}
+	return out
+}
+
+func cpuOf(pid int) float64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, ok := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	if !ok || len(f) < 13 {
+		return 0
+	}
+	user, err1 := strconv.ParseFloat(f[11], 64)
+	system, err2 := strconv.ParseFloat(f[12], 64)
+	if errors.Join(err1, err2) != nil {
+		return 0
+	}
+	return (user + system) / 100 // USER_HZ
+}

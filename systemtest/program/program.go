@@ -1,0 +1,21 @@
+// Package program builds pmsapp for the tests that run real daemons.
+package program
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// Build makes the program, as it is shipped, in a directory of the test's.
+func Build(t testing.TB) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "pmsapp")
+	cmd := exec.Command("go", "build", "-o", bin, "pmsapp/cmd/pmsapp")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building pmsapp: %v\n%s", err, out)
+	}
+	return bin
+}

@@ -16,6 +16,8 @@ var (
 	ErrForeign = errors.New("the pool belongs to another cluster")
 	// ErrDamaged is returned for a superblock, map or epoch that is damaged.
 	ErrDamaged = errors.New("damaged")
+	// ErrVersion is returned for a structure that a newer version of this program has written.
+	ErrVersion = errors.New("written by a newer version")
 	// ErrInUse is returned when another process has the pool open.
 	ErrInUse = errors.New("the pool is in use by another process")
 	// ErrNotPool is returned for a directory that is no pool where none may be made.
@@ -23,6 +25,13 @@ var (
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("replica: closed")
 )
+
+func errShort(n int64) error { return fmt.Errorf("%w: it has only %d bytes", ErrDamaged, n) }
+
+// scarce tells whether an error is about this process or machine, and says nothing about what is on the disk.
+func scarce(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
+}
 
 // diskError says in peer's words what went wrong with a disk.
 func diskError(what string, err error) error {

@@ -9,7 +9,7 @@ import (
 	"pmsapp/replication/peer"
 )
 
-// Every structure is a block of 4096 bytes: magic (8), version (4), zeros (4), its content, zeros, and in the last 4 bytes the
+// Every structure but the map (mapblock.go) is a block of 4096 bytes: magic (8), version (4), zeros (4), its content, zeros, and in the last 4 bytes the
 // CRC-32C of all before. Numbers are big endian. docs/FORMATS.md has the drawings.
 const (
 	blockSize = 4096
@@ -46,7 +46,7 @@ func open(magic string, b []byte) ([]byte, error) {
 	case crc32.Checksum(b[:blockSize-4], castagnoli()) != binary.BigEndian.Uint32(b[blockSize-4:]):
 		return nil, fmt.Errorf("%w: the checksum of %q differs", ErrDamaged, magic[:7])
 	case binary.BigEndian.Uint32(b[8:]) != version:
-		return nil, fmt.Errorf("%w: %q has version %d, and this program knows %d", ErrDamaged, magic[:7],
+		return nil, fmt.Errorf("%w: %q has version %d, and this program knows %d", ErrVersion, magic[:7],
 			binary.BigEndian.Uint32(b[8:]), version)
 	}
 	return b[headSize : blockSize-4], nil
@@ -69,6 +69,9 @@ func decodePool(b []byte) (p poolSuper, err error) {
 	}
 	copy(p.cluster[:], c)
 	copy(p.pool[:], c[16:])
+	if p.cluster.IsZero() || p.pool.IsZero() {
+		return p, fmt.Errorf("%w: a superblock without identity", ErrDamaged)
+	}
 	return p, nil
 }
 
@@ -144,6 +147,7 @@ func checkSpec(s peer.Spec) error {
 // nodeRecord is what the node keeps on its catalog disk: the highest epoch that it accepted, and the pools that have
 // recorded that epoch (peer.FencedPool.Reverted).
 type nodeRecord struct {
+	count uint64 // of writes
 	epoch peer.Epoch
 	pools []ids.Pool
 }
@@ -151,7 +155,8 @@ type nodeRecord struct {
 const maxNodePools = 128
 
 func (r nodeRecord) encode() []byte {
-	c := binary.BigEndian.AppendUint64(nil, uint64(r.epoch))
+	c := binary.BigEndian.AppendUint64(nil, r.count)
+	c = binary.BigEndian.AppendUint64(c, uint64(r.epoch))
 	c = binary.BigEndian.AppendUint32(c, uint32(len(r.pools)))
 	for _, p := range r.pools {
 		c = append(c, p[:]...)
@@ -164,13 +169,14 @@ func decodeNode(b []byte) (r nodeRecord, err error) {
 	if err != nil {
 		return r, err
 	}
-	n := binary.BigEndian.Uint32(c[8:])
+	n := binary.BigEndian.Uint32(c[16:])
 	if n > maxNodePools {
 		return r, fmt.Errorf("%w: %d pools", ErrDamaged, n)
 	}
-	r.epoch = peer.Epoch(binary.BigEndian.Uint64(c))
+	r.count = binary.BigEndian.Uint64(c)
+	r.epoch = peer.Epoch(binary.BigEndian.Uint64(c[8:]))
 	for i := range n {
-		r.pools = append(r.pools, ids.Pool(c[12+16*i:28+16*i]))
+		r.pools = append(r.pools, ids.Pool(c[20+16*i:36+16*i]))
 	}
 	return r, nil
 }

@@ -23,6 +23,8 @@ type Config struct {
 	Dir     string // on the catalog's disk, for the node's own epoch
 	Cluster ids.Cluster
 	Log     *slog.Logger
+
+	disk disk // the operating system's if nil
 }
 
 const (
@@ -47,31 +49,65 @@ type Node struct {
 	sessions []*Session // live ones, and dead ones with commands in progress
 	boot     ids.ID
 
-	record nodeRecord // guarded by fence
+	// Guarded by fence.
+	record slots      // on the catalog's disk
+	own    nodeRecord // what it holds
+	broken error      // writing it failed: it is not tried again
 }
 
 // OpenNode reads the node's own record. The pools come by AddPool.
 func OpenNode(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, fence: make(chan struct{}, 1)}
-	b, err := readBlock(n.file())
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-	case err == nil:
-		n.record, err = decodeNode(b)
-		fallthrough
-	default:
-		if err != nil {
-			// What it says is above or equal to what the pools say, or the catalog's disk is not the one that it was: then
-			// this node has lost its identity too (invariant 9).
-			cfg.Log.Error("the node's own record of its epoch is damaged; the pools' count", "path", n.file(), "err", err)
-			n.record = nodeRecord{}
-		}
+	if cfg.disk == nil {
+		cfg.disk = osDisk{}
 	}
-	n.accepted = n.record.epoch
+	n := &Node{cfg: cfg, fence: make(chan struct{}, 1)}
+	if err := n.openRecord(); err != nil {
+		return nil, fmt.Errorf("the node's record of its epoch, %s: %w", n.file(), err)
+	}
+	n.accepted = n.own.epoch
+	var err error
 	if n.boot, err = bootID(); err != nil {
+		n.record.f.close()
 		return nil, err
 	}
 	return n, nil
+}
+
+func (n *Node) openRecord() error {
+	f, err := n.cfg.disk.open(n.file(), blockSize)
+	if errors.Is(err, os.ErrNotExist) {
+		// Made under another name, so that it is never there without its size and its space.
+		tmp := n.file() + ".new"
+		err = n.cfg.disk.removeAll(tmp)
+		if err == nil {
+			err = n.cfg.disk.create(tmp, 2*blockSize, true)
+		}
+		if err == nil {
+			err = n.cfg.disk.rename(tmp, n.file())
+		}
+		if err == nil {
+			f, err = n.cfg.disk.open(n.file(), blockSize)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	// Also when it was there: a process may have died before it.
+	if err = n.cfg.disk.syncDir(n.cfg.Dir); err == nil {
+		n.record.f = f
+		err = n.record.load(func(b []byte) (uint64, error) {
+			var err error
+			n.own, err = decodeNode(b)
+			return n.own.count, err
+		})
+		if errors.Is(err, ErrDamaged) {
+			err = fmt.Errorf("%w: restore it from a backup; or remove it, and what the pools say counts", err)
+		}
+	}
+	if err != nil {
+		f.close()
+	}
+	return err
 }
 
 func (n *Node) file() string { return filepath.Join(n.cfg.Dir, "epoch") }
@@ -90,7 +126,7 @@ func bootID() (ids.ID, error) {
 func (n *Node) AddPool(path string, may bool) (ids.Pool, error) {
 	n.fence <- struct{}{}
 	defer func() { <-n.fence }()
-	p, err := openPool(path, n.cfg.Cluster, may)
+	p, err := openPool(n.cfg.disk, path, n.cfg.Cluster, may)
 	if err != nil {
 		return ids.Pool{}, err
 	}
@@ -99,24 +135,36 @@ func (n *Node) AddPool(path string, may bool) (ids.Pool, error) {
 			n.cfg.Log.Error("a replica cannot be used", "pool", path, "volume", r.spec.Volume.String(), "err", r.foreign)
 		}
 	}
+	if err := n.fits(p); err != nil {
+		p.close()
+		return ids.Pool{}, err
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed {
-		p.close()
-		return ids.Pool{}, ErrClosed
-	}
-	for _, q := range n.pools {
-		if q.id == p.id {
-			p.close()
-			return ids.Pool{}, fmt.Errorf("pool %s: %w: it is a copy of %s", path, ErrInUse, q.path)
-		}
-	}
 	n.pools = append(n.pools, p)
 	if e := p.highest(); e > n.accepted {
 		n.accepted = e
 		n.endAll(&peer.EpochError{Accepted: e})
 	}
 	return p.id, nil
+}
+
+// fits tells whether a pool can be added.
+func (n *Node) fits(p *pool) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return ErrClosed
+	}
+	for _, q := range n.pools {
+		if q.id == p.id {
+			return fmt.Errorf("pool %s: %w: it is a copy of %s", p.path, ErrInUse, q.path)
+		}
+	}
+	if len(n.pools) == maxNodePools {
+		return fmt.Errorf("pool %s: a node has at most %d pools", p.path, maxNodePools)
+	}
+	return nil
 }
 
 // PoolInfo describes a pool. Sizes are bytes.
@@ -135,9 +183,7 @@ func (n *Node) Pools() (out []PoolInfo) {
 	n.mu.Unlock()
 	for _, p := range pools {
 		i := PoolInfo{ID: p.id, Path: p.path, Epoch: p.highest()}
-		p.mu.Lock()
-		i.Err = p.failed
-		p.mu.Unlock()
+		_, i.Err, _ = p.history()
 		var st unix.Statfs_t
 		if err := unix.Statfs(p.path, &st); err != nil {
 			i.Err = errors.Join(i.Err, err)
@@ -176,6 +222,7 @@ func (n *Node) Close() {
 		p.work.close()
 		p.close()
 	}
+	n.record.f.close()
 }
 
 // endAll ends the sessions. Called with mu.
@@ -248,26 +295,30 @@ func (n *Node) acknowledge(ctx context.Context, s *Session) error {
 			fp.Previous = st.before[k-1].Hi
 		}
 		if !fp.Busy {
-			if !s.open(p.id) {
-				renewed = p.renew() || renewed
-			}
-			p.mu.Lock()
-			for _, r := range p.replicas {
+			renewed = p.renew() || renewed
+			for _, r := range p.all() {
 				fp.Replicas = append(fp.Replicas, r.describe())
 			}
-			p.mu.Unlock()
 			s.admit(p.id)
 		}
 		f.Pools = append(f.Pools, fp)
 	}
-	n.mu.Lock()
 	if renewed {
-		n.boot = ids.New() // a failed flush: another incarnation (invariant 10)
+		n.renewed()
 	}
+	n.mu.Lock()
 	f.Boot = n.boot
 	n.mu.Unlock()
 	s.setFenced(f)
 	return nil
+}
+
+// renewed says that a flush failed and the replica was opened anew: this is another incarnation (invariant 10).
+func (n *Node) renewed() {
+	n.mu.Lock()
+	n.boot = ids.New()
+	n.mu.Unlock()
+	n.cfg.Log.Warn("a replica was opened anew after its disk had failed to write")
 }
 
 // recordEpoch has the pools record the epoch, all at once, and returns those that have it. A pool whose disk takes longer is
@@ -278,23 +329,30 @@ func (n *Node) recordEpoch(ctx context.Context, s *Session, pools []*pool) (have
 		if st.recorded || st.result != nil {
 			continue
 		}
-		p.mu.Lock()
-		st.before = p.accepted
-		p.mu.Unlock()
-		if n.record.epoch == s.epoch && slices.Contains(n.record.pools, p.id) && !peer.Has(st.before, s.epoch) {
+		before, failed, ok := p.history()
+		switch {
+		case failed != nil:
+			delete(s.pools, p.id)
+			continue
+		case !ok: // an earlier fence's epoch is on its way to the disk: busy
+		case n.own.epoch == s.epoch && slices.Contains(n.own.pools, p.id) && !peer.Has(before, s.epoch):
 			// It had recorded this very epoch, and has lost that: to record it again would hide it.
-			st.recorded, st.reverted = true, true
-		} else {
+			st.before, st.recorded, st.reverted = before, true, true
+		default:
 			result := make(chan error, 1)
-			st.result = result
-			go func() { result <- p.record(s.epoch) }() // ends when the disk answers
+			if before, ok := p.begin(s.epoch, func(err error) { result <- err }); ok {
+				st.before, st.result = before, result
+			}
 		}
 		s.pools[p.id] = st
 	}
 	ctx, cancel := context.WithTimeout(ctx, recordWait)
 	defer cancel()
 	for _, p := range pools {
-		st := s.pools[p.id]
+		st, known := s.pools[p.id]
+		if !known || !st.recorded && st.result == nil {
+			continue
+		}
 		if !st.recorded {
 			select {
 			case err := <-st.result:
@@ -316,24 +374,28 @@ func (n *Node) recordEpoch(ctx context.Context, s *Session, pools []*pool) (have
 
 // remember records the epoch on the catalog's disk, and which pools have it.
 func (n *Node) remember(e peer.Epoch, pools []ids.Pool) error {
-	next := nodeRecord{epoch: e, pools: pools}
-	if n.record.epoch == e {
-		for _, p := range n.record.pools {
+	if n.broken != nil {
+		return n.broken
+	}
+	next := nodeRecord{count: n.record.count + 1, epoch: e, pools: slices.Clone(pools)}
+	if n.own.epoch == e {
+		for _, p := range n.own.pools {
 			if !slices.Contains(next.pools, p) {
 				next.pools = append(next.pools, p)
 			}
 		}
-		if len(next.pools) == len(n.record.pools) {
+		if len(next.pools) == len(n.own.pools) {
 			return nil
 		}
 	}
 	if len(next.pools) > maxNodePools {
 		next.pools = next.pools[:maxNodePools]
 	}
-	if err := replaceFile(n.file(), next.encode()); err != nil {
-		return diskError("recording the epoch on the catalog's disk", err)
+	if err := n.record.write(next.encode()); err != nil {
+		n.broken = diskError("recording the epoch on the catalog's disk", err)
+		return n.broken
 	}
-	n.record = next
+	n.own = next
 	return nil
 }
 
@@ -369,21 +431,26 @@ func (n *Node) drain(ctx context.Context) map[ids.Pool]bool {
 	return busy
 }
 
-// lookup finds the replica of a volume and its pool.
-func (n *Node) lookup(c *peer.Call) (*pool, *replica) {
+// lookup finds the replica of a volume and its pool; for Create and Reset the pool. other says that another pool has a replica
+// of the volume.
+func (n *Node) lookup(c *peer.Call) (p *pool, r *replica, other bool) {
 	n.mu.Lock()
 	pools := n.pools
 	n.mu.Unlock()
-	for _, p := range pools {
-		if c.Kind == peer.Create || c.Kind == peer.Reset {
-			if p.id == c.Spec.Pool {
-				return p, nil
+	if c.Kind != peer.Create && c.Kind != peer.Reset {
+		for _, p := range pools {
+			if r := p.find(c.Volume); r != nil {
+				return p, r, false
 			}
-			continue
 		}
-		if r := p.find(c.Volume); r != nil {
-			return p, r
+		return nil, nil, false
+	}
+	for _, q := range pools {
+		if q.id == c.Spec.Pool {
+			p = q
+		} else if q.find(c.Spec.Volume) != nil {
+			other = true
 		}
 	}
-	return nil, nil
+	return p, nil, other
 }

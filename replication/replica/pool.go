@@ -7,9 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
@@ -24,32 +21,37 @@ const (
 
 // pool is a directory that holds replicas.
 type pool struct {
+	disk  disk
 	id    ids.Pool
 	path  string
-	super *os.File // locked as long as the pool is open
-	epoch *os.File
+	super file // locked as long as the pool is open
 	work  *workers
 
-	mu       sync.Mutex // guards what follows
-	count    uint64     // of writes of the epochs
-	accepted []peer.EpochRange
-	failed   error // recording an epoch failed: the pool is as good as absent
-	replicas map[ids.Volume]*replica
+	recorder sync.WaitGroup
+
+	shape sync.Mutex // held, over I/O, by who makes, deletes or renews replicas
+
+	mu        sync.Mutex // guards what follows; never held over I/O, for every command takes it
+	epochs    slots      // used by who has set recording
+	recording bool       // an epoch is being recorded
+	accepted  []peer.EpochRange
+	failed    error // recording an epoch failed: the pool is as good as absent
+	replicas  map[ids.Volume]*replica
 }
 
 // openPool opens a pool, or makes one of an empty directory if may is set.
-func openPool(path string, cluster ids.Cluster, may bool) (*pool, error) {
-	super, err := os.OpenFile(filepath.Join(path, filePool), os.O_RDWR, 0)
+func openPool(d disk, path string, cluster ids.Cluster, may bool) (*pool, error) {
+	super, err := d.open(filepath.Join(path, filePool), blockSize)
 	if errors.Is(err, os.ErrNotExist) {
-		if err := makePool(path, cluster, may); err != nil {
+		if err := makePool(d, path, cluster, may); err != nil {
 			return nil, err
 		}
-		super, err = os.OpenFile(filepath.Join(path, filePool), os.O_RDWR, 0)
+		super, err = d.open(filepath.Join(path, filePool), blockSize)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("pool %s: %w", path, err)
 	}
-	p := &pool{path: path, super: super, work: newWorkers(maxWorkers), replicas: map[ids.Volume]*replica{}}
+	p := &pool{disk: d, path: path, super: super, work: newWorkers(maxWorkers), replicas: map[ids.Volume]*replica{}}
 	if err := p.open(cluster); err != nil {
 		p.close()
 		return nil, fmt.Errorf("pool %s: %w", path, err)
@@ -57,49 +59,11 @@ func openPool(path string, cluster ids.Cluster, may bool) (*pool, error) {
 	return p, nil
 }
 
-// makePool makes a pool of an empty directory. The superblock comes last: with it the directory is a pool.
-func makePool(path string, cluster ids.Cluster, may bool) error {
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return fmt.Errorf("pool %s: %w (make the directory, or mount its disk)", path, err)
-	}
-	for _, e := range entries {
-		switch e.Name() {
-		case "lost+found", fileEpochs, dirReplicas, filePool + ".new": // a file system's own, and what an interrupted attempt left
-		default:
-			return fmt.Errorf("pool %s: %w: it has %q; empty it, or name another directory", path, ErrNotEmpty, e.Name())
-		}
-	}
-	if !may {
-		return fmt.Errorf("pool %s: %w: is its disk mounted?", path, ErrNotPool)
-	}
-	if sub, err := os.ReadDir(filepath.Join(path, dirReplicas)); err == nil && len(sub) > 0 {
-		return fmt.Errorf("pool %s: %w: it has replicas and no superblock; restore %s from a backup", path, ErrDamaged, filePool)
-	}
-	if err := os.RemoveAll(filepath.Join(path, fileEpochs)); err != nil {
-		return fmt.Errorf("making pool %s: %w", path, err)
-	}
-	if err := os.MkdirAll(filepath.Join(path, dirReplicas), 0o700); err != nil {
-		return fmt.Errorf("making pool %s: %w", path, err)
-	}
-	err = makeFile(filepath.Join(path, fileEpochs), 2*blockSize, true)
-	if err == nil {
-		err = replaceFile(filepath.Join(path, filePool), poolSuper{cluster, ids.NewPool()}.encode())
-	}
-	if err != nil {
-		return fmt.Errorf("making pool %s: %w", path, err)
-	}
-	return nil
-}
-
 func (p *pool) open(cluster ids.Cluster) error {
-	if err := unix.Flock(int(p.super.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return ErrInUse
-		}
+	if err := p.super.lock(); err != nil {
 		return fmt.Errorf("locking: %w", err)
 	}
-	b, err := readBlock(p.super.Name())
+	b, err := readBlock(p.super)
 	if err != nil {
 		return fmt.Errorf("the superblock: %w", err)
 	}
@@ -112,80 +76,88 @@ func (p *pool) open(cluster ids.Cluster) error {
 		return fmt.Errorf("%w (%s): name another directory, or empty this one to give its replicas up", ErrForeign, super.cluster)
 	}
 	p.id = super.pool
-	if err := p.loadEpochs(); err != nil {
-		return err
+	if p.epochs.f, err = p.disk.open(filepath.Join(p.path, fileEpochs), blockSize); err == nil {
+		err = p.epochs.load(func(b []byte) (count uint64, err error) {
+			count, p.accepted, err = decodeEpochs(b)
+			return count, err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("the epochs: %w: restore the file %s from a backup, or empty the directory to give its replicas up", err, fileEpochs)
 	}
 	return p.scan()
-}
-
-// loadEpochs reads the newer slot that is whole. A torn one is of a fence that was not answered.
-func (p *pool) loadEpochs() (err error) {
-	if p.epoch, err = os.OpenFile(filepath.Join(p.path, fileEpochs), os.O_RDWR, 0); err != nil {
-		return fmt.Errorf("the epochs: %w", err)
-	}
-	var last error
-	damaged, found := 0, false
-	for i := range int64(2) {
-		b := make([]byte, blockSize)
-		if _, err := p.epoch.ReadAt(b, i*blockSize); err != nil {
-			return fmt.Errorf("the epochs: %w: %w", ErrDamaged, err)
-		}
-		if allZero(b) {
-			continue
-		}
-		count, rs, err := decodeEpochs(b)
-		if err != nil {
-			damaged++
-			last = err
-			continue
-		}
-		if !found || count > p.count {
-			p.count, p.accepted, found = count, rs, true
-		}
-	}
-	if damaged == 2 {
-		return fmt.Errorf("the epochs: %w", last)
-	}
-	return nil
 }
 
 // scan opens the replicas, and removes what a crash has left.
 func (p *pool) scan() error {
 	dir := filepath.Join(p.path, dirReplicas)
-	entries, err := os.ReadDir(dir)
+	// A process may have died between a name and its syncDir: what is seen here will be acknowledged if it is asked for again.
+	if err := p.disk.syncDir(dir); err != nil {
+		return fmt.Errorf("the replicas: %w", err)
+	}
+	names, err := p.disk.list(dir)
 	if err != nil {
 		return fmt.Errorf("the replicas: %w", err)
 	}
-	for _, e := range entries {
-		id, err := ids.Parse(e.Name())
+	for _, name := range names {
+		id, err := ids.Parse(name)
 		if err != nil {
-			if strings.HasSuffix(e.Name(), ".new") || strings.HasSuffix(e.Name(), ".gone") {
-				if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			if base, ext, _ := strings.Cut(name, "."); ext == "new" || ext == "gone" {
+				if _, err := ids.Parse(base); err != nil {
+					continue // nothing of ours
+				}
+				if err := p.disk.removeAll(filepath.Join(dir, name)); err != nil {
 					return fmt.Errorf("removing what is left of a replica: %w", err)
 				}
 			}
 			continue
 		}
-		p.replicas[ids.Volume(id)] = openReplica(filepath.Join(dir, e.Name()), ids.Volume(id), p.id)
+		r, err := openReplica(p.disk, filepath.Join(dir, name), ids.Volume(id), p.id)
+		if err != nil {
+			return err
+		}
+		p.replicas[ids.Volume(id)] = r
 	}
 	return nil
 }
 
-// record adds an epoch durably to those that the pool has accepted.
-func (p *pool) record(e peer.Epoch) error {
+// begin has an epoch recorded durably beside those that the pool has accepted, which it returns. It returns at once: done is
+// called at the end. ok is false while an earlier one is being recorded.
+func (p *pool) begin(e peer.Epoch, done func(error)) (before []peer.EpochRange, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.failed != nil {
-		return p.failed
+	if p.recording {
+		return nil, false
 	}
-	next := peer.Accept(p.accepted, e)
-	if err := writeBlock(p.epoch, encodeEpochs(p.count+1, next), int64((p.count+1)%2)*blockSize); err != nil {
-		p.failed = fmt.Errorf("recording an epoch in pool %s: %w", p.path, err)
-		return p.failed
+	p.recording = true
+	before = p.accepted
+	p.recorder.Go(func() { done(p.record(e)) }) // ends when the disk answers
+	return before, true
+}
+
+func (p *pool) record(e peer.Epoch) error {
+	p.mu.Lock()
+	next, err := peer.Accept(p.accepted, e), p.failed
+	p.mu.Unlock()
+	if err == nil {
+		if err = p.epochs.write(encodeEpochs(p.epochs.count+1, next)); err != nil {
+			err = fmt.Errorf("recording an epoch in pool %s: %w", p.path, err)
+		}
 	}
-	p.count++
-	p.accepted = next
-	return nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.recording = false
+	if p.failed = err; err == nil {
+		p.accepted = next
+	}
+	return err
+}
+
+// history is what the pool has accepted; ok is false while that is changing.
+func (p *pool) history() (accepted []peer.EpochRange, failed error, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.accepted, p.failed, !p.recording
 }
 
 // highest is the highest epoch that the pool has accepted.
@@ -204,90 +176,128 @@ func (p *pool) find(v ids.Volume) *replica {
 	return p.replicas[v]
 }
 
-// create makes the replica of a spec; one that is there and was never written is as good.
-func (p *pool) create(spec peer.Spec) error {
+func (p *pool) all() []*replica {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r := p.replicas[spec.Volume]; r != nil {
+	out := make([]*replica, 0, len(p.replicas))
+	for _, r := range p.replicas {
+		out = append(out, r)
+	}
+	return out
+}
+
+// create makes the replica of a spec; one that is there and was never written is as good.
+func (p *pool) create(spec peer.Spec) error {
+	p.shape.Lock()
+	defer p.shape.Unlock()
+	return p.createLocked(spec)
+}
+
+func (p *pool) createLocked(spec peer.Spec) error {
+	if r := p.find(spec.Volume); r != nil {
 		if d := r.describe(); !d.Foreign && d.Spec == spec && d.Seq == 0 {
 			return nil
 		}
 		return fmt.Errorf("a replica of volume %s is there: %w", spec.Volume, peer.ErrInvalid)
 	}
 	dir := filepath.Join(p.path, dirReplicas, spec.Volume.String())
-	if err := makeReplica(dir, spec); err != nil {
-		if errors.Is(err, peer.ErrInvalid) {
-			return err
-		}
+	if err := makeReplica(p.disk, dir, spec); err != nil {
+		p.reopenLeft(dir, spec.Volume)
 		return diskError("making a replica", err)
 	}
-	r := openReplica(dir, spec.Volume, p.id)
+	r, err := openReplica(p.disk, dir, spec.Volume, p.id)
+	if err != nil {
+		return diskError("opening a new replica", err)
+	}
+	p.put(spec.Volume, r)
 	if r.foreign != nil {
 		return diskError("opening a new replica", r.foreign)
 	}
-	p.replicas[spec.Volume] = r
 	return nil
 }
 
-// remove deletes a replica: it is gone durably when this returns, and its space soon after.
-func (p *pool) remove(v ids.Volume) error {
+// reopenLeft keeps in the list what a failed attempt may have left under the name of a replica, as foreign: so it is deleted
+// when that is asked for, and never taken for one that is there durably.
+func (p *pool) reopenLeft(dir string, v ids.Volume) {
+	names, err := p.disk.list(filepath.Dir(dir))
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		if name == filepath.Base(dir) {
+			p.put(v, &replica{disk: p.disk, dir: dir, spec: peer.Spec{Volume: v, Pool: p.id}, foreign: ErrDamaged})
+		}
+	}
+}
+
+func (p *pool) put(v ids.Volume, r *replica) {
 	p.mu.Lock()
-	r := p.replicas[v]
-	delete(p.replicas, v)
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	if r == nil {
+		delete(p.replicas, v)
+	} else {
+		p.replicas[v] = r
+	}
+}
+
+// remove deletes a replica: it is gone durably when this returns without an error. After one it is still in the list, so that
+// another attempt does all of it again.
+func (p *pool) remove(v ids.Volume) error {
+	p.shape.Lock()
+	defer p.shape.Unlock()
+	return p.removeLocked(v)
+}
+
+func (p *pool) removeLocked(v ids.Volume) error {
+	r := p.find(v)
 	if r == nil {
 		return nil
 	}
-	r.use.Lock() // waits for its commands
-	r.gone = true
-	r.close()
-	r.use.Unlock()
+	r.close() // waits for its commands
 	gone := r.dir + ".gone"
-	if err := os.RemoveAll(gone); err != nil {
+	if err := p.disk.removeAll(gone); err != nil {
 		return diskError("removing a replica", err)
 	}
-	if err := os.Rename(r.dir, gone); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := p.disk.rename(r.dir, gone); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return diskError("removing a replica", err)
 	}
-	if err := syncDir(filepath.Dir(r.dir)); err != nil {
+	if err := p.disk.syncDir(filepath.Dir(r.dir)); err != nil {
 		return diskError("removing a replica", err)
 	}
-	return diskError("freeing a replica's space", os.RemoveAll(gone))
+	p.put(v, nil)
+	return diskError("freeing a replica's space", p.disk.removeAll(gone))
 }
 
-// renew opens the replicas anew whose flush has failed: what they hold is what the disk says (invariant 10). Nothing uses
-// them: it is called within a fence, when the pool is not busy.
+// reset deletes and creates in one.
+func (p *pool) reset(spec peer.Spec) error {
+	if err := checkSpec(spec); err != nil {
+		return err
+	}
+	p.shape.Lock()
+	defer p.shape.Unlock()
+	if err := p.removeLocked(spec.Volume); err != nil {
+		return err
+	}
+	return p.createLocked(spec)
+}
+
+// renew opens the replicas anew whose flush has failed. It leaves those that have commands in progress.
 func (p *pool) renew() (renewed bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for v, r := range p.replicas {
-		r.mu.Lock()
-		broken := r.broken
-		r.mu.Unlock()
-		if broken == nil {
-			continue
+	for _, r := range p.all() {
+		if r.state() != nil && r.renew(false) {
+			renewed = true
 		}
-		r.use.Lock()
-		r.gone = true
-		r.close()
-		r.use.Unlock()
-		p.replicas[v] = openReplica(r.dir, v, p.id)
-		renewed = true
 	}
 	return renewed
 }
 
 func (p *pool) close() {
-	for _, r := range p.replicas {
-		r.use.Lock()
-		if !r.gone {
-			r.gone = true
-			r.close()
-		}
-		r.use.Unlock()
+	for _, r := range p.all() {
+		r.close()
 	}
-	if p.epoch != nil {
-		p.epoch.Close()
+	p.recorder.Wait()
+	if p.epochs.f != nil {
+		p.epochs.f.close()
 	}
-	p.super.Close()
+	p.super.close()
 }

@@ -3,10 +3,10 @@ package replica
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 
+	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
 )
@@ -18,36 +18,43 @@ const (
 	fileMap   = "map"
 )
 
-// replica is one replica, open. Commands of it hold use shared; its deletion holds it alone.
+// replica is one replica, open. Commands of it hold use shared; who opens it anew or deletes it holds it alone.
 type replica struct {
-	spec    peer.Spec
+	disk    disk
 	dir     string
+	spec    peer.Spec
 	foreign error // it cannot be used, and why
 
 	use    sync.RWMutex
-	gone   bool // deleted. Guarded by use
-	data   *data
-	mapf   *os.File
+	gone   bool // deleted or closed. Guarded by use
+	data   file // so are these
+	mapf   file
 	flush  group // of data
 	commit group // of the map
 
 	mu     sync.Mutex // guards what follows
 	marks  *marks
-	broken error // a flush failed: what the disk has is not known until it is opened anew
+	broken error // a write of the map, or a flush, failed: what the disk has is not known until it is opened anew
 }
 
-// openReplica opens what is in a directory. A replica that is damaged is returned as foreign.
-func openReplica(dir string, volume ids.Volume, pool ids.Pool) *replica {
-	r := &replica{dir: dir, spec: peer.Spec{Volume: volume, Pool: pool}}
+// openReplica opens what is in a directory. A replica that is damaged is returned as foreign. An error is about this process,
+// and says nothing of the replica.
+func openReplica(d disk, dir string, volume ids.Volume, pool ids.Pool) (*replica, error) {
+	r := &replica{disk: d, dir: dir, spec: peer.Spec{Volume: volume, Pool: pool}}
+	r.flush.flush = r.flushData
+	r.commit.flush = r.commitMap
 	if err := r.open(); err != nil {
+		r.closeFiles()
+		if scarce(err) {
+			return nil, fmt.Errorf("volume %s: %w", volume, err)
+		}
 		r.foreign = err
-		r.close()
 	}
-	return r
+	return r, nil
 }
 
 func (r *replica) open() error {
-	b, err := readBlock(filepath.Join(r.dir, fileSuper))
+	b, err := readBlockAt(r.disk, filepath.Join(r.dir, fileSuper))
 	if err != nil {
 		return fmt.Errorf("the superblock: %w", err)
 	}
@@ -58,88 +65,126 @@ func (r *replica) open() error {
 	if spec.Volume != r.spec.Volume || spec.Pool != r.spec.Pool {
 		return fmt.Errorf("the superblock: %w: it is that of volume %s in pool %s", ErrDamaged, spec.Volume, spec.Pool)
 	}
-	r.spec = spec
-	if r.data, err = openData(filepath.Join(r.dir, fileData)); err != nil {
+	if r.data, err = r.disk.open(filepath.Join(r.dir, fileData), 512); err != nil {
 		return fmt.Errorf("the data: %w", err)
 	}
-	if info, err := r.data.f.Stat(); err != nil || info.Size() != spec.Size {
-		return fmt.Errorf("the data: %w: its size is not %d (%w)", ErrDamaged, spec.Size, errors.Join(err))
+	if n, err := r.data.size(); err != nil || n != spec.Size {
+		return fmt.Errorf("the data: %w: it has %d bytes, and should have %d (%w)", ErrDamaged, n, spec.Size, errors.Join(err))
 	}
-	if r.mapf, err = os.OpenFile(filepath.Join(r.dir, fileMap), os.O_RDWR, 0); err != nil {
+	if r.mapf, err = r.disk.open(filepath.Join(r.dir, fileMap), blockSize); err != nil {
 		return fmt.Errorf("the map: %w", err)
 	}
-	m := newMarks(regionsOf(spec))
-	slots := make([]byte, 2*blockSize)
-	for i := range m.blocks {
-		if _, err := r.mapf.ReadAt(slots, 2*blockSize*int64(i)); err != nil {
-			return fmt.Errorf("the map: %w: %w", ErrDamaged, err)
-		}
-		if err := m.load(uint32(i), [2][]byte{slots[:blockSize], slots[blockSize:]}); err != nil {
-			return fmt.Errorf("the map: %w", err)
+	m, err := r.loadMap(spec)
+	if err != nil {
+		return fmt.Errorf("the map: %w", err)
+	}
+	// A process may have died between a write and its flush. What is read from here on, and found equal to another replica's,
+	// must still be there after a crash: such bytes are in active regions only.
+	if m.active > 0 {
+		if err := r.data.flush(); err != nil {
+			return fmt.Errorf("the data: flushing what was left: %w", err)
 		}
 	}
-	r.marks = m
-	r.flush.flush = r.flushData
-	r.commit.flush = r.commitMap
+	r.mu.Lock()
+	r.spec, r.marks = spec, m
+	r.mu.Unlock()
 	return nil
 }
 
-func (r *replica) close() {
+// loadMap reads the map. It is flushed first: a mark that a dead process wrote and did not flush would be taken for one that
+// is on the disk.
+func (r *replica) loadMap(spec peer.Spec) (*marks, error) {
+	size := mapSize(spec)
+	if n, err := r.mapf.size(); err != nil || n != size {
+		return nil, fmt.Errorf("%w: it has %d bytes, and should have %d (%w)", ErrDamaged, n, size, errors.Join(err))
+	}
+	if err := r.mapf.flush(); err != nil {
+		return nil, err
+	}
+	m := newMarks(regionsOf(spec))
+	const pair = 2 * blockSize
+	buf := block.Get(int(min(size, 256*pair)))
+	defer block.Put(buf)
+	for at := int64(0); at < size; at += int64(len(buf)) {
+		part := buf[:min(int64(len(buf)), size-at)]
+		if err := r.mapf.readAt(part, at); err != nil {
+			return nil, err
+		}
+		for i := 0; i < len(part); i += pair {
+			if err := m.load(uint32((at+int64(i))/pair), [2][]byte{part[i : i+blockSize], part[i+blockSize : i+pair]}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return m, nil
+}
+
+func (r *replica) closeFiles() {
 	if r.data != nil {
 		r.data.close()
+		r.data = nil
 	}
 	if r.mapf != nil {
-		r.mapf.Close()
+		r.mapf.close()
+		r.mapf = nil
 	}
 }
 
-// make makes an empty replica: first all of it under another name, then the name.
-func makeReplica(dir string, spec peer.Spec) error {
-	if err := checkSpec(spec); err != nil {
-		return err
-	}
+// close waits for the replica's commands and closes it.
+func (r *replica) close() {
+	r.use.Lock()
+	defer r.use.Unlock()
+	r.gone = true
+	r.closeFiles()
+}
+
+// makeReplica makes an empty replica: first all of it under another name, durably, then the name.
+func makeReplica(d disk, dir string, spec peer.Spec) error {
 	tmp := dir + ".new"
-	if err := os.RemoveAll(tmp); err != nil {
+	if err := d.removeAll(tmp); err != nil {
 		return err
 	}
-	if err := os.Mkdir(tmp, 0o700); err != nil {
+	if err := d.mkdir(tmp); err != nil {
 		return err
 	}
-	m := newMarks(regionsOf(spec))
-	err := errors.Join(
-		replaceFile(filepath.Join(tmp, fileSuper), encodeSpec(spec)),
-		makeFile(filepath.Join(tmp, fileData), spec.Size, false),
-		makeFile(filepath.Join(tmp, fileMap), m.mapSize(), true),
-		syncDir(tmp))
+	err := writeNew(d, filepath.Join(tmp, fileSuper), encodeSpec(spec))
 	if err == nil {
-		err = os.Rename(tmp, dir)
+		err = d.create(filepath.Join(tmp, fileData), spec.Size, false)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(dir))
+		err = d.create(filepath.Join(tmp, fileMap), mapSize(spec), true)
+	}
+	if err == nil {
+		err = d.syncDir(tmp)
+	}
+	if err == nil {
+		err = d.rename(tmp, dir)
 	}
 	if err != nil {
-		os.RemoveAll(tmp)
+		return errors.Join(err, d.removeAll(tmp))
 	}
-	return err
+	return d.syncDir(filepath.Dir(dir))
 }
 
 // describe is the replica at a fence.
 func (r *replica) describe() peer.FencedReplica {
-	f := peer.FencedReplica{Spec: r.spec, Foreign: r.foreign != nil}
-	if r.foreign != nil {
-		return f
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	f := peer.FencedReplica{Spec: r.spec, Foreign: r.foreign != nil || r.broken != nil}
+	if f.Foreign {
+		return f
+	}
 	f.Seq, f.Durable = r.marks.highest()
 	f.Active = r.marks.active
-	f.Foreign = r.broken != nil
 	return f
 }
 
-// flushData makes all writes that have returned durable. A flush that failed is never repeated: the kernel may have dropped
-// what it could not write.
+// flushData makes all writes that have returned durable. After a flush that failed the next may succeed without the bytes:
+// the kernel may have dropped them. So there is none (invariant 10).
 func (r *replica) flushData() error {
+	if err := r.state(); err != nil {
+		return err
+	}
 	err := r.data.flush()
 	if err != nil {
 		r.fail(fmt.Errorf("flushing the data of %s: %w", r.spec.Volume, err))
@@ -147,21 +192,25 @@ func (r *replica) flushData() error {
 	return err
 }
 
-// commitMap writes what has changed in the map.
+// commitMap makes what has changed in the map durable.
 func (r *replica) commitMap() error {
 	r.mu.Lock()
-	list, broken := r.marks.take(), r.broken
+	if r.broken != nil {
+		defer r.mu.Unlock()
+		return r.broken
+	}
+	list := r.marks.take()
 	r.mu.Unlock()
-	if broken != nil {
-		return broken
+	if len(list) == 0 {
+		return nil // an earlier run has taken it along
 	}
 	for _, w := range list {
-		if _, err := r.mapf.WriteAt(w.bytes, w.at); err != nil {
+		if err := r.mapf.writeAt(w.bytes, w.at); err != nil {
 			r.fail(fmt.Errorf("writing the map of %s: %w", r.spec.Volume, err))
 			return err
 		}
 	}
-	if err := (&data{f: r.mapf}).flush(); err != nil {
+	if err := r.mapf.flush(); err != nil {
 		r.fail(fmt.Errorf("flushing the map of %s: %w", r.spec.Volume, err))
 		return err
 	}
@@ -179,79 +228,34 @@ func (r *replica) fail(err error) {
 	r.mu.Unlock()
 }
 
-// execute carries a command out; it blocks.
-func (r *replica) execute(c *peer.Call) error {
-	r.use.RLock()
-	defer r.use.RUnlock()
+func (r *replica) state() error {
 	r.mu.Lock()
-	broken := r.broken
-	r.mu.Unlock()
-	switch {
-	case r.gone || r.foreign != nil:
-		return fmt.Errorf("volume %s: %w", c.Volume, peer.ErrNoReplica)
-	case broken != nil:
-		return diskError("the replica awaits a new session", broken)
-	}
-	switch c.Kind {
-	case peer.Clear:
-		r.mu.Lock()
-		flush := r.marks.clear(c.Regions)
-		r.mu.Unlock()
-		if flush {
-			return diskError("clearing marks", r.commit.do())
-		}
-		return nil
-	case peer.ReadMap:
-		r.mu.Lock()
-		c.Active = r.marks.list()
-		r.mu.Unlock()
-		return nil
-	}
-	if c.Off < 0 || c.Len <= 0 || c.Off%512 != 0 || c.Len%512 != 0 || c.Len > r.spec.Size-c.Off || c.Off > r.spec.Size {
-		return fmt.Errorf("%d bytes at %d of %d: %w", c.Len, c.Off, r.spec.Size, peer.ErrInvalid)
-	}
-	switch c.Kind {
-	case peer.Read:
-		if int64(len(c.Data)) != c.Len {
-			return fmt.Errorf("%d bytes of data for %d: %w", len(c.Data), c.Len, peer.ErrInvalid)
-		}
-		return diskError("reading", r.data.readAt(c.Data, c.Off))
-	case peer.Extents:
-		var err error
-		c.Extents, err = r.data.extents(c.Off, c.Off+c.Len)
-		return diskError("looking for data", err)
-	case peer.Write:
-		if int64(len(c.Data)) != c.Len {
-			return fmt.Errorf("%d bytes of data for %d: %w", len(c.Data), c.Len, peer.ErrInvalid)
-		}
-		return r.change(c, func() error { return r.data.writeAt(c.Data, c.Off) })
-	case peer.Zero:
-		return r.change(c, func() error { return r.data.zero(c.Off, c.Len) })
-	}
-	return fmt.Errorf("command %d: %w", c.Kind, peer.ErrInvalid)
+	defer r.mu.Unlock()
+	return r.broken
 }
 
-// change marks, applies and flushes (invariant 12).
-func (r *replica) change(c *peer.Call, apply func() error) error {
-	if c.Seq == 0 {
-		return fmt.Errorf("a write without a Seq: %w", peer.ErrInvalid)
+// renew opens a replica anew whose flush has failed: from here on it holds what the disk says, under another incarnation
+// (invariant 10). wait says that commands in progress are waited for; otherwise it does nothing while there are any.
+func (r *replica) renew(wait bool) (renewed bool) {
+	if wait {
+		r.use.Lock()
+	} else if !r.use.TryLock() {
+		return false
 	}
-	first, last := uint32(c.Off/r.spec.Region), uint32((c.Off+c.Len-1)/r.spec.Region)
-	r.mu.Lock()
-	flush := r.marks.begin(first, last, c.Seq, c.Durable)
-	r.mu.Unlock()
-	defer func() {
+	defer r.use.Unlock()
+	if r.gone || r.foreign != nil || r.state() == nil {
+		return false
+	}
+	r.closeFiles()
+	if err := r.open(); err != nil {
+		r.closeFiles()
 		r.mu.Lock()
-		r.marks.end(first, last)
+		r.broken = err
 		r.mu.Unlock()
-	}()
-	if flush {
-		if err := r.commit.do(); err != nil {
-			return diskError("marking", err)
-		}
+		return false
 	}
-	if err := apply(); err != nil {
-		return diskError("writing", err)
-	}
-	return diskError("flushing", r.flush.do())
+	r.mu.Lock()
+	r.broken = nil
+	r.mu.Unlock()
+	return true
 }

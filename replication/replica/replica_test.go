@@ -9,8 +9,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -278,21 +281,62 @@ func TestFailedFlush(t *testing.T) {
 	must(t, s, peer.Command{Kind: peer.Create, Spec: spec})
 	boot := s.Fenced().Boot
 	r := h.node.pools[0].replicas[spec.Volume]
-	r.flush.flush = func() error {
-		err := errors.New("injected")
-		r.fail(err)
-		return err
-	}
-	for range 2 {
-		if a := do(t, s, write(spec.Volume, 0, make([]byte, 4096), 1)); !errors.Is(a.Err, peer.ErrMedium) {
-			t.Fatal(a.Err)
+	for i, errno := range []error{syscall.EIO, syscall.ENOSPC} {
+		// Two writes are applied; the flush of the first fails, and the second must not be saved by one of its own.
+		real := r.data
+		failing := &failOnce{file: real, err: errno, hangs: make(chan struct{}), release: make(chan struct{})}
+		r.data = failing
+		ends := make(chan error, 2)
+		send := func(off int64) {
+			s.Submit(&peer.Call{Command: write(spec.Volume, off, make([]byte, 4096), peer.Seq(10*i+1)), Done: func(c *peer.Call) { ends <- c.Err }})
 		}
+		send(0)
+		<-failing.hangs
+		send(8192)
+		for failing.writes.Load() < 2 { // it will wait for the next flush
+			runtime.Gosched()
+		}
+		close(failing.release)
+		for range 2 {
+			if err := <-ends; !errors.Is(err, peer.ErrMedium) || errors.Is(err, peer.ErrNoSpace) {
+				t.Fatal(err)
+			}
+		}
+		if failing.flushes.Load() != 1 {
+			t.Fatal("the flush was tried again")
+		}
+		must(t, s, write(spec.Volume, 0, make([]byte, 4096), peer.Seq(10*i+2))) // opened anew
+		if r.data == failing {
+			t.Fatal("it was not opened anew")
+		}
+		f, err := s.Poll(t.Context())
+		if err != nil || f.Boot == boot || f.Pools[0].Replicas[0].Foreign || f.Pools[0].Replicas[0].Active != 1 {
+			t.Fatalf("%+v %v", f, err)
+		}
+		boot = f.Boot
 	}
-	s = h.open(2)
-	if f := s.Fenced(); f.Boot == boot || f.Pools[0].Replicas[0].Foreign || f.Pools[0].Replicas[0].Active != 1 {
-		t.Fatalf("%+v", f)
+}
+
+// failOnce is a file whose first flush waits, and fails.
+type failOnce struct {
+	file
+	err             error
+	hangs, release  chan struct{}
+	writes, flushes atomic.Int32
+}
+
+func (f *failOnce) writeAt(b []byte, off int64) error {
+	defer f.writes.Add(1)
+	return f.file.writeAt(b, off)
+}
+
+func (f *failOnce) flush() error {
+	if f.flushes.Add(1) > 1 {
+		return nil
 	}
-	must(t, s, write(spec.Volume, 0, make([]byte, 4096), 2))
+	close(f.hangs)
+	<-f.release
+	return f.err
 }
 
 // TestReverted: a pool that lost the epoch that it had recorded says so under that epoch, and tells what it has under the next.
@@ -436,7 +480,7 @@ func TestTornMap(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	for round := range 300 {
 		m := newMarks(perBlock + 10)
-		disk := make([]byte, m.mapSize())
+		disk := make([]byte, 2*blockSize*len(m.blocks))
 		var before, after []peer.RegionSeq
 		seq := peer.Seq(0)
 		for range 1 + rnd.IntN(8) {
@@ -529,7 +573,7 @@ func FuzzFormats(f *testing.F) {
 	f.Add(poolSuper{ids.NewCluster(), ids.NewPool()}.encode())
 	f.Add(encodeEpochs(3, []peer.EpochRange{{Lo: 1, Hi: 4}, {Lo: 6, Hi: 9}}))
 	f.Add(encodeSpec(peer.Spec{Volume: ids.NewVolume(), Lineage: ids.NewLineage(), Pool: ids.NewPool(), Size: 1 << 30, Region: 1 << 20}))
-	f.Add(nodeRecord{7, []ids.Pool{ids.NewPool()}}.encode())
+	f.Add(nodeRecord{3, 7, []ids.Pool{ids.NewPool()}}.encode())
 	m := newMarks(10)
 	m.begin(3, 4, 7, 6)
 	f.Add(m.take()[0].bytes)

@@ -144,7 +144,7 @@ func (s *Session) Submit(c *peer.Call) {
 		c.Done(c)
 		return
 	}
-	p, r := s.node.lookup(c)
+	p, r, other := s.node.lookup(c)
 	if p == nil {
 		if err := s.Err(); err != nil {
 			c.Err = err
@@ -160,6 +160,8 @@ func (s *Session) Submit(c *peer.Call) {
 		c.Err = s.cause
 	case !s.admitted[p.id]:
 		c.Err = fmt.Errorf("pool %s is not fenced: %w", p.path, peer.ErrNoReplica)
+	case other: // at most one per node and volume
+		c.Err = fmt.Errorf("another pool has a replica of volume %s: %w", c.Spec.Volume, peer.ErrInvalid)
 	}
 	if c.Err != nil {
 		s.mu.Unlock()
@@ -208,17 +210,14 @@ func (j job) run() {
 func (j job) execute() error {
 	switch j.c.Kind {
 	case peer.Create:
+		if err := checkSpec(j.c.Spec); err != nil {
+			return err
+		}
 		return j.p.create(j.c.Spec)
 	case peer.Delete:
 		return j.p.remove(j.c.Volume)
 	case peer.Reset:
-		if err := checkSpec(j.c.Spec); err != nil {
-			return err
-		}
-		if err := j.p.remove(j.c.Spec.Volume); err != nil {
-			return err
-		}
-		return j.p.create(j.c.Spec)
+		return j.p.reset(j.c.Spec)
 	}
-	return j.r.execute(j.c)
+	return j.r.execute(j.c, j.s.node.renewed)
 }

@@ -25,9 +25,15 @@ func newWorkers(limit int) *workers {
 func (w *workers) run(j job) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.head > len(w.waiting)/2 && len(w.waiting) == cap(w.waiting) { // what was taken makes room
+		n := copy(w.waiting, w.waiting[w.head:])
+		clear(w.waiting[n:])
+		w.waiting, w.head = w.waiting[:n], 0
+	}
 	w.waiting = append(w.waiting, j)
 	switch {
 	case w.idle > 0:
+		w.idle-- // here, so that the next job is not left to the same one, which may be long in this one
 		w.wake.Signal()
 	case w.count < w.limit:
 		w.count++
@@ -45,7 +51,6 @@ func (w *workers) loop() {
 			}
 			w.idle++
 			w.wake.Wait()
-			w.idle--
 		}
 		j := w.waiting[w.head]
 		w.waiting[w.head] = job{}

@@ -1,0 +1,102 @@
+package replica
+
+import (
+	"fmt"
+
+	"pmsapp/replication/peer"
+)
+
+// execute carries a command out; it blocks. renewed is called when the replica had to be opened anew.
+func (r *replica) execute(c *peer.Call, renewed func()) error {
+	if r.state() != nil && r.renew(true) {
+		renewed()
+	}
+	r.use.RLock()
+	defer r.use.RUnlock()
+	if r.gone || r.foreign != nil {
+		return fmt.Errorf("volume %s: %w", c.Volume, peer.ErrNoReplica)
+	}
+	if err := r.state(); err != nil {
+		return brokenError(err)
+	}
+	switch c.Kind {
+	case peer.Clear:
+		return r.clean(c.Regions)
+	case peer.ReadMap:
+		r.mu.Lock()
+		c.Active = r.marks.list()
+		r.mu.Unlock()
+		return nil
+	}
+	if c.Off < 0 || c.Len <= 0 || c.Off%512 != 0 || c.Len%512 != 0 || c.Off > r.spec.Size || c.Len > r.spec.Size-c.Off {
+		return fmt.Errorf("%d bytes at %d of %d: %w", c.Len, c.Off, r.spec.Size, peer.ErrInvalid)
+	}
+	if (c.Kind == peer.Read || c.Kind == peer.Write) && int64(len(c.Data)) != c.Len {
+		return fmt.Errorf("%d bytes of data for %d: %w", len(c.Data), c.Len, peer.ErrInvalid)
+	}
+	switch c.Kind {
+	case peer.Read:
+		return diskError("reading", r.data.readAt(c.Data, c.Off))
+	case peer.Extents:
+		var err error
+		c.Extents, err = r.data.extents(c.Off, c.Off+c.Len)
+		return diskError("looking for data", err)
+	case peer.Write, peer.Zero:
+		return r.change(c)
+	}
+	return fmt.Errorf("command %d: %w", c.Kind, peer.ErrInvalid)
+}
+
+// change marks, applies and flushes (invariant 12).
+func (r *replica) change(c *peer.Call) error {
+	if c.Seq == 0 {
+		return fmt.Errorf("a write without a Seq: %w", peer.ErrInvalid)
+	}
+	first, last := uint32(c.Off/r.spec.Region), uint32((c.Off+c.Len-1)/r.spec.Region)
+	r.mu.Lock()
+	mark := r.marks.begin(first, last, c.Seq, c.Durable)
+	r.mu.Unlock()
+	err := r.apply(c, mark)
+	r.mu.Lock()
+	r.marks.end(first, last)
+	r.mu.Unlock()
+	return err
+}
+
+func (r *replica) apply(c *peer.Call, mark bool) error {
+	if mark {
+		if err := r.commit.do(); err != nil {
+			return brokenError(err)
+		}
+	}
+	var err error
+	if c.Kind == peer.Write {
+		err = r.data.writeAt(c.Data, c.Off)
+	} else {
+		err = r.data.zero(c.Off, c.Len)
+	}
+	if err != nil {
+		return diskError("writing", err)
+	}
+	if err := r.flush.do(); err != nil {
+		return brokenError(err)
+	}
+	return nil
+}
+
+func (r *replica) clean(list []peer.RegionSeq) error {
+	r.mu.Lock()
+	flush := r.marks.clear(list)
+	r.mu.Unlock()
+	if !flush {
+		return nil
+	}
+	if err := r.commit.do(); err != nil {
+		return brokenError(err)
+	}
+	return nil
+}
+
+// brokenError is a flush that failed, or a map that cannot be written. It is never a full pool, whatever the disk says: a pool
+// is full before a write is applied, not after.
+func brokenError(err error) error { return fmt.Errorf("%w: %w", peer.ErrMedium, err) }

@@ -118,7 +118,7 @@ func (n *node) handlePools(ctx context.Context, _ ids.Node, _ struct{}) ([]api.P
 
 func (n *node) ownPools() []api.Pool {
 	all := []api.Pool{}
-	for _, p := range n.pools.replicas.Pools() {
+	for _, p := range append(n.pools.replicas.Pools(), n.pools.missing()...) {
 		q := api.Pool{ID: p.ID.String(), Node: n.cfg.Name, Path: p.Path, Size: p.Size, Free: p.Free, State: "ok"}
 		if p.Err != nil {
 			q.State = p.Err.Error()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,11 +28,11 @@ type pools struct {
 
 	mu     sync.Mutex
 	known  map[string]ids.Pool // by path; what the file has
-	absent []string            // known, and not open
+	absent map[string]error    // known, and not open: why
 }
 
 func newPools(dir string, r *replica.Node, log *slog.Logger) *pools {
-	return &pools{file: filepath.Join(dir, "pools"), replicas: r, log: log, known: map[string]ids.Pool{}}
+	return &pools{file: filepath.Join(dir, "pools"), replicas: r, log: log, known: map[string]ids.Pool{}, absent: map[string]error{}}
 }
 
 // openAll opens the configured pools and those that were added. A known one that is absent is waited for.
@@ -56,19 +57,26 @@ func (p *pools) openAll(configured []string) error {
 	}
 	for _, path := range all {
 		if _, err := p.open(path); err != nil {
-			if _, known := p.known[path]; !known || !absent(err) {
+			if _, known := p.known[path]; !known || errors.Is(err, replica.ErrInUse) {
 				return err
 			}
-			p.log.Error("a pool is absent; the node goes on without it, and looks for it again", "pool", path, "err", err)
-			p.absent = append(p.absent, path)
+			// The vote and the other pools are worth more than the refusal: this one's replicas leave the in-sync sets.
+			p.log.Error("a pool cannot be used; the node goes on without it, and tries again", "pool", path, "err", err)
+			p.absent[path] = err
 		}
 	}
 	return nil
 }
 
-// absent tells whether an error says that the pool's disk is not there.
-func absent(err error) bool {
-	return errors.Is(err, replica.ErrNotPool) || errors.Is(err, os.ErrNotExist)
+// missing are the known pools that are not open.
+func (p *pools) missing() (out []replica.PoolInfo) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for path, err := range p.absent {
+		out = append(out, replica.PoolInfo{ID: p.known[path], Path: path, Size: -1, Free: -1, Err: err})
+	}
+	slices.SortFunc(out, func(a, b replica.PoolInfo) int { return strings.Compare(a.Path, b.Path) })
+	return out
 }
 
 // open opens a pool and remembers it. Called with mu.
@@ -103,7 +111,11 @@ func (p *pools) add(path string) (ids.Pool, error) {
 			return i.ID, nil
 		}
 	}
-	return p.open(path)
+	id, err := p.open(path)
+	if err == nil {
+		delete(p.absent, path)
+	}
+	return id, err
 }
 
 // retry looks for absent pools, and tells when one has come.
@@ -117,15 +129,16 @@ func (p *pools) retry(ctx context.Context, came func()) {
 		case <-tick.C:
 		}
 		p.mu.Lock()
-		before := len(p.absent)
-		p.absent = slices.DeleteFunc(p.absent, func(path string) bool {
-			_, err := p.open(path)
-			if err == nil {
-				p.log.Info("a pool is back", "pool", path)
+		back := false
+		for path := range p.absent {
+			if _, err := p.open(path); err != nil {
+				p.absent[path] = err
+				continue
 			}
-			return err == nil
-		})
-		back := len(p.absent) < before
+			p.log.Info("a pool is back", "pool", path)
+			delete(p.absent, path)
+			back = true
+		}
 		p.mu.Unlock()
 		if back {
 			came()

@@ -68,18 +68,26 @@ func newLogger(out io.Writer, format string, level slog.Leveler) *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, o))
 }
 
+// plain is an error in an admin's words: packages are the program's affair.
+type plain struct{ error }
+
+func (p plain) Error() string { return packages.Replace(p.error.Error()) }
+func (p plain) Unwrap() error { return p.error }
+
 // explain adds what the user can do about an error.
 func explain(err error, file string) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, cluster.ErrNoCluster):
-		return fmt.Errorf("%w: pmsapp init --config %s makes a new one; pmsapp join TOKEN --config %s joins the one where "+
-			"pmsapp node token printed TOKEN", cluster.ErrNoCluster, file, file)
+		return plain{fmt.Errorf("%w: pmsapp init --config %s makes a new one; pmsapp join TOKEN --config %s joins the one where "+
+			"pmsapp node token printed TOKEN", cluster.ErrNoCluster, file, file)}
 	case errors.Is(err, cluster.ErrRemoved):
-		return fmt.Errorf("%w: to use this machine again, empty its state directory and its pools, and let it join", err)
+		return plain{fmt.Errorf("%w: to use this machine again, empty its state directory and its pools, and let it join", err)}
 	case errors.Is(err, cluster.ErrInUse), errors.Is(err, replica.ErrInUse):
-		return fmt.Errorf("%w: is pmsapp serve running already?", err)
+		return plain{fmt.Errorf("%w: is pmsapp serve running already?", err)}
 	}
-	return err
+	return plain{err}
 }
 
 // Made says what Init or Join made.
@@ -101,7 +109,7 @@ func Init(_ context.Context, cfg config.Config) (Made, error) {
 		return t, cluster.WriteFile(token, []byte(t+"\n"))
 	})
 	if err != nil {
-		return Made{}, err
+		return Made{}, plain{err}
 	}
 	return Made{m.Cluster.String(), m.Node.String(), token}, nil
 }
@@ -117,7 +125,7 @@ func Join(ctx context.Context, cfg config.Config, token string, witness bool) (M
 	}
 	m, err := cluster.Join(ctx, cfg.State, cfg.Name, token, witness)
 	if err != nil {
-		return Made{}, err
+		return Made{}, plain{err}
 	}
 	return Made{Cluster: m.Cluster.String(), Node: m.Node.String()}, nil
 }

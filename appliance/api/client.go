@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -21,6 +22,8 @@ const maxAnswer = 64 << 20 // bytes
 type Client struct {
 	// Retry is how long a call is repeated while no node answers or none leads; 0: not at all.
 	Retry time.Duration
+	// Refused bounds that where nothing listens at any of the addresses; 0: it does not.
+	Refused time.Duration
 
 	bases []string
 	token string
@@ -69,16 +72,22 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		}
 	}
 	request := NewRequest()
-	until := time.Now().Add(c.Retry)
+	begun := time.Now()
 	for {
 		var last error
+		refused := c.Refused > 0
 		for _, base := range c.bases {
 			last = c.once(ctx, base, method, path, request, body, out)
 			if last == nil || !again(last) {
 				return last
 			}
+			refused = refused && errors.Is(last, syscall.ECONNREFUSED)
 		}
-		if time.Now().After(until) || ctx.Err() != nil {
+		limit := c.Retry
+		if refused {
+			limit = min(limit, c.Refused)
+		}
+		if time.Since(begun) >= limit || ctx.Err() != nil {
 			return last
 		}
 		select {

@@ -233,17 +233,20 @@ type transferCmd struct {
 
 func (cmd transferCmd) Run(e *env) error {
 	return e.call(func(c *api.Client) error {
+		s, err := c.Status(e.ctx, false)
+		if err != nil {
+			return err
+		}
+		before := s
 		if err := c.Transfer(e.ctx, cmd.To); err != nil {
 			return err
 		}
-		var s api.Status
-		for range 50 { // the nodes hear of it within milliseconds
-			var err error
+		for range 50 { // the next epoch begins within milliseconds; who was named and leads already goes on with its own
 			if s, err = c.Status(e.ctx, false); err != nil {
 				return err
 			}
-			if s.Leader != "" && s.Leader == s.Answered {
-				break
+			if s.Epoch > before.Epoch || cmd.To != "" && cmd.To == before.Leader {
+				return e.done("%s leads in epoch %d.", s.Leader, s.Epoch)
 			}
 			select {
 			case <-e.ctx.Done():
@@ -251,10 +254,7 @@ func (cmd transferCmd) Run(e *env) error {
 			case <-time.After(100 * time.Millisecond):
 			}
 		}
-		if s.Leader == "" {
-			return e.done("The leadership was handed over; pmsapp status tells to whom.")
-		}
-		return e.done("%s leads in epoch %d.", s.Leader, s.Epoch)
+		return e.done("The leadership was handed over; pmsapp status tells how it goes on.")
 	})
 }
 

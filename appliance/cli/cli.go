@@ -137,7 +137,7 @@ func (e *env) client() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Retry = 10 * time.Second
+	c.Retry, c.Refused = 10*time.Second, time.Second
 	return c, nil
 }
 

@@ -63,6 +63,10 @@ func (p *pool) open(cluster ids.Cluster) error {
 	if err := p.super.lock(); err != nil {
 		return fmt.Errorf("locking: %w", err)
 	}
+	// Whoever made it may have died before its name was durable.
+	if err := p.disk.syncDir(p.path); err != nil {
+		return err
+	}
 	b, err := readBlock(p.super)
 	if err != nil {
 		return fmt.Errorf("the superblock: %w", err)

@@ -120,7 +120,7 @@ func (p *pools) add(path string) (ids.Pool, error) {
 
 // retry looks for absent pools, and tells when one has come.
 func (p *pools) retry(ctx context.Context, came func()) {
-	tick := time.NewTicker(5 * time.Second)
+	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
 	for {
 		select {

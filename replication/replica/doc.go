@@ -2,5 +2,5 @@
 //
 // Node is what a node has: it answers a leader's fence with a Session, which executes commands. A pool is a directory, with
 // a directory for each replica: its data, a sparse file, and its map, the marks. docs/FORMATS.md draws the bytes, DESIGN.md
-// beside this file argues. What decides is pure: gate.go (who may execute), marks.go (which regions are active).
+// beside this file argues. What decides is pure: marks.go (which regions are active), mapblock.go (its bytes).
 package replica

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -567,48 +566,4 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-h.node.fence
-}
-
-func FuzzFormats(f *testing.F) {
-	f.Add(poolSuper{ids.NewCluster(), ids.NewPool()}.encode())
-	f.Add(encodeEpochs(3, []peer.EpochRange{{Lo: 1, Hi: 4}, {Lo: 6, Hi: 9}}))
-	f.Add(encodeSpec(peer.Spec{Volume: ids.NewVolume(), Lineage: ids.NewLineage(), Pool: ids.NewPool(), Size: 1 << 30, Region: 1 << 20}))
-	f.Add(nodeRecord{3, 7, []ids.Pool{ids.NewPool()}}.encode())
-	m := newMarks(10)
-	m.begin(3, 4, 7, 6)
-	f.Add(m.take()[0].bytes)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, fix := range []bool{false, true} {
-			if fix && len(b) == blockSize { // past the checksum
-				c := bytes.Clone(b)
-				for _, magic := range []string{magicPool, magicEpoch, magicSuper, magicMap, magicNode} {
-					body := c[headSize : blockSize-4]
-					parse(t, seal(magic, body))
-				}
-				continue
-			}
-			parse(t, b)
-		}
-	})
-}
-
-func parse(t *testing.T, b []byte) {
-	if p, err := decodePool(b); err == nil && !bytes.Equal(p.encode()[:48], b[:48]) {
-		t.Fatal("pool")
-	}
-	if _, rs, err := decodeEpochs(b); err == nil && len(rs) > peer.MaxAccepted {
-		t.Fatal("epochs")
-	}
-	if s, err := decodeSpec(b); err == nil && checkSpec(s) != nil {
-		t.Fatal("spec")
-	}
-	if r, err := decodeNode(b); err == nil && len(r.pools) > maxNodePools {
-		t.Fatal("node")
-	}
-	if len(b) == blockSize {
-		m := newMarks(20)
-		if err := m.load(0, [2][]byte{b, make([]byte, blockSize)}); err == nil && m.active > 20 {
-			t.Fatal(fmt.Sprint("marks: ", m.active))
-		}
-	}
 }

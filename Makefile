@@ -25,14 +25,14 @@ check:
 test: deps build check
 	$(GO) test -timeout 10m -skip '^(TestBites|TestReplay)$$' -v ./... | .ci/left-out
 
-# The simulation against invariants broken on purpose. Some breaks are not found yet, so it is not part of `make test`.
+# The simulation against invariants broken on purpose: each break must be found.
 bites:
 	$(GO) test -timeout 30m -run '^TestBites$$' -v ./systemtest/sim
 
 race:
 	$(GO) test -race -short -timeout 10m ./internal/... ./replication/... ./target/... ./cluster/... ./appliance/...
 
-test-long: race
+test-long: race bites
 
 fuzz:
 	@set -e; for p in $$($(GO) list ./...); do \

@@ -4,7 +4,7 @@ FUZZTIME  ?= 30s
 PACKAGES  := libiscsi-bin tgt qemu-utils qemu-block-extra iproute2
 TOOLS     := iscsi-test-cu tgtd qemu-img qemu-io ip
 
-.PHONY: build demo test test-long check race fuzz bites soak sim bench deps
+.PHONY: build demo test test-long check race fuzz bites soak sim bench scale deps
 
 build:
 	CGO_ENABLED=0 $(GO) build ./...
@@ -52,3 +52,7 @@ bench: deps build
 # The simulation with fresh seeds until it is stopped.
 sim:
 	$(GO) test ./systemtest/sim -run '^TestFreshSeeds$$' -timeout 0 -v -fresh 1000000000
+
+# The memory of 1 TiB of sparse volumes, and what 1,000 volumes add to a take-over.
+scale: build
+	$(GO) run ./systemtest/scale

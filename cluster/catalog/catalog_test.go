@@ -290,3 +290,37 @@ func FuzzSnapshot(f *testing.F) {
 		}
 	})
 }
+
+// A leader's clock that jumps changes when tokens end, and nothing else: events keep the order of the log.
+func TestClockJumps(t *testing.T) {
+	m := newMachine(t)
+	now := time.Unix(1000000, 0)
+	tok := Token{Digest: make([]byte, 32), Expires: now.Add(time.Hour)}
+	m.do(AddToken{tok})
+	for i, at := range []time.Time{now, now.AddDate(100, 0, 0), time.Unix(0, 0), {}, now.AddDate(-10, 0, 0)} {
+		_, err := m.try(Command{Time: at, Body: AddEvents{Events: []Event{{Time: at, Kind: "k", Text: string(rune('a' + i))}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := ""
+	for i, e := range m.s.Events {
+		text += e.Text
+		if i > 0 && e.Index <= m.s.Events[i-1].Index {
+			t.Error("events lost their order")
+		}
+	}
+	if text != "abcde" {
+		t.Errorf("events %q", text)
+	}
+	use := func(at time.Time) error {
+		_, err := m.try(Command{Time: at, Body: UseToken{tok.Digest, ids.NewNode(), false}})
+		return err
+	}
+	if err := use(now.AddDate(100, 0, 0)); !errors.Is(err, ErrToken) {
+		t.Error("ahead:", err)
+	}
+	if err := use(now); err != nil {
+		t.Error("back again:", err)
+	}
+}

@@ -37,7 +37,6 @@ type machine struct {
 type volume struct {
 	spec    peer.Spec
 	exists  fate
-	empty   bool       // it was never written
 	sectors []uint64   // acknowledged, or read and so relied upon
 	maybe   [][]uint64 // written, and not acknowledged
 	active  map[uint32]peer.Seq

@@ -57,17 +57,11 @@ func (s *Session) setFenced(f peer.Fenced) {
 	s.mu.Unlock()
 }
 
-// admit lets commands use a pool; open tells whether they may.
+// admit lets commands use a pool.
 func (s *Session) admit(p ids.Pool) {
 	s.mu.Lock()
 	s.admitted[p] = true
 	s.mu.Unlock()
-}
-
-func (s *Session) open(p ids.Pool) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.admitted[p]
 }
 
 // Done implements peer.Session.

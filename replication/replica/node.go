@@ -354,22 +354,36 @@ func (n *Node) recordEpoch(ctx context.Context, s *Session, pools []*pool) (have
 			continue
 		}
 		if !st.recorded {
-			select {
-			case err := <-st.result:
-				if err != nil {
-					n.cfg.Log.Error("a pool could not record an epoch", "pool", p.path, "epoch", uint64(s.epoch), "err", err)
-					delete(s.pools, p.id)
-					continue
-				}
-				st.recorded, st.result = true, nil
-				s.pools[p.id] = st
-			case <-ctx.Done():
+			ok, err := result(ctx, st.result)
+			if !ok {
 				continue
 			}
+			if err != nil {
+				n.cfg.Log.Error("a pool could not record an epoch", "pool", p.path, "epoch", uint64(s.epoch), "err", err)
+				delete(s.pools, p.id)
+				continue
+			}
+			st.recorded, st.result = true, nil
+			s.pools[p.id] = st
 		}
 		have = append(have, p.id)
 	}
 	return have
+}
+
+// result waits for the end of a recording. One that has ended counts, also when a pool before it has used up the time.
+func result(ctx context.Context, from <-chan error) (ok bool, failed error) {
+	select {
+	case failed = <-from:
+		return true, failed
+	default:
+	}
+	select {
+	case failed = <-from:
+		return true, failed
+	case <-ctx.Done():
+		return false, nil
+	}
 }
 
 // remember records the epoch on the catalog's disk, and which pools have it.

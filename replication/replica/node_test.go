@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +26,8 @@ func TestHungEpoch(t *testing.T) {
 	real := p.epochs.f
 	hung := &failOnce{file: real, hangs: make(chan struct{}), release: make(chan struct{})}
 	p.epochs.f = hung
+	release := sync.OnceFunc(func() { close(hung.release) })
+	defer release()
 	for e := peer.Epoch(2); e < 5; e++ {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		x, err := h.node.Open(ctx, e)
@@ -41,7 +44,7 @@ func TestHungEpoch(t *testing.T) {
 		must(t, x, write(b.Volume, 0, make([]byte, 512), peer.Seq(e)))
 		s = x
 	}
-	close(hung.release)
+	release()
 	for {
 		f, err := s.Poll(t.Context())
 		if err != nil {

@@ -77,14 +77,18 @@ func (n *node) volumeNamed(name string) (catalog.Volume, error) {
 	return catalog.Volume{}, api.Errorf(api.ErrNotFound, "pmsapp volume list shows them", "there is no volume %q", name)
 }
 
-// packages are what errors begin with and an admin has no use for.
-var packages = strings.NewReplacer("catalog: ", "", "cluster: ", "", "reign: ", "", "peer: ", "", "replica: ", "")
+// plainly is an error's text without the names of packages, for which an admin has no use.
+func plainly(err error) string {
+	return strings.Join(slices.DeleteFunc(strings.Split(err.Error(), ": "), func(s string) bool {
+		return slices.Contains([]string{"catalog", "cluster", "reign", "peer", "replica", "remote", "initiator"}, s)
+	}), ": ")
+}
 
 // told turns errors of the packages below into such that an admin can use.
 func told(err error) error {
 	var e *api.Error
 	plain := func(kind *api.Error, hint string) error {
-		return api.Errorf(kind, hint, "%s", packages.Replace(err.Error()))
+		return api.Errorf(kind, hint, "%s", plainly(err))
 	}
 	switch {
 	case err == nil || errors.As(err, &e):

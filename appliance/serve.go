@@ -71,7 +71,7 @@ func newLogger(out io.Writer, format string, level slog.Leveler) *slog.Logger {
 // plain is an error in an admin's words: packages are the program's affair.
 type plain struct{ error }
 
-func (p plain) Error() string { return packages.Replace(p.error.Error()) }
+func (p plain) Error() string { return plainly(p.error) }
 func (p plain) Unwrap() error { return p.error }
 
 // explain adds what the user can do about an error.

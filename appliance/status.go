@@ -147,6 +147,9 @@ func (n *node) lun(st *catalog.State, v catalog.Volume, e catalog.Export) api.LU
 	return l
 }
 
+// lowPool is the part of a pool that should stay free.
+const lowPool = 50
+
 // warnings are what an admin should mend.
 func warnings(st *catalog.State, voters map[ids.Node]bool, s api.Status, r reign.Status) (out []string) {
 	count := 0
@@ -166,7 +169,10 @@ func warnings(st *catalog.State, voters map[ids.Node]bool, s api.Status, r reign
 			out = append(out, fmt.Sprintf("node %s does not answer", n.Name))
 		}
 		for _, p := range n.Pools {
-			if p.State != "ok" && p.State != "unknown" {
+			switch {
+			case p.State == "ok" && p.Size > 0 && p.Free < p.Size/lowPool:
+				out = append(out, fmt.Sprintf("pool %s of node %s is almost full: %d MiB are free", p.Path, n.Name, p.Free>>20))
+			case p.State != "ok" && p.State != "unknown":
 				out = append(out, fmt.Sprintf("pool %s of node %s: %s", p.Path, n.Name, p.State))
 			}
 		}

@@ -229,7 +229,8 @@ func (r raftLog) Write(b []byte) (int, error) {
 
 // repeated tells of a line that comes several times a second as long as a node is away.
 func repeated(text string) bool {
-	for _, s := range []string{"failed to heartbeat to", "failed to contact", "failed to appendEntries to", "appendEntries rejected"} {
+	for _, s := range []string{"failed to heartbeat to", "failed to contact", "failed to appendEntries to", "appendEntries rejected",
+		"failed to make requestVote RPC"} {
 		if strings.HasPrefix(text, s) {
 			return true
 		}

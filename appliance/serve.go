@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"pmsapp/appliance/api"
@@ -21,11 +22,19 @@ import (
 // TokenName is the file of the admin token in the state directory of the node that made the cluster.
 const TokenName = "admin.token"
 
+// minProcs is how many goroutines may at least be in the program or in a system call at once. A command on a disk is a system
+// call that blocks; the scheduler takes its processor away from it only after a while, so that on a machine with two a disk
+// would get two commands at a time, and everything else none.
+const minProcs = 8
+
 // Serve runs the node of a configuration file until ctx ends, and logs to out. SIGHUP has it read the file again.
 func Serve(ctx context.Context, file string, out io.Writer) error {
 	cfg, err := config.Load(file)
 	if err != nil {
 		return err
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(minProcs, runtime.GOMAXPROCS(0)))
 	}
 	var level slog.LevelVar
 	level.Set(cfg.Log.Level)

@@ -21,6 +21,7 @@ var (
 	length = flag.Duration("time", 2*time.Second, "of one run")
 	size   = flag.Int64("size", 512<<20, "of the LUNs, in bytes")
 	parent = flag.String("dir", "", "where the data go; a new directory in the system's temporary one by default")
+	copies = flag.Int("replicas", 2, "of our volume, 1 or 2")
 	only   = flag.String("case", "", "only the case of this name")
 )
 

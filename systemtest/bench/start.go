@@ -52,7 +52,7 @@ func (s *side) makeLUN(ctx context.Context, c *local.Cluster) error {
 	for i, name := range []string{"leader", "follower"} {
 		s.procs = append(s.procs, proc{name, c.Nodes[c.Index(on[i])].PID()})
 	}
-	if _, err := c.Client().CreateVolume(ctx, api.NewVolume{Name: "bench", Size: *size, Replicas: 2, Nodes: on[:2]}); err != nil {
+	if _, err := c.Client().CreateVolume(ctx, api.NewVolume{Name: "bench", Size: *size, Replicas: *copies, Nodes: on[:*copies]}); err != nil {
 		return err
 	}
 	lun, err := c.Client().Export(ctx, api.NewLUN{Volume: "bench"})

@@ -122,8 +122,8 @@ func TestLife(t *testing.T) {
 			t.Fatal(err)
 		}
 		ok("lun", "export", "w", "--initiator", "iqn.2026-01.test:a", "--chap-user", "u", "--chap-secret-file", secret)
-		try := func(name, user, secret string) error {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		try := func(limit time.Duration, name, user, secret string) error {
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			cfg := initiator.DiskConfig{Portals: []string{c.Virtual}, Initiator: name, Target: front.TargetName("w"),
 				LUN: front.DefaultLUN, Log: slog.New(slog.DiscardHandler)}
@@ -134,12 +134,12 @@ func TestLife(t *testing.T) {
 			}
 			return err
 		}
-		if err := try("iqn.2026-01.test:a", "u", "correct horse battery"); err != nil {
+		if err := try(20*time.Second, "iqn.2026-01.test:a", "u", "correct horse battery"); err != nil {
 			t.Error(err)
 		}
 		for _, h := range [][3]string{{"iqn.2026-01.test:b", "u", "correct horse battery"}, {"iqn.2026-01.test:a", "u", "wrong horse battery"},
 			{"iqn.2026-01.test:a", "x", "correct horse battery"}, {"iqn.2026-01.test:a", "", ""}} {
-			if try(h[0], h[1], h[2]) == nil {
+			if try(time.Second, h[0], h[1], h[2]) == nil {
 				t.Errorf("%q could log in", h)
 			}
 		}

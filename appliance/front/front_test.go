@@ -153,6 +153,10 @@ func TestServing(t *testing.T) {
 		if len(got) != 3 || !errors.Is(got[2], block.ErrEnded) {
 			t.Fatal(got)
 		}
+		h.Wait(v, geometry) // by one who looked before Serve was called
+		if _, held := h.waits[v]; held || h.devices[v] == nil {
+			t.Fatal("a late Wait took a volume out of service")
+		}
 		var cause error
 		if _, err := h.Open(login("vol", "iqn.a", "", &cause)); err != nil {
 			t.Fatal(err)

@@ -187,11 +187,11 @@ func (h *Hosts) Serve(v ids.Volume, dev block.Device) {
 	h.change(v, func() { h.devices[v] = dev; delete(h.waits, v) })
 }
 
-// Wait says that this node leads but cannot serve v at present: I/O is held.
+// Wait says that this node leads but cannot serve v at present: I/O is held. A volume that is served stays so: whoever says
+// Wait may have learned of its state before Serve was called, and whoever ended the serving has said Standby.
 func (h *Hosts) Wait(v ids.Volume, g block.Geometry) {
 	h.change(v, func() {
-		delete(h.devices, v)
-		if h.waits[v] == nil {
+		if h.devices[v] == nil && h.waits[v] == nil {
 			h.waits[v] = newWaiting(g, h.cfg.Hold())
 		}
 	})

@@ -49,9 +49,9 @@ soak:
 bench: deps build
 	$(GO) run ./systemtest/bench
 
-# The simulation with fresh seeds until it is stopped.
+# The simulation with fresh seeds until one fails (told after each 1,000) or it is stopped.
 sim:
-	$(GO) test ./systemtest/sim -run '^TestFreshSeeds$$' -timeout 0 -v -fresh 1000000000
+	$(GO) test ./systemtest/sim -run '^TestForever$$' -timeout 0 -v -forever
 
 # The memory of 1 TiB of sparse volumes, and what 1,000 volumes add to a take-over.
 scale: build

@@ -36,6 +36,10 @@ func TestBites(t *testing.T) {
 			if found == 0 {
 				t.Fatalf("%d seeds did not notice", bound)
 			}
+			// A seed that fails without the break as well says nothing about the break.
+			if r := Run(Options{Seed: found}); r.Err != nil {
+				t.Errorf("seed %d fails unbroken too: %v\n%s", found, r.Err, replay(found, BreakNothing))
+			}
 			t.Logf("seed %d, %.1f s: %.200v\n%s", found, time.Since(start).Seconds(), why, replay(found, b))
 		})
 	}

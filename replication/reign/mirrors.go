@@ -147,7 +147,11 @@ func (r *Reign) notice(v ids.Volume, h *handle, n mirror.Notice) {
 	defer r.mu.Unlock()
 	switch n.Code {
 	case mirror.Holding:
-		r.stepLocked(MirrorHolds{Volume: v, Epoch: h.epoch, Why: text})
+		why := "some member is waited for"
+		if n.Err != nil {
+			why = n.Err.Error()
+		}
+		r.stepLocked(MirrorHolds{Volume: v, Epoch: h.epoch, Why: why})
 	case mirror.Resumed:
 		r.stepLocked(MirrorHolds{Volume: v, Epoch: h.epoch})
 	}
@@ -173,10 +177,6 @@ func describeNotice(n mirror.Notice) (kind Kind, text string, ok bool) {
 		return DiskError, why(fmt.Sprintf("the disk failed at byte %d", n.Off)), true
 	case mirror.PoolFull:
 		return PoolFull, fmt.Sprintf("the pool was full at byte %d", n.Off), true
-	case mirror.Holding:
-		return VolumeHolds, why("I/O is held"), true
-	case mirror.Resumed:
-		return VolumeHolds, "I/O goes on", true
 	case mirror.ReconcileBegun:
 		return Reconciling, fmt.Sprintf("%d regions are compared", n.Count), n.Count > 0
 	case mirror.ReconcileDone:

@@ -3,6 +3,7 @@ package reign
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
@@ -97,13 +98,37 @@ func (c *Core) mirrorHolds(ev MirrorHolds) {
 	if v == nil {
 		return
 	}
-	v.holds = ev.Why
+	why := ev.Why
+	if away := c.away(v.id); why != "" && away != "" {
+		why += "; waiting for " + away
+	}
+	v.holds = why
+	text := "I/O goes on"
+	if why != "" {
+		text = "I/O is held: " + why
+	}
+	c.tell(VolumeHolds, v.id, ids.Node{}, text)
 	if v.stage == open {
 		v.state, v.reason = Serving, ""
-		if ev.Why != "" {
-			v.state, v.reason = Holding, ev.Why
+		if why != "" {
+			v.state, v.reason = Holding, why
 		}
 	}
+}
+
+// away names the nodes with in-sync members to which there is no session.
+func (c *Core) away(id ids.Volume) string {
+	var names []string
+	for i := range c.view.Volumes {
+		if tv := &c.view.Volumes[i]; tv.ID == id {
+			for _, p := range tv.InSync {
+				if n := c.r.nodes[p.Node]; n == nil || !n.up {
+					names = append(names, "node "+c.nodeName(p.Node))
+				}
+			}
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // maxEndings is how often mirrors of one volume may end by themselves under one leadership before it is left alone: it must

@@ -203,8 +203,8 @@ func TestEpochs(t *testing.T) {
 	}
 }
 
-// TestSilence has a node that stops answering: the session dies of an unanswered probe or a hung command, whichever is first,
-// and every call with it.
+// TestSilence has a node that stops answering: the session dies of an unanswered probe, of silence or of a hung command,
+// whichever is noticed first, and every call with it.
 func TestSilence(t *testing.T) {
 	n, d, id := start(t)
 	s := open(t, d, id, 1)
@@ -212,7 +212,8 @@ func TestSilence(t *testing.T) {
 	began := time.Now()
 	err := call(s, peer.Command{Kind: peer.Confirm})
 	n.mu.Unlock()
-	if !errors.Is(err, peer.ErrLost) || !errors.Is(err, initiator.ErrNoopTimeout) && !errors.Is(err, initiator.ErrCommandTimeout) {
+	timeout := errors.Is(err, initiator.ErrNoopTimeout) || errors.Is(err, initiator.ErrRecoveryTimeout) || errors.Is(err, initiator.ErrCommandTimeout)
+	if !errors.Is(err, peer.ErrLost) || !timeout {
 		t.Error(err)
 	}
 	if took := time.Since(began); took < 2*time.Second || took > 6*time.Second {

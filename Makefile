@@ -22,8 +22,10 @@ check:
 	$(GO) vet ./...
 	$(GO) tool -modfile=internal/tools/go.mod staticcheck ./...
 
+# The system tests run one package at a time: they start daemons and choose ports.
 test: deps build check
-	$(GO) test -timeout 10m -skip '^(TestBites|TestReplay)$$' -v ./... | .ci/left-out
+	@{ $(GO) test -timeout 10m -v ./internal/... ./replication/... ./target/... ./cluster/... ./appliance/... ./cmd/...; \
+	   $(GO) test -p 1 -timeout 15m -skip '^(TestBites|TestReplay|TestForever)$$' -v ./systemtest/...; } | .ci/left-out
 
 # The simulation against invariants broken on purpose: each break must be found.
 bites:

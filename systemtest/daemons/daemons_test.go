@@ -166,16 +166,15 @@ func TestOutOfReach(t *testing.T) {
 	check(t, d, 4096, 4096, 2)
 }
 
-// TestFullPool: a write that finds a member's pool full gets DATA PROTECT 27h/07h and removes nobody; what was there is there, and
-// writes go on when space is free again (invariant 16).
-func TestFullPool(t *testing.T) {
+// mount makes a file system of its own for a pool, and returns where it is mounted. It needs root.
+func mount(t *testing.T, dir, name, size string) string {
+	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("needs root, to mount a small file system")
+		t.Skip("needs root, to mount a file system")
 	}
-	dir := t.TempDir()
-	small, image := filepath.Join(dir, "small"), filepath.Join(dir, "image")
-	for _, cmd := range [][]string{{"truncate", "-s", "128M", image}, {"mkfs.ext4", "-q", "-m", "0", image}, {"mkdir", small},
-		{"mount", "-o", "loop", image, small}, {"rm", "-r", filepath.Join(small, "lost+found")}} {
+	at, image := filepath.Join(dir, name), filepath.Join(dir, name+".image")
+	for _, cmd := range [][]string{{"truncate", "-s", size, image}, {"mkfs.ext4", "-q", "-m", "0", image}, {"mkdir", at},
+		{"mount", "-o", "loop", image, at}, {"rm", "-r", filepath.Join(at, "lost+found")}} {
 		if out, err := exec.Command(cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
 			if cmd[0] == "mount" {
 				t.Skipf("this machine mounts no image: %v: %s", err, out)
@@ -184,12 +183,83 @@ func TestFullPool(t *testing.T) {
 		}
 		if cmd[0] == "mount" {
 			t.Cleanup(func() {
-				if out, err := exec.Command("umount", small).CombinedOutput(); err != nil {
+				if out, err := exec.Command("umount", at).CombinedOutput(); err != nil {
 					t.Errorf("umount: %v: %s", err, out)
 				}
 			})
 		}
 	}
+	return at
+}
+
+// TestHungDisk: the disk of a member hangs while its node goes on answering, once a follower's and once the leader's own. I/O stands
+// still for recovery_timeout and a little, no write fails, and when the disk is back so is the member.
+func TestHungDisk(t *testing.T) {
+	dir := t.TempDir()
+	pools := []string{mount(t, dir, "pool1", "256M"), mount(t, dir, "pool2", "256M")}
+	freeze := func(i int, f string) {
+		t.Helper()
+		if out, err := exec.Command("fsfreeze", f, pools[i]).CombinedOutput(); err != nil {
+			t.Fatalf("fsfreeze %s: %v: %s", f, err, out)
+		}
+	}
+	frozen := -1
+	t.Cleanup(func() { // whatever happens, nobody must wait for the disk for ever
+		if frozen >= 0 {
+			exec.Command("fsfreeze", "-u", pools[frozen]).Run()
+		}
+	})
+	c := form(t, local.Config{Nodes: 3, Dir: filepath.Join(dir, "cluster"), Change: func(i int, cfg *config.Config) {
+		if i < 2 {
+			cfg.Pools = []string{pools[i]}
+		}
+	}})
+	d := export(t, c, api.NewVolume{Size: 64 << 20, Replicas: 2, Nodes: []string{"node1", "node2"}})
+	st := settled(t, c)
+	leader := c.Index(st.Leader)
+	if leader == 2 {
+		t.Fatal("node3 leads, without any fault")
+	}
+	for round, hangs := range []int{1 - leader, leader} {
+		settled(t, c)
+		// A region that is marked, so that the write itself meets the disk, and one that is not.
+		if err := d.WriteAt(t.Context(), pattern(4096, 1), 0); err != nil {
+			t.Fatal(err)
+		}
+		frozen = hangs
+		freeze(hangs, "-f")
+		began := time.Now()
+		for i := range 8 {
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			err := d.WriteAt(ctx, pattern(4096, byte(0x10+round)), int64(i)*(5<<20))
+			cancel()
+			if err != nil {
+				t.Fatalf("the disk of %s hangs, and a write failed: %v", c.Nodes[hangs].Name, err)
+			}
+		}
+		if took := time.Since(began); took < 2*time.Second || took > 6*time.Second {
+			t.Errorf("the disk of %s hung: the writes took %v", c.Nodes[hangs].Name, took)
+		} else {
+			t.Logf("the disk of %s hung: I/O stood still for %v", c.Nodes[hangs].Name, took)
+		}
+		st, err := c.Client().Status(t.Context(), false)
+		if err != nil || synced(st) != 1 {
+			t.Fatalf("%d members are in sync: %v", synced(st), err)
+		}
+		freeze(hangs, "-u")
+		frozen = -1
+		settled(t, c)
+		for i := range 8 {
+			check(t, d, int64(i)*(5<<20), 4096, byte(0x10+round))
+		}
+	}
+}
+
+// TestFullPool: a write that finds a member's pool full gets DATA PROTECT 27h/07h and removes nobody; what was there is there, and
+// writes go on when space is free again (invariant 16).
+func TestFullPool(t *testing.T) {
+	dir := t.TempDir()
+	small := mount(t, dir, "small", "128M")
 	c := form(t, local.Config{Nodes: 3, Dir: filepath.Join(dir, "cluster"), Change: func(i int, cfg *config.Config) {
 		if i == 1 {
 			cfg.Pools = []string{small}

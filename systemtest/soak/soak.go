@@ -1,6 +1,7 @@
 package soak
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -85,7 +86,26 @@ func Run(ctx context.Context, cfg Config) (rounds []Round, err error) {
 		return rounds, err
 	}
 	s.say("%d writes and %d reads were right; every block was read again", s.rec.count(), s.rec.reads.Load())
-	return rounds, s.compare(ctx)
+	if err := s.compare(ctx); err != nil {
+		return rounds, err
+	}
+	return rounds, s.logs()
+}
+
+// logs looks for what no daemon may ever say.
+func (s *soak) logs() error {
+	for _, n := range s.cluster.Nodes {
+		b, err := os.ReadFile(n.Log)
+		if err != nil {
+			return err
+		}
+		for _, bad := range []string{"DATA RACE", "panic:", "fatal error:"} {
+			if i := bytes.Index(b, []byte(bad)); i >= 0 {
+				return fmt.Errorf("%s: %s", n.Name, b[i:min(len(b), i+4000)])
+			}
+		}
+	}
+	return nil
 }
 
 // prepare makes the volume and logs in, twice.

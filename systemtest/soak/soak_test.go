@@ -16,6 +16,7 @@ var (
 	kinds    = flag.String("kinds", "", "only these kinds of rounds, with commas")
 	seed     = flag.Uint64("seed", 0, "0: a new one")
 	replicas = flag.Int("replicas", 2, "of the volume")
+	race     = flag.Bool("races", false, "build the daemons with the race detector")
 	keep     = flag.String("dir", "", "for the nodes' data; by default it is removed after a success")
 )
 
@@ -30,6 +31,9 @@ func (w testWriter) Write(b []byte) (int, error) {
 // TestSoak is `make soak`, and with its defaults a part of `make test`.
 func TestSoak(t *testing.T) {
 	c := Config{Binary: program.Build(t), Dir: *keep, Rounds: *rounds, Kinds: Kinds(), Replicas: *replicas, Size: 64 << 20, Seed: *seed, Out: testWriter{t}}
+	if *race {
+		c.Binary = program.BuildRace(t)
+	}
 	if c.Rounds == 0 {
 		c.Rounds, c.Ordered = len(c.Kinds), true
 	} else {

@@ -1,8 +1,8 @@
 # `make test` says which tests it leaves out for want of a tool; with STRICT=1 (CI) a left-out test is a failure.
 GO        ?= go
 FUZZTIME  ?= 30s
-PACKAGES  := libiscsi-bin tgt qemu-utils qemu-block-extra iproute2 e2fsprogs mount util-linux
-TOOLS     := iscsi-test-cu tgtd qemu-img qemu-io ip mkfs.ext4 mount fsfreeze
+PACKAGES  := libiscsi-bin tgt qemu-utils qemu-block-extra iproute2 e2fsprogs mount util-linux gcc libc6-dev
+TOOLS     := iscsi-test-cu tgtd qemu-img qemu-io ip mkfs.ext4 mount fsfreeze gcc
 
 .PHONY: build demo test test-long check race fuzz bites soak sim bench scale deps
 
@@ -35,7 +35,7 @@ race:
 	$(GO) test -race -short -timeout 10m ./internal/... ./replication/... ./target/... ./cluster/... ./appliance/...
 	$(GO) test ./systemtest/soak -run '^TestSoak$$' -timeout 20m -v -races
 
-test-long: race bites
+test-long: deps race bites
 
 fuzz:
 	@set -e; for p in $$($(GO) list ./...); do \

@@ -174,10 +174,14 @@ type streamLayer struct {
 	c *Cluster
 }
 
-func (s streamLayer) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+func (s streamLayer) Dial(server raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	node, addr, err := parseServer(server)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(s.c.ctx, timeout)
 	defer cancel()
-	return s.c.id.dial(ctx, string(addr), ids.Node{}, streamRaft)
+	return s.c.id.dial(ctx, addr, node, streamRaft)
 }
 
 // Addr is the address that the others reach.

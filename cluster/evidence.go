@@ -85,7 +85,7 @@ func (c *Cluster) doubt(ctx context.Context) (why string, err error) {
 	switch {
 	case known.Term > term:
 		return fmt.Sprintf("another node saw it in term %d, and the catalog has %d", known.Term, term), nil
-	case known.Index > last:
+	case known.Index > last && known.Within >= term:
 		return fmt.Sprintf("another node saw it acknowledge index %d, and its log ends at %d", known.Index, last), nil
 	}
 	return "", nil
@@ -123,9 +123,17 @@ func (s *store) each(f func(*raft.Log) error) error {
 	if err != nil {
 		return err
 	}
+	m, _, err := snapshots{s}.load()
+	if err != nil {
+		return err
+	}
+	snapshot := m.Index
 	for i := first; i <= last && i > 0; i++ {
 		var l raft.Log
 		if err := s.GetLog(i, &l); err != nil {
+			if errors.Is(err, raft.ErrLogNotFound) && i <= snapshot {
+				continue // what a snapshot from the leader has replaced, between what was there and what came after
+			}
 			if errors.Is(err, raft.ErrLogNotFound) {
 				err = fmt.Errorf("log entry %d is missing: %w", i, ErrCorrupt)
 			}
@@ -165,8 +173,21 @@ func (s *store) peers() (addrs []string, err error) {
 	return addrs, err
 }
 
-// evidence is the highest term and index that a node has heard from another's Raft identity.
-type evidence struct{ Term, Index uint64 }
+// evidence is what a node has heard from another's Raft identity: the highest term, and the highest index that it had on its disk in
+// the newest term in which it named one. What it had in an earlier term may have been cut off rightly since.
+type evidence struct{ Term, Index, Within uint64 }
+
+func (e evidence) with(o evidence) evidence {
+	e.Term = max(e.Term, o.Term)
+	switch {
+	case o.Index == 0 || o.Within < e.Within:
+	case o.Within > e.Within:
+		e.Index, e.Within = o.Index, o.Within
+	default:
+		e.Index = max(e.Index, o.Index)
+	}
+	return e
+}
 
 // askEvidence asks the peers what they know of this identity.
 func (c *Cluster) askEvidence(ctx context.Context, addrs []string) (most evidence) {
@@ -188,7 +209,7 @@ func (c *Cluster) askEvidence(ctx context.Context, addrs []string) (most evidenc
 				return
 			}
 			mu.Lock()
-			most.Term, most.Index = max(most.Term, e.Term), max(most.Index, e.Index)
+			most = most.with(e)
 			mu.Unlock()
 		})
 	}

@@ -103,6 +103,9 @@ func (s *store) LastIndex() (i uint64, err error) {
 	return i, err
 }
 
+// IsMonotonic has Raft remove the log when a snapshot from the leader replaces it: there are no gaps.
+func (s *store) IsMonotonic() bool { return true }
+
 // GetLog implements raft.LogStore.
 func (s *store) GetLog(i uint64, l *raft.Log) error {
 	return s.db.View(func(tx *bbolt.Tx) error {

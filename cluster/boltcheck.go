@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -54,7 +55,8 @@ func checkBolt(path string) error {
 		return fmt.Errorf("it has %d bytes, and %d pages of %d are in use: it was cut", info.Size(), m.high, m.pageSize)
 	}
 	w := boltWalk{r: f, meta: m, seen: make(map[uint64]bool)}
-	return w.page(m.root, 0)
+	_, err = w.page(m.root, 0, nil, nil)
+	return err
 }
 
 // newestMeta finds the meta page that bbolt goes by.
@@ -97,81 +99,102 @@ type boltWalk struct {
 	seen map[uint64]bool
 }
 
-// page checks a page and all below it.
-func (w *boltWalk) page(id uint64, depth int) error {
+// page checks a page and all below it: its keys are at least min and below max, where these are not nil. It returns the last.
+func (w *boltWalk) page(id uint64, depth int, min, max []byte) (last []byte, err error) {
 	var head [boltHead]byte
 	if id < 2 || id >= w.meta.high || w.seen[id] || depth > boltDepth {
-		return fmt.Errorf("%w: a reference to %d", errBolt, id)
+		return nil, fmt.Errorf("%w: a reference to %d", errBolt, id)
 	}
 	w.seen[id] = true
 	off := int64(id) * w.meta.pageSize
 	if _, err := w.r.ReadAt(head[:], off); err != nil {
-		return fmt.Errorf("%w: %d: %w", errBolt, id, err)
+		return nil, fmt.Errorf("%w: %d: %w", errBolt, id, err)
 	}
 	more := uint64(binary.LittleEndian.Uint32(head[12:]))
 	size := int64(1+more) * w.meta.pageSize
 	if binary.LittleEndian.Uint64(head[:]) != id || more >= w.meta.high-id || size > boltMost {
-		return fmt.Errorf("%w: %d: its header", errBolt, id)
+		return nil, fmt.Errorf("%w: %d: its header", errBolt, id)
 	}
 	for i := id + 1; i <= id+more; i++ {
 		if w.seen[i] {
-			return fmt.Errorf("%w: %d overlaps %d", errBolt, id, i)
+			return nil, fmt.Errorf("%w: %d overlaps %d", errBolt, id, i)
 		}
 		w.seen[i] = true
 	}
 	b := make([]byte, size)
 	if _, err := w.r.ReadAt(b, off); err != nil {
-		return fmt.Errorf("%w: %d: %w", errBolt, id, err)
+		return nil, fmt.Errorf("%w: %d: %w", errBolt, id, err)
 	}
-	if err := w.elements(b, depth); err != nil {
-		return fmt.Errorf("page %d: %w", id, err)
+	if last, err = w.elements(b, depth, min, max); err != nil {
+		return nil, fmt.Errorf("page %d: %w", id, err)
 	}
-	return nil
+	return last, nil
 }
 
-// elements checks those of a page, or of a bucket that is kept within its parent's value.
-func (w *boltWalk) elements(b []byte, depth int) error {
+// elements checks those of a page, or of a bucket that is kept within its parent's value. Their order is checked as bbolt does it,
+// in a goroutine of its own that ends the process.
+func (w *boltWalk) elements(b []byte, depth int, min, max []byte) (last []byte, err error) {
 	if len(b) < boltHead || depth > boltDepth {
-		return errBolt
+		return nil, errBolt
 	}
 	le := binary.LittleEndian
 	flags, count := le.Uint16(b[8:]), int(le.Uint16(b[10:]))
 	if flags != boltBranch && flags != boltLeaf || boltHead*(1+count) > len(b) || flags == boltBranch && count == 0 {
-		return fmt.Errorf("%w: %d elements, flags %#x", errBolt, count, flags)
+		return nil, fmt.Errorf("%w: %d elements, flags %#x", errBolt, count, flags)
 	}
+	keys := make([][]byte, count)
 	for i := range count {
 		at := boltHead * (1 + i)
 		e := b[at:]
+		// A branch's element: where the key is (4), its size (4), the page (8). A leaf's: flags (4), where (4), sizes of key and
+		// value (4, 4).
+		where, size, rest := le.Uint32(e), le.Uint32(e[4:]), uint32(0)
+		if flags == boltLeaf {
+			where, size, rest = le.Uint32(e[4:]), le.Uint32(e[8:]), le.Uint32(e[12:])
+		}
+		from := uint64(at) + uint64(where)
+		if from+uint64(size)+uint64(rest) > uint64(len(b)) {
+			return nil, fmt.Errorf("%w: element %d", errBolt, i)
+		}
+		keys[i] = b[from : from+uint64(size)]
+	}
+	for i, key := range keys {
+		order := bytes.Compare(min, key)
+		if min != nil && i == 0 && order > 0 || i > 0 && order >= 0 || max != nil && bytes.Compare(key, max) >= 0 {
+			return nil, fmt.Errorf("%w: the order of element %d", errBolt, i)
+		}
+		at := boltHead * (1 + i)
+		e := b[at:]
 		if flags == boltBranch {
-			if uint64(at)+uint64(le.Uint32(e))+uint64(le.Uint32(e[4:])) > uint64(len(b)) {
-				return fmt.Errorf("%w: the key of element %d", errBolt, i)
+			below := max
+			if i+1 < count {
+				below = keys[i+1]
 			}
-			if err := w.page(le.Uint64(e[8:]), depth+1); err != nil {
-				return err
+			if min, err = w.page(le.Uint64(e[8:]), depth+1, key, below); err != nil {
+				return nil, err
 			}
 			continue
 		}
-		from := uint64(at) + uint64(le.Uint32(e[4:])) + uint64(le.Uint32(e[8:]))
-		to := from + uint64(le.Uint32(e[12:]))
-		if to > uint64(len(b)) {
-			return fmt.Errorf("%w: the value of element %d", errBolt, i)
-		}
+		min = key
 		if le.Uint32(e)&boltBucket == 0 {
 			continue
 		}
-		v := b[from:to]
+		from := uint64(at) + uint64(le.Uint32(e[4:])) + uint64(len(key))
+		v := b[from : from+uint64(le.Uint32(e[12:]))]
 		if len(v) < 16 {
-			return fmt.Errorf("%w: the bucket of element %d", errBolt, i)
+			return nil, fmt.Errorf("%w: the bucket of element %d", errBolt, i)
 		}
-		err := error(nil)
 		if root := le.Uint64(v); root != 0 {
-			err = w.page(root, depth+1)
+			_, err = w.page(root, depth+1, nil, nil)
 		} else {
-			err = w.elements(v[16:], depth+1)
+			_, err = w.elements(v[16:], depth+1, nil, nil)
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	if count == 0 {
+		return nil, nil
+	}
+	return min, nil
 }

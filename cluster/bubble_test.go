@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	"go.etcd.io/bbolt"
 
 	"pmsapp/cluster/catalog"
 	"pmsapp/internal/ids"
@@ -662,5 +664,48 @@ func TestEvidenceOfAnEarlierTerm(t *testing.T) {
 	}
 	if e = e.with(evidence{Term: 3, Index: 120, Within: 3}); e != (evidence{5, 90, 5}) {
 		t.Error("nor is a late message:", e)
+	}
+}
+
+// TestHangIsSeenBehindAnother: one write transaction ends, and another, which had waited for it, hangs: that is seen, from the moment
+// on at which it is looked for.
+func TestHangIsSeenBehindAnother(t *testing.T) {
+	s, err := openStore(filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	began := time.Now()
+	if s.hanging(began) != 0 {
+		t.Fatal("nothing is under way")
+	}
+	var work sync.WaitGroup
+	first, second, in := make(chan struct{}), make(chan struct{}), make(chan struct{}, 2)
+	for _, end := range []chan struct{}{first, second} {
+		work.Go(func() {
+			if err := s.update(func(*bbolt.Tx) error { in <- struct{}{}; <-end; return nil }); err != nil {
+				t.Error(err)
+			}
+		})
+		if end == first {
+			<-in
+		}
+	}
+	close(first)
+	<-in
+	waitUntil := time.Now().Add(20 * time.Millisecond)
+	for time.Now().Before(waitUntil) {
+		runtime.Gosched()
+	}
+	if d := s.hanging(began); d < 20*time.Millisecond {
+		t.Errorf("the second hangs, and %v is seen", d)
+	}
+	if d := s.hanging(time.Now()); d > 15*time.Millisecond {
+		t.Errorf("what was before the moment counts: %v", d)
+	}
+	close(second)
+	work.Wait()
+	if s.hanging(began) != 0 {
+		t.Error("nothing is under way any more")
 	}
 }

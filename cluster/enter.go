@@ -40,6 +40,11 @@ func (c *Cluster) enter() {
 		case <-time.After(pause):
 		case <-c.refresh:
 		}
+		if c.IsLeader() {
+			if err := c.dropRemoved(); err != nil {
+				c.log.Debug("a node that was removed is still one of Raft's servers", "err", err)
+			}
+		}
 		me := c.me()
 		if c.knows(me) && c.Voters()[me.ID] {
 			pause = 2 * time.Second
@@ -125,6 +130,23 @@ func (c *Cluster) handleEnter(ctx context.Context, from ids.Node, body json.RawM
 	return c.admitNode(ctx, from, e)
 }
 
+// dropRemoved takes out of Raft's configuration whom the catalog has removed: an identity that its machine gave up (invariant 9), or
+// a removal that was interrupted.
+func (c *Cluster) dropRemoved() error {
+	f := c.raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return fmt.Errorf("reading Raft's configuration: %w", err)
+	}
+	for _, s := range f.Configuration().Servers {
+		if node, err := ids.Parse(string(s.ID)); err == nil && c.wasRemoved(ids.Node(node)) {
+			if err := c.raft.RemoveServer(s.ID, 0, 5*time.Second).Error(); err != nil {
+				return fmt.Errorf("removing a former identity: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
 // admitNode brings the catalog and Raft's configuration in line with what a node says. The certificate of a node that calls
 // by way of another is the other's: the cluster's members trust each other in this.
 func (c *Cluster) admitNode(ctx context.Context, _ ids.Node, e entering) (entrance, error) {
@@ -137,6 +159,9 @@ func (c *Cluster) admitNode(ctx context.Context, _ ids.Node, e entering) (entran
 			return entrance{}, fmt.Errorf("entering %s into the catalog: %w", n.Name, err)
 		}
 	}
+	if err := c.dropRemoved(); err != nil {
+		return entrance{}, err
+	}
 	f := c.raft.GetConfiguration()
 	if err := f.Error(); err != nil {
 		return entrance{}, fmt.Errorf("reading Raft's configuration: %w", err)
@@ -146,12 +171,6 @@ func (c *Cluster) admitNode(ctx context.Context, _ ids.Node, e entering) (entran
 	for _, s := range f.Configuration().Servers {
 		if s.ID == id {
 			have = &s
-		}
-		if node, err := ids.Parse(string(s.ID)); err == nil && c.wasRemoved(ids.Node(node)) {
-			// An identity that its machine gave up (invariant 9), or a removal that was interrupted.
-			if err := c.raft.RemoveServer(s.ID, 0, 5*time.Second).Error(); err != nil {
-				return entrance{}, fmt.Errorf("removing a former identity: %w", err)
-			}
 		}
 	}
 	var err error

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -16,10 +16,11 @@ import (
 
 // store is Raft's log, stable store and snapshots in one bbolt file (docs/FORMATS.md).
 type store struct {
-	db    *bbolt.DB
-	begun time.Time
-	// busy is when the write transaction under way began, in nanoseconds after begun; 0: there is none.
-	busy atomic.Int64
+	db *bbolt.DB
+
+	mu    sync.Mutex           // guards what follows
+	under map[uint64]time.Time // when each write transaction began that is under way, or waits for another
+	last  uint64
 }
 
 func bucketLog() []byte      { return []byte("log") }
@@ -45,7 +46,7 @@ func openStore(path string) (s *store, err error) {
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err)
 	}
-	st := &store{db: db, begun: time.Now()}
+	st := &store{db: db, under: map[uint64]time.Time{}}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, b := range [][]byte{bucketLog(), bucketStable(), bucketSnapshot()} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
@@ -65,18 +66,27 @@ func (s *store) close() error { return s.db.Close() }
 
 // update is a durable transaction, under the eye of hanging.
 func (s *store) update(f func(tx *bbolt.Tx) error) error {
-	s.busy.CompareAndSwap(0, int64(time.Since(s.begun)))
-	defer s.busy.Store(0)
+	s.mu.Lock()
+	s.last++
+	id := s.last
+	s.under[id] = time.Now()
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.under, id)
+		s.mu.Unlock()
+	}()
 	return s.db.Update(f)
 }
 
-// hanging is how long the write transaction under way has taken.
-func (s *store) hanging() time.Duration {
-	at := s.busy.Load()
-	if at == 0 {
-		return 0
+// hanging is how long the oldest write transaction under way has taken since a moment; 0 if there is none.
+func (s *store) hanging(since time.Time) (longest time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, began := range s.under {
+		longest = max(longest, min(time.Since(began), time.Since(since)))
 	}
-	return time.Since(s.begun) - time.Duration(at)
+	return longest
 }
 
 func key(i uint64) []byte { return binary.BigEndian.AppendUint64(nil, i) }

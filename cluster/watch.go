@@ -162,15 +162,22 @@ func (c *Cluster) others() (addrs []string) {
 
 // watchDisk ends a node whose catalog disk hangs: it could go on leading, and nobody else could.
 func (c *Cluster) watchDisk() {
-	tick := time.NewTicker(250 * time.Millisecond)
+	const every = 250 * time.Millisecond
+	tick := time.NewTicker(every)
 	defer tick.Stop()
+	last := time.Now()
+	since := last // what was before is no evidence: this process was stopped itself
 	for {
 		select {
 		case <-c.ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if d := c.store.hanging(); d > hang {
+		if time.Since(last) > 4*every {
+			since = time.Now()
+		}
+		last = time.Now()
+		if d := c.store.hanging(since); d > hang {
 			c.cfg.Observer.Failed(fmt.Errorf("%w: for %v", ErrDiskHangs, d.Round(time.Millisecond)))
 			return
 		}

@@ -56,14 +56,22 @@ func loadIdentity(dir string) (*identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the identity: %w", err)
 	}
+	id, ok := parseIdentity(b)
+	if !ok {
+		return nil, fmt.Errorf("%s: %w: restore it from a backup, or empty the state directory and join with a new token",
+			identityPath(dir), ErrCorrupt)
+	}
+	return id, nil
+}
+
+func parseIdentity(b []byte) (*identity, bool) {
 	head, body, ok := bytes.Cut(b, []byte("\n"))
 	want := fmt.Sprintf("%s%08x", identityHead, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
 	var id identity
 	if !ok || string(head) != want || json.Unmarshal(body, &id) != nil || id.Node.IsZero() || len(id.Secret) != 32 {
-		return nil, fmt.Errorf("%s: %w: restore it from a backup, or empty the state directory and join with a new token",
-			identityPath(dir), ErrCorrupt)
+		return nil, false
 	}
-	return &id, nil
+	return &id, true
 }
 
 // save replaces the file durably.

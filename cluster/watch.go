@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -60,9 +62,14 @@ func (c *Cluster) watchLeadership() {
 
 // passOn gives a witness's leadership to a storage node: it never serves (invariant 19). Raft brings the log up to date.
 func (c *Cluster) passOn() {
-	opinions, voters := c.Opinions(), c.Voters()
-	for id, n := range c.State().Nodes {
-		if n.Witness || !voters[id] || opinions[id] != Alive {
+	opinions, voters, nodes := c.Opinions(), c.Voters(), c.State().Nodes
+	// Those that gossip sees first. It may see nobody, where its packets do not pass.
+	order := slices.SortedFunc(maps.Keys(nodes), func(a, b ids.Node) int {
+		return cmp.Or(-cmp.Compare(rank(opinions[a]), rank(opinions[b])), slices.Compare(a[:], b[:]))
+	})
+	for _, id := range order {
+		n := nodes[id]
+		if n.Witness || !voters[id] {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(c.ctx, 10*time.Second)
@@ -75,6 +82,8 @@ func (c *Cluster) passOn() {
 		c.log.Warn("the witness could not pass its leadership on", "to", n.Name, "err", err)
 	}
 }
+
+func rank(l Liveness) int { return map[Liveness]int{Alive: 2, Suspect: 1}[l] }
 
 // watchChanges tells the observer about newer states.
 func (c *Cluster) watchChanges() {

@@ -264,12 +264,12 @@ func (s *State) useToken(c Command, b UseToken) error {
 	}
 	t := s.Tokens[i]
 	switch {
-	case t.Used == b.Node && !b.Node.IsZero():
+	case c.Time.After(t.Expires):
+		return fmt.Errorf("%w has expired", ErrToken)
+	case t.Used == b.Node && !b.Node.IsZero(): // its answer was lost
 		return nil
 	case !t.Used.IsZero():
 		return fmt.Errorf("%w was used already", ErrToken)
-	case c.Time.After(t.Expires):
-		return fmt.Errorf("%w has expired", ErrToken)
 	case t.Witness != b.Witness:
 		return fmt.Errorf("%w is for a %s", ErrToken, map[bool]string{true: "witness", false: "storage node"}[t.Witness])
 	}

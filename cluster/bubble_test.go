@@ -179,10 +179,10 @@ func (v *voter) start(first ...raft.Server) {
 	log := hclog.New(&hclog.LoggerOptions{Output: io.Discard})
 	started := make(chan struct{})
 	var r *raft.Raft // set when started is closed
-	v.trans = watch(raft.NewNetworkTransportWithLogger(v.w.join(v.name, v.id), 3, 500*time.Millisecond, log), func(_ raft.ServerID, term uint64) bool {
+	v.trans = watch(raft.NewNetworkTransportWithLogger(v.w.join(v.name, v.id), 3, 500*time.Millisecond, log), func(id raft.ServerID, addr raft.ServerAddress, term uint64) bool {
 		<-started
 		time.Sleep(patience) // within a bubble
-		return r.State() == raft.Leader && r.CurrentTerm() == term
+		return hopeful(r, id, addr, term)
 	})
 	rc := raft.DefaultConfig()
 	rc.LocalID = v.server().ID
@@ -707,5 +707,46 @@ func TestHangIsSeenBehindAnother(t *testing.T) {
 	work.Wait()
 	if s.hanging(began) != 0 {
 		t.Error("nothing is under way any more")
+	}
+}
+
+// TestBackAtAnotherAddress: a voter comes back at another address; once the leader knows it, it has the log soon, under the same leader.
+func TestBackAtAnotherAddress(t *testing.T) {
+	inBubble(t, func(t *testing.T, _ *rand.Rand) {
+		w := newWires()
+		defer w.stop()
+		n := formVoters(t, w, false)
+		lead, _ := n.wait(t, 10*time.Second)
+		term := lead.raft.CurrentTerm()
+		v := n[(slices.Index(n, lead)+1)%3]
+		v.stop()
+		for i := range 10 {
+			if _, err := lead.propose(fmt.Sprint(i)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(5 * time.Second) // within a bubble
+		}
+		v.name = "elsewhere"
+		v.start()
+		if err := lead.raft.AddVoter(v.server().ID, v.server().Address, 0, 5*time.Second).Error(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second) // within a bubble
+		if got := v.texts(); len(got) != 10 {
+			t.Fatalf("it has %d of 10", len(got))
+		}
+		if lead.raft.State() != raft.Leader || lead.raft.CurrentTerm() != term {
+			t.Error("that took an election")
+		}
+	})
+}
+
+// TestVoteIsNoEvidenceOfAnIndex: what a candidate has may be cut off by the winner of the same term.
+func TestVoteIsNoEvidenceOfAnIndex(t *testing.T) {
+	w := &watchedTransport{seen: map[raft.ServerID]evidence{}}
+	w.heard(&raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ID: []byte("a")}, Term: 7, LastLogIndex: 100})
+	w.heard(&raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ID: []byte("b")}, Term: 7, PrevLogEntry: 90})
+	if a, b := w.about("a"), w.about("b"); a != (evidence{Term: 7}) || b != (evidence{7, 90, 7}) {
+		t.Errorf("%+v, %+v", a, b)
 	}
 }

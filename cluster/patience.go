@@ -30,9 +30,9 @@ func patiently(a *raft.AppendEntriesRequest, try func() error, again func() bool
 	}
 }
 
-// hopes tells, after a pause, whether an append of a term to a node still has a purpose: this node leads in that term, and
-// the other is one of the configuration.
-func (c *Cluster) hopes(id raft.ServerID, term uint64) bool {
+// hopes tells, after a pause, whether an append of a term to a server still has a purpose: this node leads in that term, and
+// the other is one of the configuration, at that address.
+func (c *Cluster) hopes(id raft.ServerID, addr raft.ServerAddress, term uint64) bool {
 	select {
 	case <-c.ctx.Done():
 		return false
@@ -43,9 +43,15 @@ func (c *Cluster) hopes(id raft.ServerID, term uint64) bool {
 		return false
 	case <-time.After(patience):
 	}
-	if c.raft.State() != raft.Leader || c.raft.CurrentTerm() != term {
+	return hopeful(c.raft, id, addr, term)
+}
+
+func hopeful(r *raft.Raft, id raft.ServerID, addr raft.ServerAddress, term uint64) bool {
+	if r.State() != raft.Leader || r.CurrentTerm() != term {
 		return false
 	}
-	f := c.raft.GetConfiguration()
-	return f.Error() == nil && slices.ContainsFunc(f.Configuration().Servers, func(s raft.Server) bool { return s.ID == id })
+	f := r.GetConfiguration()
+	return f.Error() == nil && slices.ContainsFunc(f.Configuration().Servers, func(s raft.Server) bool {
+		return s.ID == id && s.Address == addr
+	})
 }

@@ -17,7 +17,7 @@ import (
 // had its term, and the entries up to the index that it named, on its disk.
 type watchedTransport struct {
 	*raft.NetworkTransport
-	hopes func(id raft.ServerID, term uint64) bool // see patience.go
+	hopes func(id raft.ServerID, addr raft.ServerAddress, term uint64) bool // see patience.go
 	rpcs  chan raft.RPC
 	over  chan struct{}
 	once  sync.Once
@@ -27,7 +27,7 @@ type watchedTransport struct {
 	seen map[raft.ServerID]evidence // one for each identity of the configuration, which is bounded
 }
 
-func watch(t *raft.NetworkTransport, hopes func(raft.ServerID, uint64) bool) *watchedTransport {
+func watch(t *raft.NetworkTransport, hopes func(raft.ServerID, raft.ServerAddress, uint64) bool) *watchedTransport {
 	w := &watchedTransport{NetworkTransport: t, hopes: hopes, rpcs: make(chan raft.RPC), over: make(chan struct{}),
 		seen: map[raft.ServerID]evidence{}}
 	w.work.Go(w.listen)
@@ -77,7 +77,8 @@ func (t *watchedTransport) heard(request any) {
 		}
 		t.note(raft.ServerID(r.ID), r.Term, last)
 	case *raft.RequestVoteRequest:
-		t.note(raft.ServerID(r.ID), r.Term, r.LastLogIndex)
+		// Not its last index: of two that stand in one term the winner may rightly lack, or cut off, what the other has.
+		t.note(raft.ServerID(r.ID), r.Term, 0)
 	}
 }
 
@@ -129,7 +130,7 @@ func acknowledged(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesRespo
 
 func (t *watchedTransport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	err := patiently(args, func() error { return t.NetworkTransport.AppendEntries(id, at(id, addr), args, resp) },
-		func() bool { return t.hopes(id, args.Term) })
+		func() bool { return t.hopes(id, addr, args.Term) })
 	if err == nil {
 		t.note(id, resp.Term, acknowledged(args, resp))
 	}

@@ -221,10 +221,10 @@ func (m *Mirror) replica(node ids.Node, s peer.Session) (peer.Seq, error) {
 			}
 		}
 		seq, busy, err := m.find(f)
-		if !busy {
+		if !busy && (err == nil || again) {
 			return seq, err
 		}
-		again = true
+		again = true // also where there was none: its pool may have come since the session was opened
 		select {
 		case <-time.After(busyPause):
 		case <-m.ctx.Done():

@@ -124,12 +124,13 @@ func bootID() (ids.ID, error) {
 // AddPool opens a pool; may says that an empty directory becomes one. A pool with an epoch above the accepted one ends all
 // sessions: their leader is not the newest.
 func (n *Node) AddPool(path string, may bool) (ids.Pool, error) {
-	n.fence <- struct{}{}
-	defer func() { <-n.fence }()
+	// Not under the fence: a disk that hangs here would keep the other pools from being fenced.
 	p, err := openPool(n.cfg.disk, path, n.cfg.Cluster, may)
 	if err != nil {
 		return ids.Pool{}, err
 	}
+	n.fence <- struct{}{}
+	defer func() { <-n.fence }()
 	for _, r := range p.replicas {
 		if r.foreign != nil {
 			n.cfg.Log.Error("a replica cannot be used", "pool", path, "volume", r.spec.Volume.String(), "err", r.foreign)
@@ -220,6 +221,7 @@ func (n *Node) Close() {
 	}
 	for _, p := range pools {
 		p.work.close()
+		p.shapes.close()
 		p.close()
 	}
 	n.record.f.close()

@@ -26,6 +26,9 @@ type pool struct {
 	path  string
 	super file // locked as long as the pool is open
 	work  *workers
+	// shapes makes and deletes replicas, one at a time and in the order of their coming: to give space back may take minutes,
+	// in which I/O must not wait for a worker.
+	shapes *workers
 
 	recorder sync.WaitGroup
 
@@ -51,7 +54,7 @@ func openPool(d disk, path string, cluster ids.Cluster, may bool) (*pool, error)
 	if err != nil {
 		return nil, fmt.Errorf("pool %s: %w", path, err)
 	}
-	p := &pool{disk: d, path: path, super: super, work: newWorkers(maxWorkers), replicas: map[ids.Volume]*replica{}}
+	p := &pool{disk: d, path: path, super: super, work: newWorkers(maxWorkers), shapes: newWorkers(1), replicas: map[ids.Volume]*replica{}}
 	if err := p.open(cluster); err != nil {
 		p.close()
 		return nil, fmt.Errorf("pool %s: %w", path, err)

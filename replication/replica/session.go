@@ -165,7 +165,12 @@ func (s *Session) Submit(c *peer.Call) {
 	s.running[p.id]++
 	s.count++
 	s.mu.Unlock()
-	p.work.run(job{s, c, p, r})
+	switch c.Kind {
+	case peer.Create, peer.Delete, peer.Reset:
+		p.shapes.run(job{s, c, p, r})
+	default:
+		p.work.run(job{s, c, p, r})
+	}
 }
 
 // job is a command on its way.

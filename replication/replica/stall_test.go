@@ -1,0 +1,116 @@
+package replica
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
+)
+
+// stalling is a disk on which some steps take until release is closed.
+type stalling struct {
+	disk
+	at      func(step, path string) bool
+	stalled chan struct{} // closed when the first one has begun
+	once    *sync.Once
+	release chan struct{}
+}
+
+func newStalling(at func(step, path string) bool) stalling {
+	return stalling{disk: osDisk{}, at: at, stalled: make(chan struct{}), once: new(sync.Once), release: make(chan struct{})}
+}
+
+func (s stalling) wait(step, path string) {
+	if s.at(step, path) {
+		s.once.Do(func() { close(s.stalled) })
+		<-s.release
+	}
+}
+
+func (s stalling) removeAll(path string) error {
+	s.wait("removeAll", path)
+	return s.disk.removeAll(path)
+}
+
+func (s stalling) open(path string, grain int) (file, error) {
+	s.wait("open", path)
+	return s.disk.open(path, grain)
+}
+
+// TestDeletesLeaveRoomForIO: as many replicas as a pool executes commands at a time are deleted, and the first of them takes
+// long to give its space back. Commands on other replicas of the pool are answered meanwhile.
+func TestDeletesLeaveRoomForIO(t *testing.T) {
+	h := newHost(t, 1)
+	s := h.open(1)
+	kept := h.spec(0)
+	must(t, s, peer.Command{Kind: peer.Create, Spec: kept})
+	must(t, s, write(kept.Volume, 0, make([]byte, 4096), 1))
+	var gone []ids.Volume
+	for range maxWorkers {
+		spec := h.spec(0)
+		spec.Size = 1 << 20
+		must(t, s, peer.Command{Kind: peer.Create, Spec: spec})
+		gone = append(gone, spec.Volume)
+	}
+	p := h.node.pools[0]
+	d := newStalling(func(step, path string) bool { return step == "removeAll" && strings.HasSuffix(path, ".gone") })
+	p.disk = d
+	var deleted sync.WaitGroup
+	for _, v := range gone {
+		deleted.Add(1)
+		s.Submit(&peer.Call{Command: peer.Command{Kind: peer.Delete, Volume: v}, Done: func(c *peer.Call) {
+			if c.Err != nil {
+				t.Error(c.Err)
+			}
+			deleted.Done()
+		}})
+	}
+	<-d.stalled
+	read := make(chan error, 1)
+	s.Submit(&peer.Call{Command: peer.Command{Kind: peer.Read, Volume: kept.Volume, Len: 4096, Data: make([]byte, 4096)},
+		Done: func(c *peer.Call) { read <- c.Err }})
+	select {
+	case err := <-read:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(2 * time.Second):
+		t.Error("a read of another volume waits for the deletions")
+	}
+	close(d.release)
+	deleted.Wait()
+}
+
+// TestFenceBesideHangingPool: a pool that is added hangs, as one does whose disk is half gone. The others can be fenced.
+func TestFenceBesideHangingPool(t *testing.T) {
+	d := newStalling(func(step, path string) bool { return step == "open" && strings.Contains(path, "hangs") })
+	n, err := OpenNode(Config{Dir: t.TempDir(), Cluster: ids.NewCluster(), Log: slog.New(slog.DiscardHandler), disk: d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if _, err := n.AddPool(t.TempDir(), true); err != nil {
+		t.Fatal(err)
+	}
+	added := make(chan struct{})
+	go func() {
+		defer close(added)
+		n.AddPool("/hangs", false)
+	}()
+	<-d.stalled
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // as long as a leader waits for it
+	defer cancel()
+	s, err := n.Open(ctx, 1)
+	if err != nil {
+		t.Errorf("the node cannot be fenced: %v", err)
+	} else if f := s.Fenced(); len(f.Pools) != 1 || f.Pools[0].Busy {
+		t.Errorf("%+v", f)
+	}
+	close(d.release)
+	<-added
+}

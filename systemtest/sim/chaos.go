@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -166,6 +167,7 @@ func (c *Cluster) pause(n *node, frozen bool) {
 	c.after(300*time.Millisecond, 8*time.Second, func() {
 		c.trace(n.host, "node: goes on")
 		p.Resume()
+		n.resumed = c.w.Now()
 	})
 }
 
@@ -233,8 +235,7 @@ func (c *Cluster) revertPool(n *node) {
 	if p.snapshot == nil || !c.mayRevert(p) {
 		return
 	}
-	c.crash(n, true)
-	if !c.mayRevert(p) {
+	if c.crash(n, true); n.proc.Alive() || !c.mayRevert(p) {
 		return
 	}
 	c.trace(n.host, "pool: reverted to epochs %v", p.snapshot.accepted)
@@ -252,7 +253,31 @@ func memberPool(v *truth.Volume, p ids.Pool) bool {
 	return slices.ContainsFunc(v.InSync, func(x truth.Place) bool { return x.Pool == p })
 }
 
+// joins tells whether a replica is being brought into an in-sync set, or is proposed for one. Whether its pool was reverted
+// before or after the copy is not known here.
+func (c *Cluster) joins() bool {
+	for _, n := range c.nodes {
+		for _, e := range n.disk.log[min(len(c.log), len(n.disk.log)):] {
+			if bytes.Contains(e.cmd, []byte(`"add-member"`)) {
+				return true
+			}
+		}
+		if n.reign == nil {
+			continue
+		}
+		for _, m := range n.reign.inOrder() {
+			if st := m.core.Status(); st.Resync != nil || st.Changing {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (c *Cluster) mayRevert(p *simPool) bool {
+	if c.joins() {
+		return false
+	}
 	for vol := range c.volIDs {
 		v := c.trueVolume(vol)
 		if v == nil {
@@ -278,18 +303,19 @@ func (c *Cluster) isProtected(host int) bool {
 	return host == c.protector.host || host == c.protected.host
 }
 
-// oneAtATime tells whether every other node is a voter that has all that is committed: no other catalog is being mended.
+// oneAtATime tells whether every node is a voter and knows that all are: no other catalog is being mended.
 func (c *Cluster) oneAtATime(n *node) bool {
 	c.isProtected(0)
 	var conf []raftPeer
-	for _, e := range c.log {
+	since := 0 // the entry's index
+	for i, e := range c.log {
 		if e.conf != nil {
-			conf = e.conf
+			conf, since = e.conf, i+1
 		}
 	}
 	for _, o := range c.nodes {
 		at := slices.IndexFunc(conf, func(p raftPeer) bool { return p.id == o.id() && p.voter })
-		if at < 0 || o.reverting || o.raft == nil {
+		if at < 0 || o.reverting || o.raft == nil || o.raft.commit < uint64(since) {
 			return false
 		}
 	}

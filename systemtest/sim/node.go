@@ -24,9 +24,10 @@ type node struct {
 	flushes  []*simworld.Flush // under way
 
 	booted    bool
-	former    ids.Node  // the identity that it gave up last
-	reverting bool      // its catalog disk was reverted, and it has not started since
-	snapshot  *snapshot // of the catalog disk
+	former    ids.Node      // the identity that it gave up last
+	reverting bool          // its catalog disk was reverted, and it has not started since
+	snapshot  *snapshot     // of the catalog disk
+	resumed   time.Duration // when it went on after it had stood still, by the world's clock
 
 	// The process; nil or dead when there is none.
 	proc    *simworld.Proc

@@ -251,7 +251,7 @@ func (c *Cluster) finalReads() error {
 				if err := c.until("the last reads are answered", 20*time.Second, cl.quiet); err != nil {
 					return err
 				}
-				if o.ret != 0 {
+				if o.ret != 0 || c.trueVolume(vol) == nil { // answered, or deleted meanwhile
 					break
 				}
 				if tries > 10 {

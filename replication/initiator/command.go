@@ -55,7 +55,7 @@ type Command struct {
 	r2ts       [maxR2T]burst
 	firstR2T   int
 	countR2T   int
-	moved      time.Duration // when it was sent, or something last came for it
+	moved      time.Duration // when it was submitted, then sent, or something last came for it
 	refs       int           // PDUs of this command that the writer has not sent yet: the buffers are in use
 	senseBuf   [252]byte
 }

@@ -20,7 +20,8 @@ type Timeouts struct {
 	NoopTimeout  time.Duration // and is dead when the probe is unanswered for so long
 	Recovery     time.Duration // an active path is dead when nothing came for so long
 	// Command is for a target whose medium may hang while it goes on answering: the path is dead when a command has been
-	// with the target for so long and nothing came for it, neither data nor a request for data. Patient commands don't count.
+	// with the target for so long and nothing came for it, neither data nor a request for data, or when commands wait to be
+	// sent and the target's window has let none through for so long. Patient commands don't count.
 	Command time.Duration
 }
 

@@ -24,6 +24,7 @@ type cluster struct {
 	conns   map[int][]io.Closer
 	sense   []byte       // if not nil, the answer to the next command
 	deaf    map[int]bool // portals that do not answer
+	full    int          // how many commands are answered with TASK SET FULL
 	same    bool         // WRITE SAME is supported
 }
 
@@ -62,6 +63,11 @@ func (c *cluster) execute(portal int, t *iscsitest.Task) {
 	}
 	if c.deaf[portal] {
 		go t.Reply(StatusBusy, nil, nil)
+		return
+	}
+	if c.full > 0 {
+		c.full--
+		t.Reply(StatusTaskSetFull, nil, nil)
 		return
 	}
 	off, n := binary.BigEndian.Uint64(t.CDB[2:])*512, int(binary.BigEndian.Uint32(t.CDB[10:]))*512
@@ -231,6 +237,37 @@ func TestDiskRetries(t *testing.T) {
 		if err := d.ReadAt(t.Context(), buf, 0); !errors.As(err, &refused) || refused.Sense != ParseSense(s) {
 			t.Errorf("%x: %v", s, err)
 		}
+	}
+}
+
+// TestDiskRetriesTaskSetFull: a target that has no room for a command, as it says again and again, gets it again; only the end
+// of the context gives it up.
+func TestDiskRetriesTaskSetFull(t *testing.T) {
+	c, cfg := newCluster(t, 1)
+	retried := 0
+	cfg.Hooks.Retried = func(_ string, why error) {
+		var status *StatusError
+		if !errors.As(why, &status) || status.Status != StatusTaskSetFull {
+			t.Error(why)
+		}
+		retried++ // one command at a time
+	}
+	d := mustOpen(t, cfg)
+	fill := func(n int) { c.mu.Lock(); c.full = n; c.mu.Unlock() }
+	out, in := bytes.Repeat([]byte{7}, 512), make([]byte, 512)
+	fill(5)
+	if err := d.WriteAt(t.Context(), out, 512); err != nil || retried != 5 {
+		t.Error(err, retried)
+	}
+	fill(3)
+	if err := d.ReadAt(t.Context(), in, 512); err != nil || retried != 8 || !bytes.Equal(in, out) {
+		t.Error(err, retried)
+	}
+	fill(1 << 30)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := d.WriteAt(ctx, out, 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
 	}
 }
 

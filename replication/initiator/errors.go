@@ -24,7 +24,8 @@ var (
 	ErrNoopTimeout = errors.New("initiator: noop timeout")
 	// ErrRecoveryTimeout is returned when nothing came over an active path for recovery_timeout.
 	ErrRecoveryTimeout = errors.New("initiator: recovery timeout")
-	// ErrCommandTimeout is returned when a command was with the target for Timeouts.Command and nothing came for it.
+	// ErrCommandTimeout is returned when a command was with the target for Timeouts.Command and nothing came for it, or could
+	// not even be sent for so long because the target's window was full.
 	ErrCommandTimeout = errors.New("initiator: a command hangs at the target")
 	// ErrDigest is returned when a header or data digest was wrong, here or at the target.
 	ErrDigest = errors.New("initiator: digest error")

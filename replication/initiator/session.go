@@ -48,6 +48,7 @@ type Session struct {
 
 	lastRecv    time.Duration // when the last PDU came
 	activeSince time.Duration // when sent became other than 0
+	placed      time.Duration // when a command was last sent
 	probed      time.Duration // when the probe under way was sent, or 0
 	resumed     time.Duration // when this machine last came back from a pause, or 0
 	loggingOut  bool          // a logout was sent
@@ -115,7 +116,7 @@ func (s *Session) Submit(c *Command) {
 		return
 	}
 	s.queued++
-	c.state = statePending
+	c.state, c.moved = statePending, s.now()
 	s.pending.push(c)
 	if !s.corked {
 		s.cond.Signal()
@@ -189,6 +190,7 @@ func (s *Session) place(c *Command) {
 	c.itt = uint32(sl.gen)<<16 | uint32(i)
 	c.state = stateSent
 	c.moved = s.now()
+	s.placed = c.moved
 	if s.sent == 0 {
 		s.activeSince = c.moved
 	}

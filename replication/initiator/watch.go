@@ -135,14 +135,26 @@ func (s *Session) watch() {
 }
 
 // oldest tells since when nothing has come for some command that the target has and that is not patient; false if it has
-// none. What this machine slept through does not count.
+// none. One that waits at this end counts from when a command was last sent: a window that lets nothing through is a target
+// that hangs, be it filled by patient commands only. What this machine slept through does not count.
 func (s *Session) oldest() (since time.Duration, ok bool) {
-	if s.cfg.Timeouts.Command == 0 || s.sent == 0 {
+	if s.cfg.Timeouts.Command == 0 {
 		return 0, false
 	}
 	for i := range s.slots {
 		if c := s.slots[i].cmd; c != nil && !c.Patient && (!ok || c.moved < since) {
 			since, ok = c.moved, true
+		}
+	}
+	if s.draining == nil { // a logout sends no more of them, and has a time of its own
+		for c := s.pending.head; c != nil; c = c.next {
+			if c.Patient {
+				continue
+			}
+			if at := max(c.moved, s.placed); !ok || at < since {
+				since, ok = at, true
+			}
+			break // those behind it came later
 		}
 	}
 	return max(since, s.resumed), ok

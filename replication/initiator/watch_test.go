@@ -220,3 +220,59 @@ func TestHungCommandEndsASession(t *testing.T) {
 		})
 	}
 }
+
+// TestFullWindowEndsASession: patient commands fill the target's window, and a write cannot even be sent. The target answers
+// probes. That the write waits at this end does not make it wait longer.
+func TestFullWindowEndsASession(t *testing.T) {
+	const window = 32 // of iscsitest
+	inBubble(t, func(c *iscsitest.Conn) {
+		sn := c.StatSN()
+		var exp, top uint32
+		for {
+			h, _, err := c.Next()
+			if err != nil {
+				return
+			}
+			switch h.Opcode() {
+			case iscsi.OpSCSICommand:
+				if exp = h.CmdSN() + 1; top == 0 {
+					top = h.CmdSN() + window - 1
+				}
+			case iscsi.OpNopOut:
+				var a iscsi.BHS
+				a.Init(iscsi.OpNopIn, iscsi.FlagFinal)
+				a.SetITT(h.ITT())
+				a.SetTTT(iscsi.NoTag)
+				a.SetStatSN(sn)
+				a.SetExpCmdSN(exp)
+				a.SetMaxCmdSN(top)
+				sn++
+				if c.SendRaw(&a, nil) != nil {
+					return
+				}
+			}
+		}
+	}, func(s *Session) {
+		s.mu.Lock()
+		s.cfg.Timeouts.Command, s.cfg.Timeouts.Recovery = 3*time.Second, 0
+		s.mu.Unlock()
+		for range window + 2 { // two of them wait at this end, and that alone ends nothing
+			s.Submit(&Command{CDB: cdb(1, 0), Patient: true, Done: func(*Command) {}})
+		}
+		time.Sleep(20 * time.Second) // within a bubble
+		if err := s.Err(); err != nil {
+			t.Fatal("patient commands have ended it:", err)
+		}
+		began := time.Now()
+		hung := make(chan error, 1)
+		s.Submit(&Command{CDB: cdb(2, 0), DataOut: make([]byte, 512), Done: func(c *Command) { hung <- c.Err }})
+		select {
+		case err := <-hung:
+			if took := time.Since(began); took < 3*time.Second || took > 4*time.Second || !errors.Is(err, ErrCommandTimeout) {
+				t.Errorf("after %v: %v", took, err)
+			}
+		case <-time.After(time.Minute):
+			t.Error("it waits for ever")
+		}
+	})
+}

@@ -8,10 +8,11 @@ import (
 	"pmsapp/replication/peer"
 )
 
-// submitLarge does a command that has an answer of any size or a payload, from begin to end.
+// submitLarge does a command that has an answer of any size or a payload, or is patient, from begin to end.
 func (s *Session) submitLarge(act action, c *peer.Call) {
-	s.large <- struct{}{}
-	defer func() { <-s.large; c.Done(c) }()
+	places := s.places(act)
+	places <- struct{}{}
+	defer func() { <-places; c.Done(c) }()
 	ctx := context.Background() // the session's end ends every exchange
 	q := requestOf(act, c)
 	switch act {
@@ -20,6 +21,8 @@ func (s *Session) submitLarge(act action, c *peer.Call) {
 	case actCreate, actReset:
 		q.volume = c.Spec.Volume
 		_, c.Err = s.exchange(ctx, q, appendSpec(nil, &c.Spec), 0)
+	case actDelete:
+		_, c.Err = s.exchange(ctx, q, nil, 0)
 	case actReadMap:
 		var body []byte
 		if body, c.Err = s.ask(ctx, q); c.Err == nil {

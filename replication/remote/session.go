@@ -14,6 +14,9 @@ const (
 	// maxLarge is how many commands whose answer has no fixed size, or whose payload needs several commands, are under way
 	// at once; the others wait.
 	maxLarge = 16
+	// maxPatient is how many patient commands are under way at once; the others wait. They may hang, as long as they like: so
+	// they have places of their own, and stay far below the target's window and a pool's workers, which others need too.
+	maxPatient = 16
 	// firstAnswer and nextAnswer are the bytes of Data-In for the beginning and for each further part of an answer.
 	firstAnswer = 128 << 10
 	nextAnswer  = 1 << 20
@@ -28,6 +31,7 @@ type Session struct {
 	epoch  peer.Epoch
 	fenced peer.Fenced
 	large  chan struct{} // has room for maxLarge
+	slow   chan struct{} // has room for maxPatient
 	done   chan struct{}
 
 	ops sync.Pool // of *op
@@ -46,7 +50,7 @@ type op struct {
 }
 
 func newSession(in *initiator.Session, e peer.Epoch) *Session {
-	s := &Session{in: in, epoch: e, large: make(chan struct{}, maxLarge), done: make(chan struct{})}
+	s := &Session{in: in, epoch: e, large: make(chan struct{}, maxLarge), slow: make(chan struct{}, maxPatient), done: make(chan struct{})}
 	s.ops.New = func() any {
 		o := &op{s: s}
 		o.cmd.Done, o.cmd.Owner = answered, o
@@ -84,7 +88,7 @@ func (s *Session) Submit(c *peer.Call) {
 		if int64(len(c.Data)) != c.Len || c.Len == 0 || c.Len > MaxTransfer {
 			c.Err = fmt.Errorf("%d bytes of data for %d: %w", len(c.Data), c.Len, peer.ErrInvalid)
 		}
-	case act == actZero || act == actConfirm || act == actDelete:
+	case act == actZero || act == actConfirm:
 	default:
 		if !s.spawn(func() { s.submitLarge(act, c) }) {
 			c.Err = s.Err()
@@ -101,7 +105,6 @@ func (s *Session) Submit(c *peer.Call) {
 	q := requestOf(act, c)
 	q.encode(&o.cdb)
 	o.cmd.CDB = o.cdb[:]
-	o.cmd.Patient = patient(act)
 	switch act {
 	case actRead:
 		o.cmd.DataIn = c.Data
@@ -193,6 +196,14 @@ func (s *Session) spawn(f func()) bool {
 	}
 	s.tasks.Go(f)
 	return true
+}
+
+// places is where a command waits for its turn.
+func (s *Session) places(a action) chan struct{} {
+	if patient(a) {
+		return s.slow
+	}
+	return s.large
 }
 
 // patient tells which commands may take as long as they do: they make or free files, which no guest waits for. All others that

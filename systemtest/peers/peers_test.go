@@ -32,6 +32,19 @@ type node struct {
 	accepted peer.Epoch
 	current  *local
 	data     []byte
+	hangs    func(*peer.Call) bool // commands that the disk does not answer before release
+	held     []*peer.Call
+}
+
+// release ends what hangs.
+func (n *node) release() {
+	n.mu.Lock()
+	held := n.held
+	n.hangs, n.held = nil, nil
+	n.mu.Unlock()
+	for _, c := range held {
+		c.Done(c)
+	}
 }
 
 type local struct {
@@ -85,6 +98,10 @@ func (s *local) Submit(c *peer.Call) {
 	c.Err = s.ended
 	switch {
 	case c.Err != nil:
+	case s.n.hangs != nil && s.n.hangs(c):
+		s.n.held = append(s.n.held, c)
+		s.n.mu.Unlock()
+		return
 	case c.Kind == peer.Read:
 		copy(c.Data, s.n.data[c.Off:])
 	case c.Kind == peer.Write:
@@ -218,6 +235,86 @@ func TestSilence(t *testing.T) {
 	}
 	if took := time.Since(began); took < 2*time.Second || took > 6*time.Second {
 		t.Error("after", took)
+	}
+}
+
+// TestHungWrite has a pool that never answers one write, and a node that answers everything else. The session dies of that
+// write in the recovery timeout, and a new one works while the disk still hangs.
+func TestHungWrite(t *testing.T) {
+	n, d, id := start(t)
+	defer n.release()
+	s := open(t, d, id, 1)
+	n.mu.Lock()
+	n.hangs = func(c *peer.Call) bool { return c.Kind == peer.Write && c.Off == 1<<20 }
+	n.mu.Unlock()
+	began := time.Now()
+	hung := make(chan error, 1)
+	s.Submit(&peer.Call{Command: peer.Command{Kind: peer.Write, Off: 1 << 20, Len: 4096, Data: make([]byte, 4096)},
+		Done: func(c *peer.Call) { hung <- c.Err }})
+	answered := 0
+	for data := make([]byte, 4096); time.Since(began) < 20*time.Second; answered++ {
+		if call(s, peer.Command{Kind: peer.Confirm}) != nil ||
+			call(s, peer.Command{Kind: peer.Write, Len: 4096, Data: data}) != nil ||
+			call(s, peer.Command{Kind: peer.Read, Len: 4096, Data: data}) != nil {
+			break
+		}
+	}
+	err := <-hung
+	if took := time.Since(began); took < 3*time.Second || took > 6*time.Second || answered == 0 {
+		t.Errorf("after %v and %d answers", took, answered)
+	}
+	if !errors.Is(err, peer.ErrLost) || !errors.Is(err, initiator.ErrCommandTimeout) || !errors.Is(s.Err(), peer.ErrLost) {
+		t.Error(err, s.Err())
+	}
+	<-s.Done()
+	again := open(t, d, id, 1)
+	if err := call(again, peer.Command{Kind: peer.Confirm}); err != nil {
+		t.Error("a new session:", err)
+	}
+}
+
+// TestHungFiles: commands that make and remove files may take any time, and there may be many of them. They take neither the
+// target's window nor the places of other commands, which would wait with them for ever.
+func TestHungFiles(t *testing.T) {
+	n, d, id := start(t)
+	s := open(t, d, id, 1)
+	n.mu.Lock()
+	n.hangs = func(c *peer.Call) bool {
+		return c.Kind == peer.Create || c.Kind == peer.Delete || c.Kind == peer.Reset
+	}
+	n.mu.Unlock()
+	const files = 600
+	ended := make(chan error, files)
+	for i := range files {
+		kind := []peer.Kind{peer.Delete, peer.Create, peer.Reset}[i%3]
+		s.Submit(&peer.Call{Command: peer.Command{Kind: kind, Volume: ids.NewVolume()}, Done: func(c *peer.Call) { ended <- c.Err }})
+	}
+	others := make(chan error, 1)
+	go func() {
+		for _, c := range []peer.Command{{Kind: peer.Confirm}, {Kind: peer.ReadMap}, {Kind: peer.Extents, Len: 4096},
+			{Kind: peer.Clear, Regions: []peer.RegionSeq{{Region: 1, Seq: 1}}}, {Kind: peer.Write, Len: 512, Data: make([]byte, 512)}} {
+			if err := call(s, c); err != nil {
+				others <- err
+				return
+			}
+		}
+		others <- nil
+	}()
+	select {
+	case err := <-others:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("other commands wait with them")
+		s.Close()
+		<-others
+	}
+	n.release()
+	for range files {
+		if err := <-ended; err != nil && s.Err() == nil {
+			t.Fatal(err)
+		}
 	}
 }
 

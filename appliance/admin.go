@@ -208,11 +208,22 @@ func (n *node) Export(ctx context.Context, request string, w api.NewLUN) (api.LU
 	if w.CHAPUser != "" && len(w.CHAPUser) > 255 {
 		return api.LUN{}, api.Errorf(api.ErrInvalid, "", "chap_user: longer than 255 characters")
 	}
-	if old, exported := n.cluster.State().Exports[v.ID]; exported && !w.Change && !sameExport(old, e) {
-		return api.LUN{}, api.Errorf(api.ErrConflict, "say --change (API: \"change\": true) to replace its initiators and CHAP; hosts' sessions end and begin anew",
-			"%s is exported already, to others or with other credentials", v.Name)
+	if old, exported := n.cluster.State().Exports[v.ID]; exported && !sameExport(old, e) {
+		if !w.Change {
+			return api.LUN{}, api.Errorf(api.ErrConflict, "say --change (API: \"change\": true) to replace its initiators and CHAP; hosts' sessions end and begin anew",
+				"%s is exported already, to others or with other credentials", v.Name)
+		}
+		undo, err := n.endSessions(ctx, v) // whoever it forbids writes nothing afterwards (invariant 17)
+		if err != nil {
+			return api.LUN{}, err
+		}
+		defer undo()
 	}
 	if err := n.propose(ctx, catalog.Command{Request: request, Body: catalog.SetExport{Epoch: n.cluster.State().Epoch, Export: e}}); err != nil {
+		return api.LUN{}, err
+	}
+	// The target is there before the admin can tell a host of it, which would be refused for good.
+	if err := n.service.applyExports(); err != nil {
 		return api.LUN{}, err
 	}
 	st := n.cluster.State()
@@ -237,18 +248,26 @@ func (n *node) Unexport(ctx context.Context, request, name string) error {
 	if _, exported := st.Exports[v.ID]; !exported {
 		return api.Errorf(api.ErrNotFound, "pmsapp lun list shows what is", "%s is not exported", v.Name)
 	}
-	wctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	undo, err := n.hosts.Close(wctx, v.ID)
+	undo, err := n.endSessions(ctx, v)
 	if err != nil {
-		return api.Errorf(api.ErrConflict, "repeat the command in a few seconds", "%s: %v", v.Name, err)
+		return err
 	}
 	defer undo()
 	if err := n.propose(ctx, catalog.Command{Request: request, Body: catalog.RemoveExport{Epoch: st.Epoch, Volume: v.ID}}); err != nil {
 		return err
 	}
 	// The target goes before logins are allowed again.
-	return n.hosts.Apply(exports(n.cluster.State()))
+	return n.service.applyExports()
+}
+
+// endSessions ends the hosts' sessions with a volume before its export changes; undo allows logins again.
+func (n *node) endSessions(ctx context.Context, v catalog.Volume) (undo func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	if undo, err = n.hosts.Close(ctx, v.ID); err != nil {
+		return nil, api.Errorf(api.ErrConflict, "repeat the command in a few seconds", "%s: %v", v.Name, err)
+	}
+	return undo, nil
 }
 
 // propose proposes an admin's command; one whose outcome is unknown is repeated while this node leads: its request id makes

@@ -33,7 +33,11 @@ type service struct {
 	ready chan struct{} // closed when all of the above is set: nothing is acted on before
 	gone  chan struct{} // closed when the node ends: nothing is acted on any more, if it never was
 
-	mu      sync.Mutex // guards what follows
+	exporting sync.Mutex // held by who makes the targets those of the newest State
+
+	// mu guards what follows. It is held while hosts is told to serve or to wait, so that Follows, which comes after, ends all
+	// of that. Nothing that hosts calls needs it.
+	mu      sync.Mutex
 	leading bool
 	closing bool                        // the node is on its way down: it wants no address
 	mirrors map[ids.Volume]reign.Mirror // those that serve
@@ -86,12 +90,19 @@ func (s *service) Changed() {
 	if !s.acts() {
 		return
 	}
-	st := s.cluster.State()
-	if err := s.hosts.Apply(exports(st)); err != nil {
+	if err := s.applyExports(); err != nil {
 		s.log.Error("an export cannot be offered", "err", err)
 	}
 	s.reign.ViewChanged()
 	s.look()
+}
+
+// applyExports makes the targets those of the newest State. The State is read under the lock: of two that are at it at once,
+// the later one does not bring back what the earlier one has seen the end of.
+func (s *service) applyExports() error {
+	s.exporting.Lock()
+	defer s.exporting.Unlock()
+	return s.hosts.Apply(exports(s.cluster.State()))
 }
 
 // Opinion implements cluster.Observer.
@@ -115,11 +126,10 @@ func (s *service) Serving(v truth.Volume, dev block.Device) {
 	if m, ok := dev.(reign.Mirror); ok {
 		s.mirrors[v.ID] = m
 	}
-	leading := s.leading
-	s.mu.Unlock()
-	if leading { // otherwise Follow has been called, and Standby comes
+	if s.leading { // otherwise Follow has been called, and Standby comes
 		s.hosts.Serve(v.ID, dev)
 	}
+	s.mu.Unlock()
 	s.look()
 }
 
@@ -200,15 +210,13 @@ func (s *service) holdWaiting() {
 	for _, v := range st.Volumes {
 		if v.State == reign.Waits || v.State == reign.NeedsForce {
 			if cv, ok := volumes[v.Volume]; ok {
-				s.hosts.Wait(v.Volume, geometry(cv))
+				s.mu.Lock()
+				if s.leading { // it may have ended meanwhile
+					s.hosts.Wait(v.Volume, geometry(cv))
+				}
+				s.mu.Unlock()
 			}
 		}
-	}
-	s.mu.Lock()
-	leading := s.leading
-	s.mu.Unlock()
-	if !leading { // it ended meanwhile
-		s.hosts.StandbyAll()
 	}
 }
 

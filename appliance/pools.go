@@ -26,7 +26,9 @@ type pools struct {
 	replicas *replica.Node
 	log      *slog.Logger
 
-	mu     sync.Mutex
+	opening sync.Mutex // held, over I/O, by who opens pools, and writes the file
+
+	mu     sync.Mutex          // guards what follows; never held over I/O, for status takes it
 	known  map[string]ids.Pool // by path; what the file has
 	absent map[string]error    // known, and not open: why
 }
@@ -37,8 +39,8 @@ func newPools(dir string, r *replica.Node, log *slog.Logger) *pools {
 
 // openAll opens the configured pools and those that were added. A known one that is absent is waited for.
 func (p *pools) openAll(configured []string) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.opening.Lock()
+	defer p.opening.Unlock()
 	b, err := os.ReadFile(p.file)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -62,7 +64,9 @@ func (p *pools) openAll(configured []string) error {
 			}
 			// The vote and the other pools are worth more than the refusal: this one's replicas leave the in-sync sets.
 			p.log.Error("a pool cannot be used; the node goes on without it, and tries again", "pool", path, "err", err)
+			p.mu.Lock()
 			p.absent[path] = err
+			p.mu.Unlock()
 		}
 	}
 	return nil
@@ -79,7 +83,7 @@ func (p *pools) missing() (out []replica.PoolInfo) {
 	return out
 }
 
-// open opens a pool and remembers it. Called with mu.
+// open opens a pool and remembers it. Called with opening: who holds it may read known without mu.
 func (p *pools) open(path string) (ids.Pool, error) {
 	was, known := p.known[path]
 	id, err := p.replicas.AddPool(path, !known)
@@ -90,7 +94,9 @@ func (p *pools) open(path string) (ids.Pool, error) {
 		p.log.Warn("another pool is at the place of a known one", "pool", path, "was", was.String(), "is", id.String())
 	}
 	if was != id {
+		p.mu.Lock()
 		p.known[path] = id
+		p.mu.Unlock()
 		b, err := json.Marshal(p.known)
 		if err == nil {
 			err = cluster.WriteFile(p.file, b)
@@ -104,8 +110,8 @@ func (p *pools) open(path string) (ids.Pool, error) {
 
 // add makes an empty directory a pool, or opens one that is there.
 func (p *pools) add(path string) (ids.Pool, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.opening.Lock()
+	defer p.opening.Unlock()
 	for _, i := range p.replicas.Pools() {
 		if i.Path == path {
 			return i.ID, nil
@@ -113,7 +119,9 @@ func (p *pools) add(path string) (ids.Pool, error) {
 	}
 	id, err := p.open(path)
 	if err == nil {
+		p.mu.Lock()
 		delete(p.absent, path)
+		p.mu.Unlock()
 	}
 	return id, err
 }
@@ -128,22 +136,38 @@ func (p *pools) retry(ctx context.Context, came func()) {
 			return
 		case <-tick.C:
 		}
-		p.mu.Lock()
 		back := false
-		for path := range p.absent {
-			if _, err := p.open(path); err != nil {
-				p.absent[path] = err
-				continue
+		for _, i := range p.missing() {
+			if p.again(i.Path) {
+				p.log.Info("a pool is back", "pool", i.Path)
+				back = true
 			}
-			p.log.Info("a pool is back", "pool", path)
-			delete(p.absent, path)
-			back = true
 		}
-		p.mu.Unlock()
 		if back {
 			came()
 		}
 	}
+}
+
+// again tries to open a pool that was absent.
+func (p *pools) again(path string) bool {
+	p.opening.Lock()
+	defer p.opening.Unlock()
+	p.mu.Lock()
+	_, absent := p.absent[path]
+	p.mu.Unlock()
+	if !absent {
+		return false // added meanwhile
+	}
+	_, err := p.open(path)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.absent[path] = err
+		return false
+	}
+	delete(p.absent, path)
+	return true
 }
 
 // checkPath tells whether a path can be a pool's.

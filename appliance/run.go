@@ -126,7 +126,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	if err != nil {
 		return err
 	}
-	n.hosts = front.NewHosts(front.HostsConfig{Group: group, Portals: n.discoverable, Certain: n.cluster.IsLeader,
+	n.hosts = front.NewHosts(front.HostsConfig{Group: group, Portals: n.discoverable, Certain: n.certain,
 		Hold: func() time.Duration { return n.tunables().Hold }, Log: log})
 	key := n.cluster.Secret("sessions between nodes")
 	server := remote.NewServer(remote.ServerConfig{Cluster: clusterID, Node: replicas, Log: log})
@@ -223,6 +223,13 @@ wait:
 	cancel()
 	work.Wait()
 	return cause
+}
+
+// certain tells whether the targets are those of all exports that exist.
+func (n *node) certain() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return n.cluster.Confirmed(ctx) && n.service.applyExports() == nil
 }
 
 // fail ends the node.

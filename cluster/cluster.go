@@ -266,6 +266,22 @@ func (c *Cluster) State() *catalog.State { return c.fsm.state.Load() }
 // IsLeader tells whether this node leads and has applied everything that was committed before it did.
 func (c *Cluster) IsLeader() bool { return c.leads.Load() && c.raft.State() == raft.Leader }
 
+// Confirmed is IsLeader by an exchange with a majority that begins now: a process that was stopped still believes that it leads.
+func (c *Cluster) Confirmed(ctx context.Context) bool {
+	if !c.IsLeader() {
+		return false
+	}
+	f := c.raft.VerifyLeader()
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }() // ends when Raft has decided, or is shut down
+	select {
+	case err := <-done:
+		return err == nil && c.leads.Load()
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // Leader returns who leads, as far as this node knows; zero if nobody does.
 func (c *Cluster) Leader() ids.Node {
 	_, id := c.raft.LeaderWithID()

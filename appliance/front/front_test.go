@@ -85,6 +85,23 @@ func TestAdmission(t *testing.T) {
 	}
 }
 
+// TestUnknownIsLookedForAgain: a target that is not known when a login comes, and is when the node is certain, is no refusal.
+func TestUnknownIsLookedForAgain(t *testing.T) {
+	certain := true
+	h := newHosts(&certain)
+	v := ids.NewVolume()
+	h.cfg.Certain = func() bool {
+		return h.Apply([]Export{{Volume: v, Name: "vol", Geometry: geometry, LUN: 1}}) == nil
+	}
+	var cause error
+	if _, err := h.Open(login("vol", "iqn.a", "", &cause)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Credentials(login("other", "iqn.a", "", &cause)); !errors.Is(err, target.ErrNoTarget) {
+		t.Fatal(err)
+	}
+}
+
 func TestCloseWaitsForSessions(t *testing.T) {
 	certain := true
 	h := newHosts(&certain)

@@ -51,8 +51,9 @@ func (e Export) allows(initiator string) bool {
 type HostsConfig struct {
 	Group   uint16                 // the target portal group of this node
 	Portals func() []target.Portal // for discovery
-	// Certain tells whether this node knows all exports that exist: it leads, and has applied what was committed. Only
-	// then is an unknown target refused as such; a host that is told so may give a disk up for good.
+	// Certain brings the exports up to date (Apply) and tells whether this node knows all that exist: it leads, and a
+	// majority has said so since it was called (invariant 11). Only then is an unknown target refused as such; a host that
+	// is told so may give a disk up for good. It is called without a lock.
 	Certain func() bool
 	Hold    func() time.Duration // hold_timeout
 	Log     *slog.Logger
@@ -277,9 +278,8 @@ func (h *Hosts) Close(ctx context.Context, v ids.Volume) (undo func(), err error
 
 // Credentials tells how a host must prove who it is.
 func (h *Hosts) Credentials(l target.Login) (iscsi.Auth, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	x, err := h.admit(l)
+	defer h.mu.Unlock()
 	if err != nil {
 		return iscsi.Auth{}, err
 	}
@@ -288,9 +288,8 @@ func (h *Hosts) Credentials(l target.Login) (iscsi.Auth, error) {
 
 // Open accepts a login.
 func (h *Hosts) Open(l target.Login) (target.Opened, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	x, err := h.admit(l)
+	defer h.mu.Unlock()
 	if err != nil {
 		return target.Opened{}, err
 	}
@@ -302,11 +301,18 @@ func (h *Hosts) Open(l target.Login) (target.Opened, error) {
 	return target.Opened{Nexus: n}, nil
 }
 
-// admit finds the target of a login that is allowed. Called with mu.
+// admit finds the target of a login that is allowed. It returns with mu held, which what it has found is good for.
 func (h *Hosts) admit(l target.Login) (*exported, error) {
-	x := h.find(l.Target)
+	h.mu.Lock()
+	x, certain := h.find(l.Target), false
+	if x == nil {
+		h.mu.Unlock()
+		certain = h.cfg.Certain()
+		h.mu.Lock()
+		x = h.find(l.Target)
+	}
 	switch {
-	case x == nil && h.cfg.Certain():
+	case x == nil && certain:
 		return nil, target.ErrNoTarget
 	case x == nil || h.isClosing(x.Volume):
 		// It may exist and not be known here yet: a refusal for good would be reported to the host as a loss.

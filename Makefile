@@ -43,10 +43,10 @@ fuzz:
 	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x $$p; done; done
 
 # Three daemons under load; each of N rounds kills, stops or hands over. KINDS=leader-killed,hand-over restricts them, SEED=n
-# repeats their order, DIR=dir keeps the data.
+# repeats their order, REPLICAS=3 is for a volume with three, DIR=dir keeps the data.
 N ?= 100
 soak:
-	$(GO) test ./systemtest/soak -run '^TestSoak$$' -timeout 0 -v -rounds $(N) $(if $(KINDS),-kinds $(KINDS)) $(if $(SEED),-seed $(SEED)) $(if $(DIR),-dir $(DIR))
+	$(GO) test ./systemtest/soak -run '^TestSoak$$' -timeout 0 -v -rounds $(N) $(if $(KINDS),-kinds $(KINDS)) $(if $(SEED),-seed $(SEED)) $(if $(REPLICAS),-replicas $(REPLICAS)) $(if $(DIR),-dir $(DIR))
 
 # Against Debian's tgtd, in turn; see docs/TESTING.md. Nothing else should run on the machine.
 bench: deps build

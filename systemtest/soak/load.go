@@ -19,7 +19,8 @@ const (
 // load writes and reads until it is stopped.
 type load struct {
 	rec    *record
-	cancel context.CancelFunc
+	cancel context.CancelFunc // begins nothing new
+	abort  context.CancelFunc // ends what is under way
 	work   sync.WaitGroup
 
 	mu     sync.Mutex
@@ -29,8 +30,9 @@ type load struct {
 // start begins the load: depth writers on one disk, as many readers on another.
 func start(ctx context.Context, rec *record, writes, reads *initiator.Disk) *load {
 	// What is under way when the load is stopped goes on to its end.
+	ctx, abort := context.WithCancel(ctx)
 	loop, cancel := context.WithCancel(ctx)
-	l := &load{rec: rec, cancel: cancel}
+	l := &load{rec: rec, cancel: cancel, abort: abort}
 	for w := range depth {
 		l.work.Go(func() { l.fail(l.write(loop, ctx, writes, w)) })
 		l.work.Go(func() { l.fail(l.read(loop, ctx, reads, w)) })
@@ -54,10 +56,16 @@ func (l *load) err() error {
 	return l.failed
 }
 
-// stop ends the load and returns what went wrong.
+// stop ends the load and returns what went wrong. A host tries for ever: what does not end by itself is ended, so that a
+// cluster that is stuck for good is reported.
 func (l *load) stop() error {
 	l.cancel()
+	defer l.abort()
+	late := time.AfterFunc(stuck, l.abort)
 	l.work.Wait()
+	if !late.Stop() {
+		return errors.Join(fmt.Errorf("what was under way did not end within %v", stuck), l.err())
+	}
 	return l.err()
 }
 

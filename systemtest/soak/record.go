@@ -23,6 +23,7 @@ type record struct {
 	completed []time.Duration // of every write, since began
 	began     time.Time
 	reads     atomic.Int64
+	last      atomic.Int64 // the block that was acknowledged last
 }
 
 type block struct {
@@ -65,7 +66,11 @@ func (r *record) acknowledge(n int, version uint32) {
 	b.mu.Lock()
 	b.floor = max(b.floor, version)
 	b.mu.Unlock()
+	r.last.Store(int64(n))
 }
+
+// newest is the block that was acknowledged last: where an old answer shows.
+func (r *record) newest() int { return int(r.last.Load()) }
 
 // wrote notes when a write ended.
 func (r *record) wrote() {

@@ -81,9 +81,9 @@ func (s *soak) round(ctx context.Context, k Kind) (r Round, err error) {
 	case FollowerKilled:
 		err = s.killed(ctx, follower, &back)
 	case FollowerStopped:
-		err = s.stopped(ctx, follower, &back)
+		err = s.stopped(ctx, follower, false, &back)
 	case LeaderStopped:
-		err = s.stopped(ctx, leader, &back)
+		err = s.stopped(ctx, leader, true, &back)
 	case AllKilled:
 		err = s.allKilled(ctx, &back)
 	case HandOver:
@@ -137,21 +137,36 @@ func (s *soak) killed(ctx context.Context, i int, back *time.Time) error {
 	return s.cluster.Start(i)
 }
 
+// enough is how many reads a stopped leader must find in its socket, of blocks written since, or the round has shown nothing.
+const enough = 20
+
 // stopped stops a node's process as a whole for a while.
-func (s *soak) stopped(ctx context.Context, i int, back *time.Time) error {
+func (s *soak) stopped(ctx context.Context, i int, leads bool, back *time.Time) error {
 	n := s.cluster.Nodes[i]
 	w := watchPortal(ctx, s.rec, n.Config.Address.Portal, s.lun.Target, int(s.lun.Number))
-	if err := s.progress(ctx, 50); err != nil {
+	err := s.progress(ctx, 50)
+	if err == nil && leads {
+		err = w.reads(ctx)
+	}
+	w.stops.Store(leads)
+	if err = first(err, s.cluster.Pause(i)); err != nil {
 		return first(w.stop(), err)
 	}
-	if err := s.cluster.Pause(i); err != nil {
-		return first(w.stop(), err)
-	}
-	err := s.pause(ctx, stopTime)
+	err = s.pause(ctx, time.Second)
+	w.stopped()
+	err = first(err, s.pause(ctx, stopTime-time.Second))
 	*back = time.Now()
+	before, waiting := w.answers.Load(), w.telling.Load()
 	err = first(err, s.cluster.Resume(i))
 	err = first(err, s.pause(ctx, time.Second)) // what it still had to answer, it answers now
-	return first(w.stop(), err)
+	if leads {
+		s.say("%s found %d reads of blocks written since it was stopped; %d reads had data a second later", n.Name, waiting, w.answers.Load()-before)
+	}
+	err = first(w.stop(), err)
+	if err == nil && leads && waiting < enough {
+		err = fmt.Errorf("only %d reads waited for %s when it went on: stale answers could not have been seen", waiting, n.Name)
+	}
+	return err
 }
 
 // allKilled kills everybody and starts everybody again.
@@ -187,8 +202,11 @@ func (s *soak) follower(st api.Status) int {
 
 // settled waits until every node is there and every replica is in sync.
 func (s *soak) settled(ctx context.Context) (api.Status, error) {
-	return s.cluster.WaitStatus(ctx, "all nodes to be alive and all replicas in sync", settleTime, func(st api.Status) bool {
-		ok := st.Leader != "" && len(st.Volumes) == 1 && len(st.Nodes) == len(s.cluster.Nodes) && s.load.err() == nil
+	st, err := s.cluster.WaitStatus(ctx, "all nodes to be alive and all replicas in sync", settleTime, func(st api.Status) bool {
+		if s.load.err() != nil {
+			return true // nothing is left to wait for
+		}
+		ok := st.Leader != "" && len(st.Volumes) == 1 && len(st.Nodes) == len(s.cluster.Nodes)
 		for _, v := range st.Volumes {
 			ok = ok && v.Served
 			for _, r := range v.Replicas {
@@ -200,6 +218,7 @@ func (s *soak) settled(ctx context.Context) (api.Status, error) {
 		}
 		return ok
 	})
+	return st, first(s.load.err(), err)
 }
 
 // progress waits until some more writes have ended.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,11 +12,23 @@ import (
 	"pmsapp/replication/initiator"
 )
 
+const (
+	askEvery = 20 * time.Millisecond
+	mostOpen = 256 // reads that wait for the portal at once
+)
+
 // watcher is a host that stays with one node's portal and reads there, whatever happens: a leader that was stopped and goes
 // on must not answer with what is no longer so (invariant 11).
+//
+// An answer to a read that was under way at the stop shows nothing, since it may be as old as the read. What shows something are
+// reads that are sent to the stopped process, of blocks that the next leader has acknowledged meanwhile: they lie in the socket
+// when the process goes on. Nothing else is sent to it, so that they are the first that it meets.
 type watcher struct {
 	rec     *record
-	answers atomic.Int64
+	answers atomic.Int64 // with data
+	stops   atomic.Bool  // the node is about to be stopped, or is: only telling reads are sent
+	after   atomic.Int64 // reads are telling once more writes than that have ended; 0: not yet
+	telling atomic.Int64 // how many were sent
 	cancel  context.CancelFunc
 	work    sync.WaitGroup
 	failed  atomic.Value // error
@@ -31,12 +42,16 @@ func watchPortal(ctx context.Context, rec *record, portal, target string, lun in
 			w.session(ctx, portal, target, lun)
 			select {
 			case <-ctx.Done():
-			case <-time.After(50 * time.Millisecond):
+			case <-time.After(askEvery):
 			}
 		}
 	})
 	return w
 }
+
+// stopped is called when the node has stood still for so long that every write that it answered has ended: those that end from now
+// on are the next leader's.
+func (w *watcher) stopped() { w.after.Store(int64(w.rec.count())) }
 
 // session logs in and reads until the session dies. Timeouts are off: it waits for a stopped node.
 func (w *watcher) session(ctx context.Context, portal, target string, lun int) {
@@ -48,26 +63,59 @@ func (w *watcher) session(ctx context.Context, portal, target string, lun int) {
 	defer func() { s.Close(); <-s.Done() }()
 	stop := context.AfterFunc(ctx, s.Close)
 	defer stop()
-	// Several at once: some are with the node when it stops, and are answered when it goes on.
 	var work sync.WaitGroup
-	for i := range 4 {
+	defer work.Wait()
+	open := make(chan struct{}, mostOpen)
+	tick := time.NewTicker(askEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-s.Done():
+			return
+		case <-ctx.Done():
+			s.Close()
+			return
+		}
+		after := w.after.Load()
+		tells := after > 0 && int64(w.rec.count()) > after
+		if w.stops.Load() && !tells {
+			continue
+		}
+		select {
+		case open <- struct{}{}:
+		default:
+			continue
+		}
+		if tells {
+			w.telling.Add(1)
+		}
+		n := w.rec.newest()
 		work.Go(func() {
-			random := rand.New(rand.NewPCG(w.rec.seed, uint64(2000+i)))
-			for ctx.Err() == nil && s.Err() == nil {
-				err := w.rec.readBlocks(ctx, raw{s, lun}, random.IntN(len(w.rec.blocks)), 1)
-				switch {
-				case err == nil:
-					w.answers.Add(1)
-				case errors.Is(err, errNoAnswer):
-					return
-				default:
-					w.failed.CompareAndSwap(nil, fmt.Errorf("the portal %s: %w", portal, err))
-					return
-				}
+			defer func() { <-open }()
+			switch err := w.rec.readBlocks(ctx, raw{s, lun}, n, 1); {
+			case err == nil:
+				w.answers.Add(1)
+			case !errors.Is(err, errNoAnswer):
+				w.failed.CompareAndSwap(nil, fmt.Errorf("the portal %s: %w", portal, err))
 			}
 		})
 	}
-	work.Wait()
+}
+
+// reads waits until the portal has answered with data: only then is a later silence one of the node's.
+func (w *watcher) reads(ctx context.Context) error {
+	limit := time.After(stuck)
+	for w.answers.Load() == 0 {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-limit:
+			return errors.New("the leader's own portal answers no read")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 func (w *watcher) stop() error {

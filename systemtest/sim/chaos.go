@@ -184,12 +184,19 @@ func (c *Cluster) cutOneWay(n *node) {
 	c.after(500*time.Millisecond, 8*time.Second, func() { c.net.HealPath(a, b) })
 }
 
+// isolate cuts a node, often the leader, off from the others, and perhaps from the clients. It still reaches itself.
 func (c *Cluster) isolate(n *node) {
 	clients := c.w.Rand.Chance(0.5)
 	if c.protector != nil {
 		return
 	}
+	if l := c.leader(); l != nil && c.w.Rand.Chance(0.5) {
+		n = l
+	}
 	for h := range len(c.nodes) + maxClients {
+		if h == n.host {
+			continue
+		}
 		if h >= len(c.nodes) && !clients {
 			break
 		}

@@ -145,7 +145,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 		Dialer: dialer{n.cluster.Self(), replicas, func() time.Duration { return n.tunables().Peers.Recovery }, remote.NewDialer(remote.DialerConfig{Cluster: clusterID, Self: n.cluster.Self(),
 			Key: key, Portal: n.peerPortal, Timeouts: func() initiator.Timeouts { return peerTimeouts(n.tunables().Peers) }, Log: log})},
 		Cluster: reignCluster{truth, n.report, n.askReport}, Observer: n.service, Log: log, Physical: physicalBlock,
-		Tunables: mirror.Tunables{Hold: cfg.Timeouts.Hold}})
+		Tunables: mirror.Tunables{Hold: cfg.Timeouts.Hold, Slow: cfg.Timeouts.SlowWrite}})
 	if err != nil {
 		return fmt.Errorf("the reign: %w", err)
 	}

@@ -66,6 +66,8 @@ type Core struct {
 	cohort uint32
 	older  int // those of them that were sent before the last barrier
 
+	slowAt time.Duration // when the members' speeds are compared next
+
 	rs        *resync
 	joinBytes int64 // copies of data under way to the joiner
 	draining  bool

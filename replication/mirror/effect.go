@@ -64,6 +64,7 @@ const (
 	ResyncBegun                           // Node gets a copy
 	ResyncAborted                         // the resync of Node ended: Err
 	ProposalUnknown                       // a change of the set has an unknown outcome; it is repeated
+	MemberSlow                            // Node's writes take far longer than the others': it is to leave
 )
 
 func (n NoticeCode) String() string {
@@ -72,6 +73,7 @@ func (n NoticeCode) String() string {
 		MediumError: "medium error", PoolFull: "pool full", Holding: "I/O is held", Resumed: "I/O goes on",
 		ReconcileBegun: "reconcile begun", ReconcileDone: "reconcile done", ReconcileFailed: "reconcile failed",
 		ResyncBegun: "resync begun", ResyncAborted: "resync aborted", ProposalUnknown: "outcome of a proposal unknown",
+		MemberSlow: "member slow",
 	}
 	if n == 0 || int(n) >= len(names) {
 		return "unknown"

@@ -52,6 +52,9 @@ type Tunables struct {
 	Retry time.Duration
 	// Cool is how long after its last write a region's mark is cleared. Default 5 s.
 	Cool time.Duration
+	// Slow is the mean time of a write from which on a member is removed whose mean is also eight times that of every
+	// other member, in three windows of SlowWindow in a row. Default 100 ms, and 10 s.
+	Slow, SlowWindow time.Duration
 	// HotRegions bounds the regions that are marked without need; the least recently written is cleared first.
 	// Default 32768.
 	HotRegions int
@@ -86,6 +89,8 @@ func (t Tunables) withDefaults() Tunables {
 	d(&t.LastGrace, 5*time.Second)
 	d(&t.Retry, 100*time.Millisecond)
 	d(&t.Cool, 5*time.Second)
+	d(&t.Slow, 100*time.Millisecond)
+	d(&t.SlowWindow, 10*time.Second)
 	n := func(p *int, v int) {
 		if *p <= 0 {
 			*p = v

@@ -134,6 +134,7 @@ func (c *Core) sendWrite(p *part, i int) {
 	k := c.send(i, forPart, kind)
 	k.part, k.Off, k.Len, k.Data = p, p.off, p.len, p.data
 	k.Seq, k.Durable = p.seq, p.durable
+	k.at = c.now
 	if i == c.joiner && !c.required && c.joinBytes+int64(len(p.data)) <= maxJoinBytes {
 		// The client's answer does not wait for this one, and takes the data away.
 		k.owned = true
@@ -170,6 +171,9 @@ func (c *Core) partAnswered(k *call, o outcome) {
 	}
 	if i == c.joiner && o != fine && c.abortResync(k.Err) {
 		return // which has looked at p
+	}
+	if o != lost {
+		c.timed(i, c.now-k.at)
 	}
 	switch o {
 	case fine:

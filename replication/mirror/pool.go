@@ -1,6 +1,8 @@
 package mirror
 
 import (
+	"time"
+
 	"pmsapp/replication/peer"
 )
 
@@ -21,8 +23,9 @@ type call struct {
 	peer.Call
 	slot  uint8
 	user  user
-	owned bool   // Data is a copy of the client's
-	gen   uint32 // of the slot's session when it was sent
+	owned bool          // Data is a copy of the client's
+	gen   uint32        // of the slot's session when it was sent
+	at    time.Duration // a part's write: when it was sent
 	part  *part
 	copy  *copier
 	rs    *resync

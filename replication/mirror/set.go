@@ -207,7 +207,7 @@ func (c *Core) leave(i int) {
 			p.tried &^= m
 		}
 	}
-	s.failed, s.stale, s.mapped, s.known = false, false, false, false
+	s.failed, s.stale, s.mapped, s.known, s.speed = false, false, false, false, speed{}
 	if i == 0 {
 		// The leader's own node stays, for its confirmations. They are asked anew: own answers do not count any more.
 		for w := c.takeWaiters(s); w != nil; {

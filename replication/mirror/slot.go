@@ -25,6 +25,7 @@ type slot struct {
 	pause      time.Duration
 	why        error // of the loss or the failure
 
+	speed  speed
 	failed bool // its disk failed a write that another member has: it must leave
 	stale  bool // it came back without marks that it had
 

@@ -27,6 +27,10 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Resyncs is how many resyncs run at once; of them at most one per node. 1 to 64.
 	Resyncs int
+	// ProbationMin is how long the replicas of a pool are not brought back after one of them was removed for its disk's
+	// slowness; it doubles with each further time, up to ProbationMax, and begins anew after a pool has been good for that
+	// long. 1 s to 24 h.
+	ProbationMin, ProbationMax time.Duration
 	// Batch is how many volumes one Served names at most; Removals is how many RemoveMember are under way at once. 1 to 65536.
 	Batch, Removals int
 	// YieldAfter is how long some volume is out of reach before other nodes are asked whether they reach more; YieldMin and
@@ -41,6 +45,7 @@ func Default() Config {
 		RetryMin: 100 * time.Millisecond, RetryMax: time.Second,
 		PollBusy: 20 * time.Millisecond, PollAbsent: time.Second,
 		OpenTimeout: 2 * time.Second, CallTimeout: 10 * time.Second, DrainTimeout: 5 * time.Second,
+		ProbationMin: time.Minute, ProbationMax: time.Hour,
 		Resyncs: 4, Batch: 4096, Removals: 256,
 		YieldAfter: 2 * time.Second, YieldMin: 5 * time.Second, YieldMax: time.Minute,
 	}
@@ -61,6 +66,8 @@ func (c Config) Validate() error {
 		{"open timeout", c.OpenTimeout, 10 * time.Millisecond, time.Minute},
 		{"call timeout", c.CallTimeout, 10 * time.Millisecond, time.Minute},
 		{"drain timeout", c.DrainTimeout, 100 * time.Millisecond, time.Minute},
+		{"probation min", c.ProbationMin, time.Second, 24 * time.Hour},
+		{"probation max", c.ProbationMax, c.ProbationMin, 24 * time.Hour},
 		{"yield after", c.YieldAfter, 100 * time.Millisecond, time.Hour},
 		{"yield min", c.YieldMin, 100 * time.Millisecond, time.Hour},
 		{"yield max", c.YieldMax, c.YieldMin, time.Hour},

@@ -139,6 +139,8 @@ func (c *Core) handle(ev Event) {
 		c.mirrorEnded(ev)
 	case MirrorHolds:
 		c.mirrorHolds(ev)
+	case MemberSlow:
+		c.memberSlow(ev)
 	case ResyncEnded:
 		c.resyncEnded(ev)
 	case CommandDone:

@@ -75,6 +75,12 @@ type (
 		Epoch  peer.Epoch
 		Why    string
 	}
+	// MemberSlow says that a mirror is about to remove a member because its writes take far longer than the others'.
+	MemberSlow struct {
+		Volume ids.Volume
+		Node   ids.Node
+		Epoch  peer.Epoch
+	}
 	// ResyncEnded is the end of a StartResync. With nil the replica is in the in-sync set.
 	ResyncEnded struct {
 		Volume ids.Volume
@@ -163,6 +169,7 @@ func (MirrorOpened) event()   {}
 func (MirrorDrained) event()  {}
 func (MirrorEnded) event()    {}
 func (MirrorHolds) event()    {}
+func (MemberSlow) event()     {}
 func (ResyncEnded) event()    {}
 func (CommandDone) event()    {}
 func (Reported) event()       {}

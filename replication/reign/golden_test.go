@@ -270,6 +270,8 @@ func (s *script) do(cmd string, a []string) {
 			s.t.Fatal(err)
 		}
 		s.step(Changed{View: s.w.view})
+	case "slow":
+		s.step(MemberSlow{Volume: volumeID(a[0]), Node: nodeID(a[1]), Epoch: s.w.view.Epoch})
 	case "unsynced":
 		s.step(ResyncEnded{Volume: volumeID(a[0]), Node: nodeID(a[1]), Epoch: s.w.view.Epoch, Err: errors.New("too bad")})
 	case "done", "undone":

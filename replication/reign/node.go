@@ -29,6 +29,7 @@ type node struct {
 	asking  bool // a Poll is wanted, whatever is known
 	poll    pace
 	resync  ids.Volume // the one that runs to it; zero if none
+	slow    map[ids.Pool]*probation
 }
 
 // pool is a pool as its node's fence described it.

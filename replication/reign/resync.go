@@ -67,6 +67,11 @@ func (c *Core) startResync(v *vol, tv *truth.Volume, p truth.Place) bool {
 		rs = &resync{node: p.Node}
 		v.resyncs = append(v.resyncs, rs)
 	}
+	if until := n.probation(p.Pool, c.now); until > 0 {
+		rs.err = "its disk was far slower than the others': it is on probation"
+		r.resyncAt = min(r.resyncAt, until)
+		return false
+	}
 	if c.now < rs.retry.next {
 		r.resyncAt = min(r.resyncAt, rs.retry.next)
 		return false
@@ -155,6 +160,9 @@ func (c *Core) restartResync(ev RestartResync) {
 	default:
 		if rs := c.r.vols[ev.Volume].resyncOf(ev.Node); rs != nil {
 			rs.retry = pace{}
+			if n := c.r.nodes[ev.Node]; n != nil {
+				clear(n.slow)
+			}
 		}
 		c.r.resyncDue = true
 	}

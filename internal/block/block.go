@@ -16,7 +16,15 @@ const (
 	Zero
 	// Flush is done when everything done before it is durable on every in-sync member (SBC-4 SYNCHRONIZE CACHE).
 	Flush
+	// Update reads into Data, lets Modify change it, and stores it like a Write, in one: no request that overlaps it takes
+	// effect in between (SBC-4 COMPARE AND WRITE, ORWRITE).
+	Update
+	// Map fills Extents with the parts of the range that hold data (SBC-4 GET LBA STATUS). Len may be above MaxLen.
+	Map
 )
+
+// Extent is a range of bytes.
+type Extent struct{ Off, Len int64 }
 
 // Errors that a Request ends with, besides nil. They are compared with errors.Is.
 var (
@@ -37,9 +45,17 @@ var (
 type Request struct {
 	Op   Op
 	Off  int64 // bytes, a multiple of the logical block
-	Len  int64 // bytes, a multiple of the logical block; len(Data) for Read and Write
+	Len  int64 // bytes, a multiple of the logical block; len(Data) for Read, Write and Update
 	Data []byte
-	FUA  bool // Write: durable even where the volume's durability is memory
+	FUA  bool // Write, Update: durable even where the volume's durability is memory
+
+	// Modify is called once by an Update whose Data was read: it changes Data to what is to be stored, or returns an error,
+	// with which the request then ends and nothing is stored. It holds up the device: it must be short, must not block,
+	// and must not call the device.
+	Modify func(*Request) error
+	// Extents is what a Map found: ascending, within the range; what is between them reads as zeros. A hole may be called
+	// data, never data a hole. Set before Done is called.
+	Extents []Extent
 
 	// Err is set before Done is called.
 	Err error
@@ -54,7 +70,7 @@ type Geometry struct {
 	Size     int64 // a multiple of LogicalBlock
 	Logical  int   // 512 or 4096
 	Physical int   // a multiple of Logical, at most 65536
-	MaxLen   int64 // the longest Read or Write; Zero may be longer
+	MaxLen   int64 // the longest Read, Write or Update; Zero may be longer
 }
 
 // Device is an open volume.

@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "write the golden scripts anew")
 // Nodes are letters, calls c1, c2 ... in the order in which they are sent, requests have the names that they are given.
 //
 //	open self=A members=A,B [version=1] [hold=30s] [cool=5s] [size=1m]
-//	write|read|zero|flush NAME [OFF LEN]      off and len in bytes, with k or m
+//	write|read|zero|flush|update|map NAME [OFF LEN]      off and len in bytes, with k or m
 //	ok CALL... [data=N] [active=REGION@SEQ,...] [extents=OFF+LEN,...]
 //	err CALL... lost|medium|full|epoch|noreplica
 //	lost|back|unreachable NODE [seq=N]
@@ -138,7 +138,7 @@ func (s *script) command(f []string) {
 	switch f[0] {
 	case "open":
 		s.open(args)
-	case "write", "read", "zero", "flush":
+	case "write", "read", "zero", "flush", "update", "map":
 		s.submit(f[0], words)
 	case "ok":
 		for _, w := range words {
@@ -217,7 +217,8 @@ func (s *script) open(args map[string]string) {
 }
 
 func (s *script) submit(op string, w []string) {
-	r := &block.Request{Op: map[string]block.Op{"write": block.Write, "read": block.Read, "zero": block.Zero, "flush": block.Flush}[op]}
+	r := &block.Request{Op: map[string]block.Op{"write": block.Write, "read": block.Read, "zero": block.Zero, "flush": block.Flush,
+		"update": block.Update, "map": block.Map}[op]}
 	if len(w) > 1 {
 		r.Off, r.Len = s.bytes(w[1]), s.bytes(w[2])
 	}
@@ -225,6 +226,15 @@ func (s *script) submit(op string, w []string) {
 		r.Data = make([]byte, r.Len)
 		for i := range r.Data {
 			r.Data[i] = w[0][len(w[0])-1]
+		}
+	}
+	if r.Op == block.Update { // it changes what is not 9
+		r.Data, r.Modify = make([]byte, r.Len), func(r *block.Request) error {
+			fmt.Fprintf(&s.out, "%s finds %d\n", w[0], r.Data[0])
+			if r.Data[0] == 9 {
+				return errRefused
+			}
+			return nil
 		}
 	}
 	s.reqs[r] = w[0]
@@ -301,6 +311,9 @@ func (s *script) effect(e Effect) {
 		fmt.Fprintln(w)
 	case Complete:
 		fmt.Fprintf(w, "%s is done: %v\n", s.reqs[e.Request], e.Request.Err)
+		if e.Request.Op == block.Map && e.Request.Err == nil {
+			fmt.Fprintf(w, "%v\n", e.Request.Extents)
+		}
 	case Propose:
 		s.prop = e.ID
 		switch p := e.Proposal.(type) {

@@ -51,7 +51,7 @@ func (c *Core) tryPart(p *part) bool {
 	if !c.gate(p.off, p.len) {
 		return false
 	}
-	if p.q.op == readOp {
+	if p.q.reads() {
 		return c.startRead(p)
 	}
 	return c.startWrite(p)
@@ -91,7 +91,11 @@ func (c *Core) startRead(p *part) bool {
 	i := lowest(from)
 	p.started = true
 	p.out++
-	k := c.send(i, forPart, peer.Read)
+	kind := peer.Read
+	if p.q.op == mapOp {
+		kind = peer.Extents
+	}
+	k := c.send(i, forPart, kind)
 	k.part, k.Off, k.Len, k.Data = p, p.off, p.len, p.data
 	return true
 }
@@ -161,7 +165,7 @@ func (c *Core) partAnswered(k *call, o outcome) {
 	if o != lost && !c.slots[i].gone {
 		p.q.own |= bit(i)
 	}
-	if p.q.op == readOp {
+	if p.q.reads() {
 		c.readAnswered(p, i, o, k)
 		return
 	}
@@ -261,7 +265,7 @@ func (c *Core) finishPart(p *part) {
 	if p.parked {
 		c.parked.remove(p)
 	}
-	if p.started && q.op != readOp {
+	if p.started && !q.reads() {
 		c.unmark(p.off, p.len)
 		c.writes--
 		if p.cohort != c.cohort {
@@ -291,6 +295,9 @@ func (c *Core) readAnswered(p *part, i int, o outcome, k *call) {
 		c.failPart(p, block.ErrEnded)
 		return
 	case o == fine:
+		if p.q.op == mapOp {
+			p.q.found(k.Extents)
+		}
 		c.ack(p)
 		return
 	case o != lost:

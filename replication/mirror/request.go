@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"pmsapp/internal/block"
+	"pmsapp/replication/peer"
 )
 
 // request is one block.Request under way. It stays until every part of it is over, which may be after its completion.
@@ -17,6 +18,7 @@ type request struct {
 	deadline time.Duration
 	state    reqState
 	locked   bool  // span is in the tree
+	storing  bool  // an update that was read and modified: what it does from now on is a write
 	expired  bool  // ends with ErrHeld as soon as its calls have come back
 	issued   int64 // bytes of it for which parts were made
 	unacked  int   // parts that are not done for the client
@@ -39,10 +41,17 @@ const (
 )
 
 const (
-	readOp  = block.Read
-	zeroOp  = block.Zero
-	writeOp = block.Write
+	readOp   = block.Read
+	zeroOp   = block.Zero
+	writeOp  = block.Write
+	updateOp = block.Update
+	mapOp    = block.Map
 )
+
+// reads says that the parts that q makes now change nothing. It never changes while there are parts.
+func (q *request) reads() bool {
+	return q.op == readOp || q.op == mapOp || q.op == updateOp && !q.storing
+}
 
 // maxParts bounds the parts of a request that are under way together.
 const maxParts = 4
@@ -76,11 +85,11 @@ func (c *Core) Submit(r *block.Request) {
 func (c *Core) admit(q *request) {
 	q.state = queued
 	switch q.op {
-	case readOp, writeOp:
+	case readOp, writeOp, updateOp:
 		if q.len != int64(len(q.data)) {
 			q.err = block.ErrRange
 		}
-	case zeroOp:
+	case zeroOp, mapOp:
 	case block.Flush:
 		// Whatever was acknowledged is on stable media of every member already.
 		q.off, q.len = 0, 0
@@ -100,7 +109,7 @@ func (c *Core) admit(q *request) {
 	phys := int64(c.p.Physical)
 	q.span = span{
 		lo: q.off &^ (phys - 1), hi: (q.off + q.len + phys - 1) &^ (phys - 1),
-		alone: q.op != readOp, order: q.arrival, req: q,
+		alone: q.op != readOp && q.op != mapOp, order: q.arrival, req: q,
 	}
 	q.locked = true
 	c.order.enter(&q.span)
@@ -116,10 +125,25 @@ func (c *Core) begin(q *request) {
 		c.endRequest(q, block.ErrEnded)
 		return
 	}
-	if q.op == readOp {
+	if q.reads() {
 		c.wantConfirms(q)
 	}
 	c.advance(q)
+}
+
+// store lets an update that was read go on as a write, or says that there is nothing to write. Its range stays locked.
+func (c *Core) store(q *request) bool {
+	if q.op != updateOp || q.storing || q.parts.n > 0 || q.err != nil || q.expired || c.ended {
+		return false
+	}
+	if q.err = q.r.Modify(q.r); q.err != nil {
+		return false
+	}
+	q.storing, q.issued = true, 0
+	q.deadline = c.now + c.t.Hold // it makes progress: it is not held
+	c.reqs.remove(q)
+	c.reqs.push(q)
+	return true
 }
 
 // more says whether further parts are to be made.
@@ -129,6 +153,10 @@ func (q *request) more() bool { return q.issued < q.len && q.err == nil && !q.ex
 func (c *Core) advance(q *request) {
 	for q.more() && q.parts.n < maxParts && !c.ended {
 		c.issue(q)
+	}
+	if q.state == running && q.unacked == 0 && !q.more() && c.store(q) {
+		c.advance(q)
+		return
 	}
 	if q.state == running && q.unacked == 0 && (!q.more() || c.ended) {
 		if c.ended && q.issued < q.len {
@@ -159,8 +187,11 @@ func (c *Core) unlock(q *request) {
 // issue makes the next part: up to the next multiple of the longest command.
 func (c *Core) issue(q *request) {
 	limit := c.t.MaxIO
-	if q.op == zeroOp {
+	switch q.op {
+	case zeroOp:
 		limit = c.t.MaxZero
+	case mapOp:
+		limit = c.p.Volume.Size
 	}
 	off := q.off + q.issued
 	n := min(q.len-q.issued, limit-off%limit)
@@ -226,7 +257,7 @@ func (c *Core) endRequest(q *request, err error) {
 			switch {
 			case p.parked:
 				c.failPart(p, err)
-			case q.op != readOp:
+			case !q.reads():
 				c.evalWrite(p)
 			}
 			if q.r == nil {
@@ -273,4 +304,11 @@ func (l *requestList) remove(q *request) {
 	}
 	q.prev, q.next = nil, nil
 	l.n--
+}
+
+// found gives the client what a member says that holds data.
+func (q *request) found(extents []peer.Extent) {
+	for _, x := range extents {
+		q.r.Extents = append(q.r.Extents, block.Extent{Off: x.Off, Len: x.Len})
+	}
 }

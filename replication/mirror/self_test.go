@@ -39,6 +39,10 @@ func (w *world) submit() {
 		}
 	case x < 58:
 		op.write, r.Op = true, block.Zero
+	case x < 70:
+		w.value++
+		op.value, op.write, op.swap, r.Op = w.value, true, true, block.Update
+		r.Data, r.Modify = make([]byte, r.Len), op.modify
 	case x < 97:
 		r.Op, r.Data = block.Read, make([]byte, r.Len)
 	default:
@@ -55,8 +59,29 @@ func (w *world) submit() {
 	w.effects()
 }
 
+// errRefused ends an update that changes nothing.
+var errRefused = errors.New("refused")
+
+// modify is what an update does with what it finds.
+func (op *wOp) modify(r *block.Request) error {
+	for at := int64(0); at < r.Len; at += wBlock {
+		op.got = append(op.got, binary.LittleEndian.Uint64(r.Data[at:]))
+	}
+	if op.got[0]%4 == 3 {
+		op.write = false
+		return errRefused
+	}
+	for at := int64(0); at < r.Len; at += wBlock {
+		binary.LittleEndian.PutUint64(r.Data[at:], op.value)
+	}
+	return nil
+}
+
 func (w *world) completed(op *wOp) {
 	r := op.r
+	if op.err == errRefused {
+		op.err = nil
+	}
 	w.logf("complete %d: %v", op.submitted, op.err)
 	switch {
 	case op.err == nil && op.deposed:
@@ -97,6 +122,9 @@ func (w *world) settleOp(op *wOp) {
 		for len(w.blocks[b]) > 0 && w.blocks[b][0].ended {
 			o := w.blocks[b][0]
 			w.blocks[b] = w.blocks[b][1:]
+			if o.swap && o.err == nil && !w.cands[b][o.got[b-o.r.Off/wBlock]] {
+				w.fail("update %d found %d in block %d, which may only be %v", o.submitted, o.got[b-o.r.Off/wBlock], b, w.cands[b])
+			}
 			switch {
 			case o.write && o.err == nil:
 				w.cands[b] = map[uint64]bool{o.value: true}

@@ -233,7 +233,7 @@ func (c *Core) evaluate() {
 		next := q.next
 		for p := q.parts.head; p != nil; {
 			np := p.next
-			if p.started && q.op != readOp {
+			if p.started && !q.reads() {
 				c.evalWrite(p)
 			}
 			p = np

@@ -49,6 +49,7 @@ type wOp struct {
 	ended     bool
 	err       error
 	write     bool
+	swap      bool     // an update; write says whether it changed anything
 	got       []uint64 // a read's values, per block
 	deposed   bool     // arrived after a newer epoch was accepted somewhere
 }

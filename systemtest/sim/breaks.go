@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
 	"pmsapp/replication/mirror"
 	"pmsapp/replication/peer"
@@ -18,6 +19,7 @@ const (
 	BreakAcknowledge  Break = "1: a member's write is taken for done when it was sent"
 	BreakShrink       Break = "2: a removal is taken for committed when it was proposed"
 	BreakOrder        Break = "3: the mirror believes its writes done at once, so that overlapping ones are in flight together"
+	BreakUpdate       Break = "3: other writes take effect between the reading and the writing of an update"
 	BreakDeadWrites   Break = "4: commands of a session that ended still reach the mirror"
 	BreakHeld         Break = "5: I/O is held without a limit"
 	BreakHeldMedium   Break = "5: I/O that was held for too long ends with a medium error"
@@ -46,7 +48,7 @@ const (
 // Breaks is all of them.
 func Breaks() []Break {
 	return []Break{
-		BreakAcknowledge, BreakShrink, BreakOrder, BreakDeadWrites, BreakHeld, BreakHeldMedium, BreakEpoch, BreakServed, BreakFenceForgets,
+		BreakAcknowledge, BreakShrink, BreakOrder, BreakUpdate, BreakDeadWrites, BreakHeld, BreakHeldMedium, BreakEpoch, BreakServed, BreakFenceForgets,
 		BreakFenceOpen, BreakFenceBusy, BreakVotes, BreakFlush, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
 		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakFull, BreakServeFirst, BreakYield,
 	}
@@ -94,6 +96,27 @@ func (m *mirrorShell) breakSend(to ids.Node, call *peer.Call) bool {
 	m.n.proc.After(0, func() {
 		call.Answer = peer.Answer{}
 		call.Done(call)
+	})
+	return true
+}
+
+// breakUpdate may make two requests of an update; then it tells so, and the update must not be submitted.
+func (m *mirrorShell) breakUpdate(r *block.Request) bool {
+	if !m.n.c.breaks(BreakUpdate) || r.Op != block.Update {
+		return false
+	}
+	m.do(func() {
+		m.core.Submit(&block.Request{Op: block.Read, Off: r.Off, Len: r.Len, Data: r.Data, Done: func(x *block.Request) {
+			if r.Err = x.Err; r.Err == nil {
+				r.Err = r.Modify(r)
+			}
+			if r.Err != nil {
+				m.complete(r)
+				return
+			}
+			r.Op = block.Write
+			m.do(func() { m.core.Submit(r) })
+		}})
 	})
 	return true
 }

@@ -146,7 +146,7 @@ func (cl *client) recv(end *simworld.End, m any) {
 func (cl *client) answer(o *op, m msgDone) {
 	switch m.status {
 	case good:
-		if o.kind == opRead {
+		if o.kind == opRead || o.kind == opSwap {
 			o.got = make([]uint32, o.n)
 			for i := range o.n {
 				v, err := readBlock(m.data[i*blockSize:(i+1)*blockSize], o.block+i)

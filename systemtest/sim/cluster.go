@@ -267,7 +267,7 @@ func (c *Cluster) checkAcknowledged(o *op) {
 // or under a higher epoch.
 func (c *Cluster) laterValue(o *op, block int, value uint32) bool {
 	for _, x := range c.hist.ops {
-		if (x.epoch > o.epoch || x.epoch == o.epoch && x.order > o.order) && x.covers(o.vol, block) && (x.kind == opWrite && x.id == value || x.kind == opZero && value == 0) {
+		if (x.epoch > o.epoch || x.epoch == o.epoch && x.order > o.order) && x.covers(o.vol, block) && ((x.kind == opWrite || x.kind == opSwap) && x.id == value || x.kind == opZero && value == 0) {
 			return true
 		}
 	}

@@ -28,6 +28,7 @@ type hostCmd struct {
 	s       *hostSession
 	o       *op
 	aborted bool
+	old     []byte // a swap: what it found
 }
 
 // What hosts and portals say to each other.
@@ -130,15 +131,35 @@ func (s *hostSession) command(o *op) {
 		}
 	case opZero:
 		r.Op = block.Zero
+	case opSwap:
+		r.Op, r.Data, r.Modify = block.Update, make([]byte, r.Len), cmd.modify
 	}
 	m.submit(r)
+}
+
+// errRefused ends a swap that changes nothing.
+var errRefused = errors.New("refused")
+
+// modify is what a swap does with what it finds: as COMPARE AND WRITE, it refuses some of it.
+func (cmd *hostCmd) modify(r *block.Request) error {
+	o := cmd.o
+	cmd.old = append([]byte(nil), r.Data...)
+	if r.Data[8]&3 == 3 { // of the value of its first block
+		o.kind = opRead // so it is from now on, to everybody
+		return errRefused
+	}
+	for i := range o.n {
+		fillBlock(r.Data[i*blockSize:(i+1)*blockSize], o.block+i, o.id)
+	}
+	return nil
 }
 
 func (cmd *hostCmd) done(r *block.Request) {
 	s, o, c := cmd.s, cmd.o, cmd.s.fe.n.c
 	var st status
 	switch {
-	case r.Err == nil:
+	case r.Err == nil, errors.Is(r.Err, errRefused):
+		r.Err = nil
 		c.answered(s.fe.n, o)
 	case errors.Is(r.Err, block.ErrEnded):
 		s.drop()
@@ -163,6 +184,9 @@ func (cmd *hostCmd) done(r *block.Request) {
 		return
 	}
 	delete(s.cmds, o.id)
+	if r.Op == block.Update {
+		r.Data = cmd.old
+	}
 	s.send(msgDone{o.id, st, r.Data})
 }
 

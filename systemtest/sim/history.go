@@ -19,9 +19,10 @@ const (
 	opRead opKind = iota
 	opWrite
 	opZero
+	opSwap // an update: it tells what was there and leaves its value, or refuses, and then it was a read
 )
 
-func (k opKind) String() string { return [...]string{"read", "write", "zero"}[k] }
+func (k opKind) String() string { return [...]string{"read", "write", "zero", "swap"}[k] }
 
 // op is one command of a client. Times are numbers of events, so that none are equal.
 type op struct {
@@ -32,7 +33,7 @@ type op struct {
 	block, n int // range of blocks
 	call     int64
 	ret      int64    // 0: not answered with success
-	got      []uint32 // read: the values, by block
+	got      []uint32 // read, swap: the values, by block
 	at       time.Duration
 
 	// Known to the simulation alone.
@@ -54,6 +55,9 @@ func (o *op) end() int64 {
 
 // unknown says that it changed the bytes or did not, each block for itself.
 func (o *op) unknown() bool { return o.ret == 0 }
+
+// tells says that it was answered with what it found.
+func (o *op) tells() bool { return (o.kind == opRead || o.kind == opSwap) && !o.unknown() }
 
 func (o *op) String() string {
 	return fmt.Sprintf("%s #%d of client %d, volume %d, blocks %d+%d", o.kind, o.id, o.client, o.vol, o.block, o.n)
@@ -122,6 +126,8 @@ func register(block int) porcupine.Model {
 				return []any{state, uint32(0)}
 			case o.kind == opZero:
 				return []any{uint32(0)}
+			case o.kind == opSwap && !o.unknown() && o.got[block-o.block] != state.(uint32):
+				return nil
 			}
 			return []any{o.id}
 		},
@@ -140,6 +146,8 @@ func certain(block int) porcupine.Model {
 				return o.got[block-o.block] == state.(uint32), state
 			case opZero:
 				return true, uint32(0)
+			case opSwap:
+				return o.unknown() || o.got[block-o.block] == state.(uint32), o.id
 			default:
 				return true, o.id
 			}
@@ -160,7 +168,7 @@ func (h *history) check(vol int, blocks []int) error {
 func (h *history) checkBlock(vol, block int) error {
 	seen := map[uint32]bool{}
 	for _, o := range h.ops {
-		if o.kind == opRead && !o.unknown() && o.covers(vol, block) {
+		if o.tells() && o.covers(vol, block) {
 			seen[o.got[block-o.block]] = true
 		}
 	}
@@ -172,7 +180,7 @@ func (h *history) checkBlock(vol, block int) error {
 			continue
 		case o.kind == opRead && o.unknown():
 			continue // nobody learned anything
-		case o.kind == opWrite && o.unknown() && !seen[o.id]:
+		case (o.kind == opWrite || o.kind == opSwap) && o.unknown() && !seen[o.id]:
 			continue // it may never have happened, and nobody saw it
 		}
 		ret := o.end()
@@ -214,7 +222,7 @@ func (h *history) story(vol, block int) string {
 			end += fmt.Sprintf(", settled %d", o.settled)
 		}
 		got := ""
-		if o.kind == opRead && !o.unknown() {
+		if o.tells() {
 			got = fmt.Sprintf(" -> %d", o.got[block-o.block])
 		}
 		s += fmt.Sprintf("  %10.6f [%d, %s] node %d epoch %d: %v%s\n", o.at.Seconds(), o.call, end, o.node, o.epoch, o, got)

@@ -37,6 +37,9 @@ type mirrorShell struct {
 
 func (m *mirrorShell) submit(r *block.Request) {
 	m.since[r] = m.n.proc.Now()
+	if m.breakUpdate(r) {
+		return
+	}
 	m.do(func() { m.core.Submit(r) })
 }
 

@@ -25,6 +25,7 @@ type plan struct {
 	nextID   uint32
 	fulls    bool
 	mediums  bool
+	swaps    bool // some writes are updates
 }
 
 // faults are the rates of what happens all the time.
@@ -73,6 +74,9 @@ func (p *plan) next(cl *client) *op {
 		o.vol = 0 // which is never deleted
 	}
 	o.kind = []opKind{opRead, opWrite, opZero}[r.Weighted([]int{45, 47, 8})]
+	if o.kind == opWrite && p.swaps && o.id%4 == 0 {
+		o.kind = opSwap
+	}
 	o.block = p.hot[r.Intn(len(p.hot))] + r.Intn(3)
 	o.n = 1 + r.Intn(6)
 	if r.Chance(0.02) {

@@ -66,7 +66,7 @@ func (d *File) Submit(r *block.Request) {
 	d.mu.Lock()
 	for o := d.tail; o != nil; o = o.prev {
 		overlap := r.Off < o.r.Off+o.r.Len && o.r.Off < r.Off+r.Len
-		if overlap && (r.Op != block.Read || o.r.Op != block.Read) || r.Op == block.Flush {
+		if overlap && (changes(r) || changes(o.r)) || r.Op == block.Flush {
 			o.waiters = append(o.waiters, op)
 			op.waits++
 		}
@@ -83,6 +83,8 @@ func (d *File) Submit(r *block.Request) {
 	}
 }
 
+func changes(r *block.Request) bool { return r.Op != block.Read && r.Op != block.Map }
+
 func (d *File) run() {
 	defer d.work.Done()
 	for op := range d.ready {
@@ -97,6 +99,14 @@ func (d *File) run() {
 		case block.Zero:
 			const punch, keep = 2, 1
 			err = syscall.Fallocate(int(d.f.Fd()), punch|keep, r.Off, r.Len)
+		case block.Update:
+			if _, err = d.f.ReadAt(r.Data, r.Off); err == nil {
+				if r.Err = r.Modify(r); r.Err == nil {
+					_, err = d.f.WriteAt(r.Data, r.Off)
+				}
+			}
+		case block.Map:
+			r.Extents = append(r.Extents, block.Extent{Off: r.Off, Len: r.Len}) // its blocks are all allocated
 		}
 		if err != nil {
 			r.Err = fmt.Errorf("%w: %w", block.ErrMedium, err)

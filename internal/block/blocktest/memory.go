@@ -14,6 +14,7 @@ type Memory struct {
 
 	mu     sync.Mutex
 	data   []byte
+	has    []bool // per physical block: it holds data
 	err    func(*block.Request) error
 	hold   bool
 	held   []*block.Request // applied, and not ended
@@ -23,7 +24,7 @@ type Memory struct {
 
 // NewMemory returns a volume of size bytes that reads as zeros.
 func NewMemory(size int64, logical int) *Memory {
-	return &Memory{geo: block.Geometry{Size: size, Logical: logical, Physical: 4096, MaxLen: 1 << 20}, data: make([]byte, size)}
+	return &Memory{geo: block.Geometry{Size: size, Logical: logical, Physical: 4096, MaxLen: 1 << 20}, data: make([]byte, size), has: make([]bool, (size+4095)/4096)}
 }
 
 // Geometry implements block.Device.
@@ -118,10 +119,21 @@ func (m *Memory) apply(r *block.Request) bool {
 			copy(r.Data, m.data[r.Off:r.Off+r.Len])
 		case block.Write:
 			m.writes++
-			copy(m.data[r.Off:r.Off+r.Len], r.Data)
+			m.store(r)
+		case block.Update:
+			copy(r.Data, m.data[r.Off:r.Off+r.Len])
+			if r.Err = r.Modify(r); r.Err == nil {
+				m.writes++
+				m.store(r)
+			}
+		case block.Map:
+			m.extents(r)
 		case block.Zero:
 			m.writes++
 			clear(m.data[r.Off : r.Off+r.Len])
+			for at := (r.Off + 4095) / 4096; (at+1)*4096 <= r.Off+r.Len; at++ {
+				m.has[at] = false
+			}
 		}
 	}
 	if m.hold {
@@ -129,4 +141,25 @@ func (m *Memory) apply(r *block.Request) bool {
 		return false
 	}
 	return true
+}
+
+func (m *Memory) store(r *block.Request) {
+	copy(m.data[r.Off:r.Off+r.Len], r.Data)
+	for at := r.Off / 4096; at*4096 < r.Off+r.Len; at++ {
+		m.has[at] = true
+	}
+}
+
+func (m *Memory) extents(r *block.Request) {
+	for at := r.Off; at < r.Off+r.Len; {
+		end := min(r.Off+r.Len, (at/4096+1)*4096)
+		if m.has[at/4096] {
+			if k := len(r.Extents) - 1; k >= 0 && r.Extents[k].Off+r.Extents[k].Len == at {
+				r.Extents[k].Len += end - at
+			} else {
+				r.Extents = append(r.Extents, block.Extent{Off: at, Len: end - at})
+			}
+		}
+		at = end
+	}
 }

@@ -195,6 +195,9 @@ func TestThousandReplicas(t *testing.T) {
 		if err := os.Truncate(filepath.Join(path, fileData), spec.Size); err != nil {
 			t.Fatal(err)
 		}
+		if err := makeSums(osDisk{}, filepath.Join(path, fileSums), spec); err != nil {
+			t.Fatal(err)
+		}
 	}
 	n.Close()
 	before := heap()

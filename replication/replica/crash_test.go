@@ -31,6 +31,8 @@ type machine struct {
 	seq     peer.Seq
 	failing bool // flushes fail now and then
 	failNow bool // one of the command under way does
+	// opened is called with the pools open and nothing fenced: a planted bug's.
+	opened func(*Node)
 }
 
 // volume is what the leader knows of a replica.
@@ -52,7 +54,7 @@ const (
 )
 
 const (
-	crashSize   = 5*(64<<10) + 512
+	crashSize   = 8*(64<<10) + 512 // two leaves of sums
 	crashRegion = 64 << 10
 )
 
@@ -87,6 +89,9 @@ func (m *machine) start() error {
 		return errors.New("the pool is another one")
 	}
 	m.pool = id
+	if m.opened != nil {
+		m.opened(m.node)
+	}
 	if m.node.Accepted() < m.fenced || m.node.own.epoch < m.fenced {
 		return fmt.Errorf("the epoch fell from %d to %d, and in the node's record to %d", m.fenced, m.node.Accepted(), m.node.own.epoch)
 	}
@@ -129,6 +134,9 @@ func (m *machine) open() error {
 			continue
 		}
 		v.exists = yes
+		if err := m.proved(v); err != nil {
+			return fmt.Errorf("volume %d: %w", i, err)
+		}
 		if err := m.check(v, r); err != nil {
 			return fmt.Errorf("volume %d: %w", i, err)
 		}
@@ -211,6 +219,8 @@ func (m *machine) work() error {
 		return m.open()
 	case k < 10:
 		return m.clear(v)
+	case k < 12:
+		return m.damage(v, m.rnd.Intn(crashSize/sumBlock))
 	}
 	return m.write(v)
 }
@@ -287,7 +297,16 @@ next:
 		list = append(list, peer.RegionSeq{Region: r, Seq: q})
 		delete(v.active, r)
 	}
-	return m.ended(m.call(peer.Command{Kind: peer.Clear, Volume: v.spec.Volume, Regions: list}).Err)
+	m.failNow = m.failing && m.rnd.Chance(0.1)
+	err := m.call(peer.Command{Kind: peer.Clear, Volume: v.spec.Volume, Regions: list}).Err
+	m.failNow = false
+	if err != nil {
+		if err := m.ended(err); err != nil {
+			return err
+		}
+		return m.open()
+	}
+	return nil
 }
 
 // live is one life of up to so many steps of the disk; it ends by the power failing or the process dying.
@@ -319,7 +338,7 @@ func survive(seed uint64, first int, plant func(*machine)) error {
 	m.failing = seed%3 == 2
 	if m.failing {
 		m.d.fails = func(path string) bool {
-			return m.failNow && (strings.HasSuffix(path, "/data") || strings.HasSuffix(path, "/map")) && m.d.rnd.Chance(0.5)
+			return m.failNow && (strings.HasSuffix(path, "/data") || strings.HasSuffix(path, "/map") || strings.HasSuffix(path, "/sums")) && m.d.rnd.Chance(0.5)
 		}
 	}
 	if plant != nil {
@@ -368,8 +387,16 @@ func TestCrashPointsBite(t *testing.T) {
 		}
 	}
 	for name, plant := range map[string]func(*machine){
-		"a write is applied before its mark is durable":             suffix("flush", "/map"),
-		"a write is acknowledged before it is durable":              suffix("flush", "/data"),
+		"a write is applied before its mark is durable":      suffix("flush", "/map"),
+		"a write is acknowledged before it is durable":       suffix("flush", "/data"),
+		"a region is clean before its checksums are durable": suffix("flush", "/sums"),
+		"the checksums of active regions are relied upon": func(m *machine) {
+			m.opened = func(n *Node) {
+				for _, r := range n.pools[0].replicas {
+					clear(r.sums.void)
+				}
+			}
+		},
 		"an epoch is answered before it is durable":                 suffix("flush", "/epochs"),
 		"the name of a replica is not durable":                      suffix("syncDir", "/replicas"),
 		"the names in a replica are not durable":                    suffix("syncDir", ".new"),

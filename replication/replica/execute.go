@@ -36,10 +36,10 @@ func (r *replica) execute(c *peer.Call, renewed func()) error {
 	}
 	switch c.Kind {
 	case peer.Read:
-		return diskError("reading", r.data.readAt(c.Data, c.Off))
+		return diskError("reading", r.read(c.Data, c.Off))
 	case peer.Extents:
 		var err error
-		c.Extents, err = r.data.extents(c.Off, c.Off+c.Len)
+		c.Extents, err = r.extents(c.Off, c.Off+c.Len)
 		return diskError("looking for data", err)
 	case peer.Write, peer.Zero:
 		return r.change(c)
@@ -55,6 +55,9 @@ func (r *replica) change(c *peer.Call) error {
 	first, last := uint32(c.Off/r.spec.Region), uint32((c.Off+c.Len-1)/r.spec.Region)
 	r.mu.Lock()
 	mark := r.marks.begin(first, last, c.Seq, c.Durable)
+	for x := first; x <= last && len(r.clearing) > 0; x++ {
+		delete(r.clearing, x)
+	}
 	r.mu.Unlock()
 	err := r.apply(c, mark)
 	r.mu.Lock()
@@ -69,13 +72,11 @@ func (r *replica) apply(c *peer.Call, mark bool) error {
 			return brokenError(err)
 		}
 	}
-	var err error
-	if c.Kind == peer.Write {
-		err = r.data.writeAt(c.Data, c.Off)
-	} else {
-		err = r.data.zero(c.Off, c.Len)
+	data := c.Data
+	if c.Kind == peer.Zero {
+		data = nil
 	}
-	if err != nil {
+	if err := r.write(c.Off, c.Len, data); err != nil {
 		return diskError("writing", err)
 	}
 	if err := r.flush.do(); err != nil {
@@ -84,10 +85,15 @@ func (r *replica) apply(c *peer.Call, mark bool) error {
 	return nil
 }
 
+// clean makes regions clean: first what is known of their blocks is durable, then that they are clean (invariant 16).
 func (r *replica) clean(list []peer.RegionSeq) error {
+	settled, id, err := r.settle(list)
 	r.mu.Lock()
-	flush := r.marks.clear(list)
+	flush := r.marks.clear(r.settled(settled, id))
 	r.mu.Unlock()
+	if err != nil {
+		return brokenError(err)
+	}
 	if !flush {
 		return nil
 	}

@@ -21,6 +21,8 @@ const (
 	magicSuper = "PMSREPL\n"
 	magicMap   = "PMSMARK\n"
 	magicNode  = "PMSNODE\n"
+	magicSums  = "PMSSUMS\n"
+	magicLeaf  = "PMSCRCS\n"
 )
 
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }

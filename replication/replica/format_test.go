@@ -63,6 +63,14 @@ func TestFormats(t *testing.T) {
 		}
 	}
 	check("map", b, 512, want)
+	check("sums", encodeSumsHead(ids.Volume{7}), 4096, map[int]string{0: "504d5353554d530a00000001", 16: id(7)})
+	l := &leaf{0: 0x01020304, 111: 0x0a0b0c0d}
+	b = make([]byte, leafSize)
+	encodeLeaf(b, ids.Volume{7}, 0x0102, l)
+	check("leaf", b, 512, map[int]string{0: "504d53435243530a00000001" + "00000102", 16: id(7), 60: "01020304", 504: "0a0b0c0d"})
+	if leafAt(3) != 4096+1536 || sumsSize(448<<10) != 8192 || sumsSize(8*448<<10+512) != 12288 || zeroSum(4096) != 0x98f94189 {
+		t.Fatal("the places of the sums")
+	}
 	if perBlock != 456 || slotAt(3, 4) != 3*8192 || slotAt(3, 5) != 3*8192+4096 || mapSize(peer.Spec{Size: 457 << 20, Region: 1 << 20}) != 16384 {
 		t.Fatal("the map's places")
 	}
@@ -138,6 +146,49 @@ func FuzzNodeRecord(f *testing.F) {
 		r, err := decodeNode(b)
 		return r.encode(), err
 	}, nodeRecord{3, 7, []ids.Pool{{1}, {2}}}.encode(), nodeRecord{1, 0, nil}.encode())
+}
+
+func FuzzSumsHead(f *testing.F) {
+	fuzzBlock(f, magicSums, func(b []byte) ([]byte, error) {
+		v, err := decodeSumsHead(b)
+		return encodeSumsHead(v), err
+	}, encodeSumsHead(ids.Volume{1}))
+}
+
+func FuzzLeaf(f *testing.F) {
+	l := leaf{1: 1, 2: unknownSum, 111: 5}
+	b := make([]byte, leafSize)
+	encodeLeaf(b, ids.Volume{1}, 3, &l)
+	f.Add(b)
+	f.Add(make([]byte, leafSize))
+	f.Add(b[:100])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		raw := make([]byte, leafSize)
+		copy(raw, b)
+		sealed := bytes.Clone(raw)
+		copy(sealed, magicLeaf)
+		binary.BigEndian.PutUint32(sealed[leafSize-4:], crc32.Checksum(sealed[:leafSize-4], castagnoli()))
+		for _, raw := range [][]byte{raw, sealed} {
+			var l, again leaf
+			blank, err := decodeLeaf(raw, ids.Volume{1}, 3, &l)
+			if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrVersion) {
+				t.Fatal(err)
+			}
+			if blank || err != nil {
+				for _, s := range l {
+					if s != unknownSum {
+						t.Fatal("something is known of a leaf that cannot be read")
+					}
+				}
+				continue
+			}
+			out := make([]byte, leafSize)
+			encodeLeaf(out, ids.Volume{1}, 3, &l)
+			if _, err := decodeLeaf(out, ids.Volume{1}, 3, &again); err != nil || again != l {
+				t.Fatal("it reads otherwise than it was written:", err)
+			}
+		}
+	})
 }
 
 func FuzzMap(f *testing.F) {

@@ -84,17 +84,23 @@ func (m *marks) end(first, last uint32) {
 	}
 }
 
+// clearable tells whether clear would make a region clean.
+func (m *marks) clearable(c peer.RegionSeq) bool {
+	if c.Region >= m.regions {
+		return false
+	}
+	b, i := &m.blocks[c.Region/perBlock], c.Region%perBlock
+	return b.seqs != nil && b.writing[i] == 0 && b.seqs[i] != 0 && b.seqs[i] <= c.Seq
+}
+
 // clear makes regions clean whose Seq is at or below the named one and that have no write in progress.
 func (m *marks) clear(list []peer.RegionSeq) (flush bool) {
 	for _, c := range list {
-		if c.Region >= m.regions {
+		if !m.clearable(c) {
 			continue
 		}
 		n := c.Region / perBlock
 		b, i := &m.blocks[n], c.Region%perBlock
-		if b.seqs == nil || b.writing[i] > 0 || b.seqs[i] == 0 || b.seqs[i] > c.Seq {
-			continue
-		}
 		// The mark may go with any write of the block from here on: a command that comes next cannot rely on it.
 		b.seqs[i], b.kept[i] = 0, 0
 		b.active--

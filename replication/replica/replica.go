@@ -29,18 +29,22 @@ type replica struct {
 	gone   bool // deleted or closed. Guarded by use
 	data   file // so are these
 	mapf   file
+	sums   *sums
 	flush  group // of data
 	commit group // of the map
 
-	mu     sync.Mutex // guards what follows
-	marks  *marks
-	broken error // a write of the map, or a flush, failed: what the disk has is not known until it is opened anew
+	mu    sync.Mutex // guards what follows
+	marks *marks
+	// clearing are the regions whose sums are being made durable, each for the Clear that came last, until a write touches them.
+	clearing map[uint32]uint64
+	clears   uint64
+	broken   error // a write of the map, or a flush, failed: what the disk has is not known until it is opened anew
 }
 
 // openReplica opens what is in a directory. A replica that is damaged is returned as foreign. An error is about this process,
 // and says nothing of the replica.
 func openReplica(d disk, dir string, volume ids.Volume, pool ids.Pool) (*replica, error) {
-	r := &replica{disk: d, dir: dir, spec: peer.Spec{Volume: volume, Pool: pool}}
+	r := &replica{disk: d, dir: dir, spec: peer.Spec{Volume: volume, Pool: pool}, clearing: map[uint32]uint64{}}
 	r.flush.flush = r.flushData
 	r.commit.flush = r.commitMap
 	if err := r.open(); err != nil {
@@ -85,8 +89,12 @@ func (r *replica) open() error {
 			return fmt.Errorf("the data: flushing what was left: %w", err)
 		}
 	}
+	if err := r.openSums(spec, m); err != nil {
+		return fmt.Errorf("the checksums: %w", err)
+	}
 	r.mu.Lock()
 	r.spec, r.marks = spec, m
+	clear(r.clearing)
 	r.mu.Unlock()
 	return nil
 }
@@ -128,6 +136,7 @@ func (r *replica) closeFiles() {
 		r.mapf.close()
 		r.mapf = nil
 	}
+	r.closeSums()
 }
 
 // close waits for the replica's commands and closes it.
@@ -153,6 +162,9 @@ func makeReplica(d disk, dir string, spec peer.Spec) error {
 	}
 	if err == nil {
 		err = d.create(filepath.Join(tmp, fileMap), mapSize(spec), true)
+	}
+	if err == nil {
+		err = makeSums(d, filepath.Join(tmp, fileSums), spec)
 	}
 	if err == nil {
 		err = d.syncDir(tmp)

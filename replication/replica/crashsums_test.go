@@ -1,0 +1,86 @@
+package replica
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"pmsapp/replication/peer"
+)
+
+// raw is the bytes of a replica's data, past everything.
+func (m *machine) raw(v *volume) []byte {
+	m.d.mu.Lock()
+	defer m.d.mu.Unlock()
+	n, err := m.d.find(filepath.Join("/pool/replicas", v.spec.Volume.String(), fileData))
+	if err != nil {
+		return nil
+	}
+	return n.data.Read(0, n.data.Size())
+}
+
+// proved damages a block of each region that is clean, before anything was read: whatever the crash has left, it is noticed.
+func (m *machine) proved(v *volume) error {
+	a := m.call(peer.Command{Kind: peer.ReadMap, Volume: v.spec.Volume})
+	if a.Err != nil {
+		return a.Err
+	}
+	active := map[uint32]bool{}
+	for _, x := range a.Active {
+		active[x.Region] = true
+	}
+	for reg := range regionsOf(v.spec) {
+		if first := int(reg) * crashRegion / sumBlock; !active[reg] && first < crashSize/sumBlock {
+			if err := m.damage(v, first+m.rnd.Intn(crashRegion/sumBlock)); err != nil {
+				return fmt.Errorf("region %d is clean: %w", reg, err)
+			}
+		}
+	}
+	return nil
+}
+
+// damage flips a bit of a block that is not zeros, or takes it away, looks whether that is noticed, and puts it right.
+func (m *machine) damage(v *volume, index int) error {
+	raw := m.raw(v)
+	if raw == nil {
+		return errCrashed
+	}
+	b := raw[index*sumBlock : (index+1)*sumBlock]
+	if r := m.node.pools[0].find(v.spec.Volume); allZero(b) || r.state() != nil || r.sums.off.Load() {
+		return nil
+	}
+	read := func() error {
+		got := make([]byte, 512)
+		return m.call(peer.Command{Kind: peer.Read, Volume: v.spec.Volume, Off: int64(index)*sumBlock + 512*int64(m.rnd.Intn(8)), Len: 512, Data: got}).Err
+	}
+	was := bytes.Clone(b)
+	change := func(with []byte) {
+		m.d.mu.Lock()
+		defer m.d.mu.Unlock()
+		copy(b, with)
+	}
+	defer change(was)
+	bad := bytes.Clone(was)
+	if m.rnd.Chance(0.7) {
+		bad[m.rnd.Intn(len(bad))] ^= 1 << m.rnd.Intn(8)
+	} else {
+		clear(bad)
+	}
+	change(bad)
+	if err := read(); !errors.Is(err, peer.ErrMedium) {
+		if m.d.dead() {
+			return errCrashed
+		}
+		return fmt.Errorf("block %d was damaged, and reading it says %v", index, err)
+	}
+	found := false
+	for _, x := range m.call(peer.Command{Kind: peer.Extents, Volume: v.spec.Volume, Len: crashSize}).Extents {
+		found = found || x.Off <= int64(index)*sumBlock && x.Off+x.Len >= int64(index+1)*sumBlock || !allZero(bad)
+	}
+	if !found && !m.d.dead() {
+		return fmt.Errorf("block %d was lost, and passes for a hole", index)
+	}
+	change(was)
+	return m.ended(read())
+}

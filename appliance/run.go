@@ -69,8 +69,10 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 		return err
 	}
 
-	// The replicas. Their epoch is evidence that the cluster asks for (invariant 9), so they come first, and end last.
-	replicas, err := replica.OpenNode(replica.Config{Dir: cfg.State, Cluster: clusterID, Log: log})
+	// The replicas. What they know of the catalog is evidence that the cluster asks for (invariant 9), so they come first, and end
+	// last. Nobody fences them before the cluster is there.
+	replicas, err := replica.OpenNode(replica.Config{Dir: cfg.State, Cluster: clusterID, Log: log,
+		Written: func() replica.Written { return replica.Written(n.cluster.Written()) }})
 	if err != nil {
 		return err
 	}
@@ -100,7 +102,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	n.service = &service{wake: make(chan struct{}, 1), mirrors: map[ids.Volume]reign.Mirror{}, failed: n.fail, log: log, ready: make(chan struct{}),
 		gone: make(chan struct{})}
 	n.cluster, err = cluster.Open(ctx, cluster.Config{Dir: cfg.State, Listen: cfg.Address.Cluster, Advertise: n.addrs.cluster,
-		About: n.about, PoolEpoch: uint64(replicas.Accepted()), HeartbeatTimeout: cfg.Timeouts.Cluster.Heartbeat,
+		About: n.about, Written: written(replicas), HeartbeatTimeout: cfg.Timeouts.Cluster.Heartbeat,
 		ElectionTimeout: cfg.Timeouts.Cluster.Election, LeaseTimeout: cfg.Timeouts.Cluster.Lease, Observer: n.service, Log: log},
 		map[string]cluster.Handler{
 			"api":    cluster.Handle(n.handleAPI),
@@ -223,6 +225,14 @@ wait:
 	cancel()
 	work.Wait()
 	return cause
+}
+
+// written is what the replicas know of the catalog.
+func written(r *replica.Node) (out []cluster.Written) {
+	for _, w := range r.Written() {
+		out = append(out, cluster.Written(w))
+	}
+	return out
 }
 
 // certain tells whether the targets are those of all exports that exist.

@@ -29,8 +29,9 @@ type Config struct {
 	Advertise string // the same, as the others reach it
 	// About returns what the catalog is to know of this node. ID, Witness, Address, Group and Version are filled in.
 	About func() catalog.Node
-	// PoolEpoch is the highest epoch that a pool of this node has recorded (invariant 9).
-	PoolEpoch uint64
+	// Written is what this node's pools, and its own record of its epoch, know of the catalog: what Cluster.Written was when they
+	// recorded an epoch (invariant 9).
+	Written []Written
 	// HeartbeatTimeout, ElectionTimeout and LeaseTimeout are Raft's; a witness waits three times as long.
 	HeartbeatTimeout, ElectionTimeout, LeaseTimeout time.Duration
 	// Observer is told what happens. Its methods are called one at a time and must not block.
@@ -241,6 +242,16 @@ func repeated(text string) bool {
 	}
 	return false
 }
+
+// Written says how often the catalog of a Raft identity has been written, durably. The number only grows: a catalog with a lower
+// one was lost or put back to an earlier state.
+type Written struct {
+	Node  ids.Node
+	Count uint64
+}
+
+// Written is of this node's catalog now.
+func (c *Cluster) Written() Written { return Written{c.id.Node, c.store.count()} }
 
 // Self is this node.
 func (c *Cluster) Self() ids.Node { return c.id.Node }

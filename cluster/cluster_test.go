@@ -34,6 +34,8 @@ type machine struct {
 	pool ids.Pool
 	c    *Cluster
 
+	written []Written // what its pools have recorded
+
 	mu     sync.Mutex
 	failed error
 }
@@ -62,7 +64,7 @@ func newMachine(t *testing.T, i int) *machine {
 func (m *machine) open() error {
 	m.t.Helper()
 	log := slog.New(slog.NewTextHandler(testLog{m.t, m.name}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	c, err := Open(m.t.Context(), Config{Dir: m.dir, Listen: m.addr, Advertise: m.addr, Observer: m, Log: log,
+	c, err := Open(m.t.Context(), Config{Dir: m.dir, Listen: m.addr, Advertise: m.addr, Observer: m, Log: log, Written: m.written,
 		HeartbeatTimeout: 300 * time.Millisecond, ElectionTimeout: 300 * time.Millisecond, LeaseTimeout: 200 * time.Millisecond,
 		About: func() catalog.Node {
 			return catalog.Node{Name: m.name, Pools: []catalog.Pool{{ID: m.pool, Path: "/" + m.name}}, Release: "test"}

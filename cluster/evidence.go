@@ -60,18 +60,22 @@ func (c *Cluster) doubt(ctx context.Context) (why string, err error) {
 	if err != nil {
 		return "", err
 	}
-	epoch, snapshot, err := c.store.epochs()
+	snapshot, err := c.store.sound()
 	if err != nil {
 		return "", err
 	}
 	last = max(last, snapshot)
+	for _, w := range c.cfg.Written {
+		if w.Node == c.id.Node && w.Count > c.store.count() {
+			return fmt.Sprintf("it was written %d times when a pool of this node recorded an epoch, and now it says %d times",
+				w.Count, c.store.count()), nil
+		}
+	}
 	switch {
 	case last == 0 && !c.id.Fresh:
 		return "it is empty", nil
 	case last == 0:
 		return "", nil
-	case c.cfg.PoolEpoch > epoch:
-		return fmt.Sprintf("a pool of this node knows epoch %d, and the catalog only %d", c.cfg.PoolEpoch, epoch), nil
 	}
 	term, err := c.store.GetUint64([]byte("CurrentTerm"))
 	if err != nil && !errors.Is(err, errNotFound) {
@@ -91,26 +95,18 @@ func (c *Cluster) doubt(ctx context.Context) (why string, err error) {
 	return "", nil
 }
 
-// epochs returns the highest epoch in the snapshot and in the log, and the snapshot's index.
-func (s *store) epochs() (epoch, index uint64, err error) {
+// sound reads all that there is, and returns the snapshot's index.
+func (s *store) sound() (index uint64, err error) {
 	m, state, err := snapshots{s}.load()
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	if state != nil {
-		st, err := catalog.DecodeSnapshot(state)
-		if err != nil {
-			return 0, 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		if _, err := catalog.DecodeSnapshot(state); err != nil {
+			return 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
-		epoch, index = st.Epoch, m.Index
 	}
-	err = s.each(func(l *raft.Log) error {
-		if l.Type == raft.LogCommand {
-			epoch = max(epoch, catalog.EpochOf(l.Data))
-		}
-		return nil
-	})
-	return epoch, index, err
+	return m.Index, s.each(func(*raft.Log) error { return nil })
 }
 
 // each calls f with every entry of the log: it finds damages too.

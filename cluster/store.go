@@ -21,6 +21,8 @@ type store struct {
 	mu    sync.Mutex           // guards what follows
 	under map[uint64]time.Time // when each write transaction began that is under way, or waits for another
 	last  uint64
+	// written is how many durable transactions the file has had: what a pool is told beside an epoch (invariant 9).
+	written uint64
 }
 
 func bucketLog() []byte      { return []byte("log") }
@@ -55,6 +57,12 @@ func openStore(path string) (s *store, err error) {
 		}
 		return nil
 	})
+	if err == nil {
+		st.written, err = st.GetUint64(keyWritten())
+		if errors.Is(err, errNotFound) { // a new file, or of a program that did not count
+			err = nil
+		}
+	}
 	if err != nil {
 		db.Close()
 		return nil, fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err)
@@ -62,9 +70,12 @@ func openStore(path string) (s *store, err error) {
 	return st, nil
 }
 
+// keyWritten is in the bucket of the stable store; its name is none of hashicorp/raft's.
+func keyWritten() []byte { return []byte("pmsapp.Written") }
+
 func (s *store) close() error { return s.db.Close() }
 
-// update is a durable transaction, under the eye of hanging.
+// update is a durable transaction, counted, and under the eye of hanging.
 func (s *store) update(f func(tx *bbolt.Tx) error) error {
 	s.mu.Lock()
 	s.last++
@@ -76,7 +87,31 @@ func (s *store) update(f func(tx *bbolt.Tx) error) error {
 		delete(s.under, id)
 		s.mu.Unlock()
 	}()
-	return s.db.Update(f)
+	var n uint64
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketStable())
+		if v := b.Get(keyWritten()); len(v) == 8 {
+			n = binary.BigEndian.Uint64(v)
+		}
+		n++
+		if err := b.Put(keyWritten(), key(n)); err != nil {
+			return err
+		}
+		return f(tx)
+	})
+	if err == nil { // not before: a transaction that is visible need not be durable yet
+		s.mu.Lock()
+		s.written = max(s.written, n)
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// count is how many durable transactions there have been. It never falls, but when the file is put back to an earlier state.
+func (s *store) count() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.written
 }
 
 // hanging is how long the oldest write transaction under way has taken since a moment; 0 if there is none.

@@ -210,15 +210,3 @@ func decode(b []byte) (Command, error) {
 	}
 	return Command{Request: w.Request, Time: w.Time, Body: body}, nil
 }
-
-// EpochOf returns the epoch that an entry of the log begins, 0 if it begins none.
-func EpochOf(entry []byte) uint64 {
-	c, err := decode(entry)
-	if err != nil {
-		return 0
-	}
-	if b, ok := c.Body.(TakeOver); ok {
-		return b.Epoch
-	}
-	return 0
-}

@@ -77,37 +77,63 @@ func decodePool(b []byte) (p poolSuper, err error) {
 	return p, nil
 }
 
-// encodeEpochs writes what a pool has accepted: a counter that grows with each write (8), the number of ranges (4), and the
-// ranges (16 each).
-func encodeEpochs(count uint64, rs []peer.EpochRange) []byte {
+// Written says how often the catalog of a Raft identity had been written, durably (invariant 9). The zero value says nothing.
+type Written struct {
+	Node  ids.Node
+	Count uint64
+}
+
+// writtenAt is where it is in a block's content, in what programs that did not know it have left as zeros.
+const writtenAt = 3072 - headSize
+
+// with puts it at its place in a content.
+func (w Written) with(content []byte) []byte {
+	c := make([]byte, writtenAt+24)
+	if copy(c, content); len(content) > writtenAt {
+		panic("replica: a structure is longer than its place")
+	}
+	copy(c[writtenAt:], w.Node[:])
+	binary.BigEndian.PutUint64(c[writtenAt+16:], w.Count)
+	return c
+}
+
+func writtenOf(content []byte) (w Written) {
+	copy(w.Node[:], content[writtenAt:])
+	w.Count = binary.BigEndian.Uint64(content[writtenAt+16:])
+	return w
+}
+
+// encodeEpochs writes what a pool has accepted: a counter that grows with each write (8), the number of ranges (4), the
+// ranges (16 each), and what the catalog was.
+func encodeEpochs(count uint64, rs []peer.EpochRange, w Written) []byte {
 	c := binary.BigEndian.AppendUint64(nil, count)
 	c = binary.BigEndian.AppendUint32(c, uint32(len(rs)))
 	for _, r := range rs {
 		c = binary.BigEndian.AppendUint64(c, uint64(r.Lo))
 		c = binary.BigEndian.AppendUint64(c, uint64(r.Hi))
 	}
-	return seal(magicEpoch, c)
+	return seal(magicEpoch, w.with(c))
 }
 
-func decodeEpochs(b []byte) (count uint64, rs []peer.EpochRange, err error) {
+func decodeEpochs(b []byte) (count uint64, rs []peer.EpochRange, w Written, err error) {
 	c, err := open(magicEpoch, b)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, w, err
 	}
 	n := binary.BigEndian.Uint32(c[8:])
 	if n > peer.MaxAccepted {
-		return 0, nil, fmt.Errorf("%w: %d ranges of epochs", ErrDamaged, n)
+		return 0, nil, w, fmt.Errorf("%w: %d ranges of epochs", ErrDamaged, n)
 	}
 	last := peer.Epoch(0)
 	for i := range n {
 		r := peer.EpochRange{Lo: peer.Epoch(binary.BigEndian.Uint64(c[12+16*i:])), Hi: peer.Epoch(binary.BigEndian.Uint64(c[20+16*i:]))}
 		if r.Lo > r.Hi || r.Lo == 0 || i > 0 && r.Lo <= last {
-			return 0, nil, fmt.Errorf("%w: the ranges of epochs", ErrDamaged)
+			return 0, nil, w, fmt.Errorf("%w: the ranges of epochs", ErrDamaged)
 		}
 		last = r.Hi
 		rs = append(rs, r)
 	}
-	return binary.BigEndian.Uint64(c), rs, nil
+	return binary.BigEndian.Uint64(c), rs, writtenOf(c), nil
 }
 
 // encodeSpec and decodeSpec are a replica's superblock.
@@ -146,12 +172,13 @@ func checkSpec(s peer.Spec) error {
 	return nil
 }
 
-// nodeRecord is what the node keeps on its catalog disk: the highest epoch that it accepted, and the pools that have
-// recorded that epoch (peer.FencedPool.Reverted).
+// nodeRecord is what the node keeps on its catalog disk: the highest epoch that it accepted, the pools that have
+// recorded that epoch (peer.FencedPool.Reverted), and what the catalog was.
 type nodeRecord struct {
-	count uint64 // of writes
-	epoch peer.Epoch
-	pools []ids.Pool
+	count   uint64 // of writes
+	epoch   peer.Epoch
+	pools   []ids.Pool
+	written Written
 }
 
 const maxNodePools = 128
@@ -163,7 +190,7 @@ func (r nodeRecord) encode() []byte {
 	for _, p := range r.pools {
 		c = append(c, p[:]...)
 	}
-	return seal(magicNode, c)
+	return seal(magicNode, r.written.with(c))
 }
 
 func decodeNode(b []byte) (r nodeRecord, err error) {
@@ -180,5 +207,6 @@ func decodeNode(b []byte) (r nodeRecord, err error) {
 	for i := range n {
 		r.pools = append(r.pools, ids.Pool(c[20+16*i:36+16*i]))
 	}
+	r.written = writtenOf(c)
 	return r, nil
 }

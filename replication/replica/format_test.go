@@ -46,10 +46,10 @@ func TestFormats(t *testing.T) {
 	check("pool", poolSuper{ids.Cluster{1}, ids.Pool{2}}.encode(), 4096, map[int]string{0: "504d53504f4f4c0a00000001", 16: id(1), 32: id(2)})
 	check("replica", encodeSpec(testSpec()), 4096, map[int]string{0: "504d535245504c0a00000001", 16: id(1), 32: id(2), 48: id(3),
 		64: "0000000123400000", 72: "0000000000100000"})
-	check("epochs", encodeEpochs(5, []peer.EpochRange{{Lo: 1, Hi: 3}, {Lo: 7, Hi: 8}}), 4096, map[int]string{0: "504d5345504f430a00000001",
-		16: "0000000000000005", 24: "00000002", 28: "00000000000000010000000000000003", 44: "00000000000000070000000000000008"})
-	check("node", nodeRecord{5, 8, []ids.Pool{{4}}}.encode(), 4096, map[int]string{0: "504d534e4f44450a00000001",
-		16: "0000000000000005", 24: "0000000000000008", 32: "00000001", 36: id(4)})
+	check("epochs", encodeEpochs(5, []peer.EpochRange{{Lo: 1, Hi: 3}, {Lo: 7, Hi: 8}}, Written{ids.Node{9}, 6}), 4096, map[int]string{0: "504d5345504f430a00000001",
+		16: "0000000000000005", 24: "00000002", 28: "00000000000000010000000000000003", 44: "00000000000000070000000000000008", 3072: id(9), 3088: "0000000000000006"})
+	check("node", nodeRecord{5, 8, []ids.Pool{{4}}, Written{ids.Node{9}, 6}}.encode(), 4096, map[int]string{0: "504d534e4f44450a00000001",
+		16: "0000000000000005", 24: "0000000000000008", 32: "00000001", 36: id(4), 3072: id(9), 3088: "0000000000000006"})
 	seqs := make([]peer.Seq, perBlock)
 	seqs[0], seqs[56], seqs[57], seqs[455] = 4, 5, 6, 7
 	b := make([]byte, blockSize)
@@ -133,19 +133,19 @@ func FuzzReplicaSuper(f *testing.F) {
 
 func FuzzEpochs(f *testing.F) {
 	fuzzBlock(f, magicEpoch, func(b []byte) ([]byte, error) {
-		n, rs, err := decodeEpochs(b)
+		n, rs, w, err := decodeEpochs(b)
 		if len(rs) > peer.MaxAccepted {
 			return nil, errors.New("too many")
 		}
-		return encodeEpochs(n, rs), err
-	}, encodeEpochs(3, []peer.EpochRange{{Lo: 1, Hi: 4}, {Lo: 6, Hi: 9}}), encodeEpochs(1, nil))
+		return encodeEpochs(n, rs, w), err
+	}, encodeEpochs(3, []peer.EpochRange{{Lo: 1, Hi: 4}, {Lo: 6, Hi: 9}}, Written{ids.Node{9}, 6}), encodeEpochs(1, nil, Written{}))
 }
 
 func FuzzNodeRecord(f *testing.F) {
 	fuzzBlock(f, magicNode, func(b []byte) ([]byte, error) {
 		r, err := decodeNode(b)
 		return r.encode(), err
-	}, nodeRecord{3, 7, []ids.Pool{{1}, {2}}}.encode(), nodeRecord{1, 0, nil}.encode())
+	}, nodeRecord{3, 7, []ids.Pool{{1}, {2}}, Written{ids.Node{9}, 6}}.encode(), nodeRecord{count: 1}.encode())
 }
 
 func FuzzSumsHead(f *testing.F) {

@@ -23,6 +23,9 @@ type Config struct {
 	Dir     string // on the catalog's disk, for the node's own epoch
 	Cluster ids.Cluster
 	Log     *slog.Logger
+	// Written says how often the catalog has been written so far. It is called with locks held and must not block. Without it the
+	// records say nothing of the catalog.
+	Written func() Written
 
 	disk disk // the operating system's if nil
 }
@@ -59,6 +62,9 @@ type Node struct {
 func OpenNode(cfg Config) (*Node, error) {
 	if cfg.disk == nil {
 		cfg.disk = osDisk{}
+	}
+	if cfg.Written == nil {
+		cfg.Written = func() Written { return Written{} }
 	}
 	n := &Node{cfg: cfg, fence: make(chan struct{}, 1)}
 	if err := n.openRecord(); err != nil {
@@ -203,6 +209,22 @@ func (n *Node) Accepted() peer.Epoch {
 	return n.accepted
 }
 
+// Written returns what the node's own record and its pools know of the catalog: what Config.Written said, at the latest, when they
+// recorded the newest epoch that they have. Those that do not know say the zero value.
+func (n *Node) Written() []Written {
+	n.fence <- struct{}{}
+	defer func() { <-n.fence }()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := []Written{n.own.written}
+	for _, p := range n.pools {
+		p.mu.Lock()
+		out = append(out, p.written)
+		p.mu.Unlock()
+	}
+	return out
+}
+
 // Close ends all sessions, waits for their commands, and closes the pools.
 func (n *Node) Close() {
 	n.fence <- struct{}{}
@@ -280,8 +302,9 @@ func (n *Node) acknowledge(ctx context.Context, s *Session) error {
 	n.mu.Lock()
 	pools := slices.Clone(n.pools)
 	n.mu.Unlock()
-	recorded := n.recordEpoch(ctx, s, pools)
-	if err := n.remember(s.epoch, recorded); err != nil {
+	written := n.cfg.Written()
+	recorded := n.recordEpoch(ctx, s, pools, written)
+	if err := n.remember(s.epoch, recorded, written); err != nil {
 		return err
 	}
 	busy := n.drain(ctx)
@@ -325,7 +348,7 @@ func (n *Node) renewed() {
 
 // recordEpoch has the pools record the epoch, all at once, and returns those that have it. A pool whose disk takes longer is
 // asked for its result the next time. Called with fence held.
-func (n *Node) recordEpoch(ctx context.Context, s *Session, pools []*pool) (have []ids.Pool) {
+func (n *Node) recordEpoch(ctx context.Context, s *Session, pools []*pool, w Written) (have []ids.Pool) {
 	for _, p := range pools {
 		st := s.pools[p.id]
 		if st.recorded || st.result != nil {
@@ -342,7 +365,7 @@ func (n *Node) recordEpoch(ctx context.Context, s *Session, pools []*pool) (have
 			st.before, st.recorded, st.reverted = before, true, true
 		default:
 			result := make(chan error, 1)
-			if before, ok := p.begin(s.epoch, func(err error) { result <- err }); ok {
+			if before, ok := p.begin(s.epoch, w, func(err error) { result <- err }); ok {
 				st.before, st.result = before, result
 			}
 		}
@@ -389,11 +412,11 @@ func result(ctx context.Context, from <-chan error) (ok bool, failed error) {
 }
 
 // remember records the epoch on the catalog's disk, and which pools have it.
-func (n *Node) remember(e peer.Epoch, pools []ids.Pool) error {
+func (n *Node) remember(e peer.Epoch, pools []ids.Pool, w Written) error {
 	if n.broken != nil {
 		return n.broken
 	}
-	next := nodeRecord{count: n.record.count + 1, epoch: e, pools: slices.Clone(pools)}
+	next := nodeRecord{count: n.record.count + 1, epoch: e, pools: slices.Clone(pools), written: w}
 	if n.own.epoch == e {
 		for _, p := range n.own.pools {
 			if !slices.Contains(next.pools, p) {

@@ -38,7 +38,8 @@ type pool struct {
 	epochs    slots      // used by who has set recording
 	recording bool       // an epoch is being recorded
 	accepted  []peer.EpochRange
-	failed    error // recording an epoch failed: the pool is as good as absent
+	written   Written // what the catalog was when the newest was recorded
+	failed    error   // recording an epoch failed: the pool is as good as absent
 	replicas  map[ids.Volume]*replica
 }
 
@@ -85,7 +86,7 @@ func (p *pool) open(cluster ids.Cluster) error {
 	p.id = super.pool
 	if p.epochs.f, err = p.disk.open(filepath.Join(p.path, fileEpochs), blockSize); err == nil {
 		err = p.epochs.load(func(b []byte) (count uint64, err error) {
-			count, p.accepted, err = decodeEpochs(b)
+			count, p.accepted, p.written, err = decodeEpochs(b)
 			return count, err
 		})
 	}
@@ -130,7 +131,7 @@ func (p *pool) scan() error {
 
 // begin has an epoch recorded durably beside those that the pool has accepted, which it returns. It returns at once: done is
 // called at the end. ok is false while an earlier one is being recorded.
-func (p *pool) begin(e peer.Epoch, done func(error)) (before []peer.EpochRange, ok bool) {
+func (p *pool) begin(e peer.Epoch, w Written, done func(error)) (before []peer.EpochRange, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.recording {
@@ -138,16 +139,16 @@ func (p *pool) begin(e peer.Epoch, done func(error)) (before []peer.EpochRange, 
 	}
 	p.recording = true
 	before = p.accepted
-	p.recorder.Go(func() { done(p.record(e)) }) // ends when the disk answers
+	p.recorder.Go(func() { done(p.record(e, w)) }) // ends when the disk answers
 	return before, true
 }
 
-func (p *pool) record(e peer.Epoch) error {
+func (p *pool) record(e peer.Epoch, w Written) error {
 	p.mu.Lock()
 	next, err := peer.Accept(p.accepted, e), p.failed
 	p.mu.Unlock()
 	if err == nil {
-		if err = p.epochs.write(encodeEpochs(p.epochs.count+1, next)); err != nil {
+		if err = p.epochs.write(encodeEpochs(p.epochs.count+1, next, w)); err != nil {
 			err = fmt.Errorf("recording an epoch in pool %s: %w", p.path, err)
 		}
 	}
@@ -155,7 +156,7 @@ func (p *pool) record(e peer.Epoch) error {
 	defer p.mu.Unlock()
 	p.recording = false
 	if p.failed = err; err == nil {
-		p.accepted = next
+		p.accepted, p.written = next, w
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,6 +34,7 @@ type host struct {
 	pools   []string
 	node    *Node
 	ids     []ids.Pool
+	written func() Written
 }
 
 func newHost(t *testing.T, pools int) *host {
@@ -48,7 +50,7 @@ func newHost(t *testing.T, pools int) *host {
 
 func (h *host) start() {
 	h.t.Helper()
-	n, err := OpenNode(Config{Dir: h.dir, Cluster: h.cluster, Log: slog.New(slog.DiscardHandler)})
+	n, err := OpenNode(Config{Dir: h.dir, Cluster: h.cluster, Written: h.written, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -363,6 +365,36 @@ func TestReverted(t *testing.T) {
 		if p := h.open(6).Fenced().Pools[0]; p.Reverted || peer.Has(p.Accepted, 5) {
 			t.Fatalf("%+v", p)
 		}
+	}
+}
+
+// TestWritten: the pools and the node's record keep what the catalog was when they recorded an epoch (9), also over a restart, and a
+// record that says nothing of it, as older programs wrote it, is read as such.
+func TestWritten(t *testing.T) {
+	h := newHost(t, 2)
+	if w := h.node.Written(); len(w) != 3 || w[0] != (Written{}) || w[1] != (Written{}) || w[2] != (Written{}) {
+		t.Fatal("of new ones:", w)
+	}
+	h.open(1)
+	catalog := Written{ids.Node{7}, 5}
+	h.written = func() Written { return catalog }
+	h.restart()
+	if w := h.node.Written(); w[0] != (Written{}) || w[1] != (Written{}) {
+		t.Fatal("of records that say nothing:", w)
+	}
+	h.open(2)
+	want := []Written{catalog, catalog, catalog}
+	catalog.Count = 9 // written after the fence
+	if w := h.node.Written(); !slices.Equal(w, want) {
+		t.Fatal(w)
+	}
+	h.restart()
+	if w := h.node.Written(); !slices.Equal(w, want) {
+		t.Fatal("after a restart:", w)
+	}
+	h.open(2) // the pools record again what they are told, with what holds now
+	if w := h.node.Written(); w[0].Count != 5 || w[1].Count != 9 || w[2].Count != 9 {
+		t.Fatal("the same epoch again:", w)
 	}
 }
 

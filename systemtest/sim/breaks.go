@@ -29,6 +29,8 @@ const (
 	BreakFenceOpen    Break = "8: a fence does not end the sessions of lower epochs"
 	BreakFenceBusy    Break = "8: pools in which old commands still run are called fenced"
 	BreakVotes        Break = "9: a node votes though its catalog was lost or reverted"
+	BreakPoolsForget  Break = "9: pools do not record what their node's catalog was"
+	BreakPoolsEpoch   Break = "9: a pool's epoch above the log's is taken for a reverted catalog"
 	BreakFlush        Break = "10: a failed flush is tried again and believed"
 	BreakConfirm      Break = "11: answers are given without asking the members' nodes"
 	BreakMarks        Break = "12: marks are not durable"
@@ -49,7 +51,8 @@ const (
 func Breaks() []Break {
 	return []Break{
 		BreakAcknowledge, BreakShrink, BreakOrder, BreakUpdate, BreakDeadWrites, BreakHeld, BreakHeldMedium, BreakEpoch, BreakServed, BreakFenceForgets,
-		BreakFenceOpen, BreakFenceBusy, BreakVotes, BreakFlush, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
+		BreakFenceOpen, BreakFenceBusy, BreakVotes, BreakPoolsForget, BreakPoolsEpoch,
+		BreakFlush, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
 		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakFull, BreakServeFirst, BreakYield,
 	}
 }

@@ -239,7 +239,7 @@ func (c *Cluster) revertPool(n *node) {
 		return
 	}
 	p := n.pools[c.w.Rand.Intn(len(n.pools))]
-	if p.snapshot == nil || !c.mayRevert(p) {
+	if p.snapshot == nil || !c.mayRevert(p) || c.isProtected(n.host) {
 		return
 	}
 	if c.crash(n, true); n.proc.Alive() || !c.mayRevert(p) {
@@ -247,7 +247,7 @@ func (c *Cluster) revertPool(n *node) {
 	}
 	c.trace(n.host, "pool: reverted to epochs %v", p.snapshot.accepted)
 	c.stats["pools that were reverted"]++
-	p.accepted, p.replicas = p.snapshot.accepted, p.snapshot.replicas
+	p.accepted, p.written, p.replicas = p.snapshot.accepted, p.snapshot.written, p.snapshot.replicas
 	p.snapshot = nil
 	for vol := range c.volIDs {
 		if v := c.trueVolume(vol); v != nil && memberPool(v, p.id) {
@@ -329,7 +329,7 @@ func (c *Cluster) oneAtATime(n *node) bool {
 	return c.protector == nil
 }
 
-// revertCatalog brings a catalog disk back as it was, where some node that is up and reachable knows better (9).
+// revertCatalog brings a catalog disk back as it was, where some node that is up and reachable knows better (9), or a pool of its own.
 func (c *Cluster) revertCatalog(n *node) {
 	s := n.snapshot
 	if s == nil || s.disk.id != n.id() {
@@ -339,17 +339,30 @@ func (c *Cluster) revertCatalog(n *node) {
 	if !c.oneAtATime(n) || !n.proc.Running() {
 		return
 	}
-	li, _ := s.disk.last()
+	revert := func(o *node, who string) {
+		c.crash(n, true)
+		n.disk, n.epoch, n.recorded, n.snapshot = s.disk, s.epoch, s.recorded, nil
+		n.reverting, c.protector, c.protected = true, o, n
+		c.trace(n.host, "catalog: reverted to term %d, index %d; %s", n.disk.term, len(n.disk.log), who)
+		c.stats["catalogs that were reverted"]++
+	}
+	if slices.ContainsFunc(n.pools, func(p *simPool) bool { return p.written.id == s.disk.id && p.written.count > s.disk.written }) &&
+		c.w.Rand.Chance(0.5) {
+		c.stats["catalogs of which only a pool knows better"]++
+		revert(n, "its pool knows better")
+		for _, o := range c.nodes { // nobody else does
+			if o.raft != nil {
+				delete(o.raft.known, n.id())
+			}
+		}
+		return
+	}
 	for _, o := range c.nodes {
 		if o == n || !o.proc.Running() || !c.net.Open(n.host, o.host) || !c.net.Open(o.host, n.host) {
 			continue
 		}
-		if k := o.raft.known[n.id()]; k.term > s.disk.term || k.index > li {
-			c.crash(n, true)
-			n.disk, n.epoch, n.recorded, n.snapshot = s.disk, s.epoch, s.recorded, nil
-			n.reverting, c.protector, c.protected = true, o, n
-			c.trace(n.host, "catalog: reverted to term %d, index %d; %s knows better", n.disk.term, li, c.hostName(o.host))
-			c.stats["catalogs that were reverted"]++
+		if o.raft.known[n.id()].against(s.disk) {
+			revert(o, c.hostName(o.host)+" knows better")
 			return
 		}
 	}

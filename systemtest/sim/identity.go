@@ -32,10 +32,17 @@ func (n *node) seekEvidence() {
 			return
 		}
 		done = true
-		li, _ := n.disk.last()
-		bad := n.disk.conf() == nil || n.poolEpoch() > peer.Epoch(n.disk.logEpoch())
+		bad := n.disk.conf() == nil || n.poolsKnowBetter(n.disk)
 		for _, k := range answers {
-			bad = bad || k.term > n.disk.term || k.index > li
+			bad = bad || k.against(n.disk)
+		}
+		switch {
+		case bad && n.disk.conf() != nil && !n.reverting:
+			n.c.fail("invariant 9: node %d gives up its identity, and its catalog is whole", n.host)
+			return
+		case !bad && n.reverting: // who knows better has been spared
+			n.c.fail("invariant 9: node %d votes with a catalog that was reverted", n.host)
+			return
 		}
 		if bad {
 			n.former = n.id()
@@ -76,6 +83,17 @@ func (n *node) seekEvidence() {
 		}
 	}
 	ask()
+}
+
+// poolsKnowBetter tells whether a pool of the node recorded an epoch when its catalog had been written more often than d.
+func (n *node) poolsKnowBetter(d *raftDisk) bool {
+	if n.c.breaks(BreakPoolsForget) {
+		return false
+	}
+	if n.c.breaks(BreakPoolsEpoch) {
+		return n.poolEpoch() > d.logEpoch()
+	}
+	return slices.ContainsFunc(n.pools, func(p *simPool) bool { return p.written.id == d.id && p.written.count > d.written })
 }
 
 // join asks the leader, again and again, to be taken in, as long as it is not a voter.

@@ -14,6 +14,7 @@ import (
 type simPool struct {
 	id       ids.Pool
 	accepted []peer.EpochRange
+	written  written
 	replicas map[ids.Volume]*simReplica
 	running  int
 	hang     time.Duration
@@ -22,9 +23,15 @@ type simPool struct {
 	snapshot *simPool
 }
 
+// written is how often the catalog of an identity had been written when a pool recorded its epoch (9).
+type written struct {
+	id    ids.Node
+	count uint64
+}
+
 // clone is a snapshot of what is durable.
 func (p *simPool) clone(vols []ids.Volume) *simPool {
-	c := &simPool{id: p.id, accepted: slices.Clone(p.accepted), replicas: map[ids.Volume]*simReplica{}}
+	c := &simPool{id: p.id, accepted: slices.Clone(p.accepted), written: p.written, replicas: map[ids.Volume]*simReplica{}}
 	for _, v := range vols {
 		if r := p.replicas[v]; r != nil {
 			c.replicas[v] = &simReplica{spec: r.spec, data: r.data.Clone(), marks: maps.Clone(r.marks), seq: r.seq, durable: r.durable,
@@ -114,6 +121,7 @@ func (s *storeSession) fence(e peer.Epoch) {
 		prev[p.id] = p.accepted
 		if !st.n.recorded[p.id] {
 			p.accepted = peer.Accept(p.accepted, e)
+			p.written = written{st.n.id(), st.n.disk.written}
 			st.n.recorded[p.id] = true
 		}
 	}

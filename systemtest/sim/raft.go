@@ -5,9 +5,9 @@ import (
 	"slices"
 	"time"
 
-	"pmsapp/cluster/catalog"
 	"pmsapp/internal/ids"
 	simworld "pmsapp/internal/sim"
+	"pmsapp/replication/peer"
 	"pmsapp/replication/truth"
 )
 
@@ -41,10 +41,22 @@ type raftDisk struct {
 	term  uint64
 	voted ids.Node
 	log   []entry // log[0] is index 1
+	// written is how many durable transactions there have been.
+	written uint64
 }
 
-// acked is what a node has learned of an identity: the highest term in which it spoke, and an index that it had.
-type acked struct{ term, index uint64 }
+// wrote says that something was made durable.
+func (d *raftDisk) wrote() { d.written++ }
+
+// acked is what a node has learned of an identity, as in cluster: the highest term in which it spoke, and the highest index that it
+// had in the newest term in which it named one.
+type acked struct{ term, index, within uint64 }
+
+// against tells whether a disk lacks what is known of it.
+func (k acked) against(d *raftDisk) bool {
+	li, _ := d.last()
+	return k.term > d.term || k.index > li && k.within >= d.term
+}
 
 func (d *raftDisk) clone() *raftDisk {
 	c := *d
@@ -60,11 +72,14 @@ func (d *raftDisk) last() (index, term uint64) {
 }
 
 // logEpoch is the highest epoch in the log.
-func (d *raftDisk) logEpoch() (e uint64) {
-	for _, x := range d.log {
-		e = max(e, catalog.EpochOf(x.cmd))
+func (d *raftDisk) logEpoch() peer.Epoch {
+	m := newMachine()
+	for i, x := range d.log {
+		if x.cmd != nil {
+			m.apply(uint64(i+1), x.cmd)
+		}
 	}
-	return e
+	return m.view.Epoch
 }
 
 func (d *raftDisk) conf() []raftPeer {
@@ -150,7 +165,15 @@ func (r *raft) send(host int, fn func(*raft)) {
 
 func (r *raft) learn(id ids.Node, term, index uint64) {
 	k := r.known[id]
-	r.known[id] = acked{max(k.term, term), max(k.index, index)}
+	k.term = max(k.term, term)
+	switch {
+	case index == 0 || term < k.within:
+	case term > k.within:
+		k.index, k.within = index, term
+	default:
+		k.index = max(k.index, index)
+	}
+	r.known[id] = k
 }
 
 func (r *raft) isVoter(id ids.Node) bool {
@@ -188,6 +211,7 @@ func (r *raft) campaign(forced bool) {
 	r.leader = ids.Node{}
 	r.d.term++
 	r.d.voted = r.d.id
+	r.d.wrote()
 	r.votes = map[ids.Node]bool{r.d.id: true}
 	term := r.d.term
 	r.c.trace(r.host, "raft: stands for term %d", term)
@@ -206,7 +230,7 @@ func (r *raft) onVote(to, cand ids.Node, host int, term, li, lt uint64, forced b
 	if r.d.id != to {
 		return
 	}
-	r.learn(cand, term, li)
+	r.learn(cand, term, 0)
 	if !forced && r.role != leader && r.proc.Now()-r.heard < raftElection || !forced && r.role == leader && term <= r.d.term {
 		return // it hears a leader
 	}
@@ -218,6 +242,7 @@ func (r *raft) onVote(to, cand ids.Node, host int, term, li, lt uint64, forced b
 		(lt > mt || lt == mt && li >= mi)
 	if grant {
 		r.d.voted = cand
+		r.d.wrote()
 		r.arm()
 	}
 	myTerm, me := r.d.term, r.d.id
@@ -274,6 +299,7 @@ func (r *raft) tally() {
 
 func (r *raft) append(e entry) uint64 {
 	r.d.log = append(r.d.log, e)
+	r.d.wrote()
 	i := uint64(len(r.d.log))
 	if e.conf != nil {
 		for _, p := range e.conf {
@@ -350,8 +376,10 @@ func (r *raft) onAppend(to, from ids.Node, host int, term, prev, prevTerm uint64
 				return
 			}
 			r.d.log = r.d.log[:at:at]
+			r.d.wrote()
 		}
 		r.d.log = append(r.d.log, e)
+		r.d.wrote()
 	}
 	r.setCommit(min(commit, prev+uint64(len(more))))
 	reply(true, prev+uint64(len(more)))
@@ -448,6 +476,7 @@ func (r *raft) stepDown(term uint64) {
 	was := r.role
 	if term > r.d.term {
 		r.d.term, r.d.voted = term, ids.Node{}
+		r.d.wrote()
 	}
 	r.role, r.leader = follower, ids.Node{}
 	if was != leader {

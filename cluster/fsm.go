@@ -34,7 +34,9 @@ type applied struct {
 func (f *fsm) Apply(l *raft.Log) any {
 	next, result, err := catalog.Apply(f.state.Load(), l.Index, l.Data)
 	f.state.Store(next)
-	f.changed()
+	if result.Tree == nil { // whoever changes a tree has the result; there may be hundreds a second
+		f.changed()
+	}
 	return applied{result, err}
 }
 

@@ -36,13 +36,13 @@ func View(s *catalog.State) *truth.View {
 // Volume translates a volume of the catalog.
 func Volume(v catalog.Volume) truth.Volume {
 	return truth.Volume{ID: v.ID, Lineage: v.Lineage, Name: v.Name, Size: v.Size, Region: v.Region, Logical: v.Logical,
-		Version: v.Version, Replicas: places(v.Replicas), InSync: places(v.InSync), LastServed: peer.Epoch(v.LastServed)}
+		Share: v.Share, Version: v.Version, Replicas: places(v.Replicas), InSync: places(v.InSync), LastServed: peer.Epoch(v.LastServed)}
 }
 
 // CatalogVolume is the opposite of Volume.
 func CatalogVolume(v truth.Volume) catalog.Volume {
 	w := catalog.Volume{ID: v.ID, Lineage: v.Lineage, Name: v.Name, Size: v.Size, Region: v.Region, Logical: v.Logical,
-		Version: v.Version, LastServed: uint64(v.LastServed)}
+		Share: v.Share, Version: v.Version, LastServed: uint64(v.LastServed)}
 	for _, p := range v.Replicas {
 		w.Replicas = append(w.Replicas, catalog.Place(p))
 	}

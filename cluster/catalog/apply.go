@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"pmsapp/internal/filetree"
 	"pmsapp/internal/ids"
 )
 
@@ -16,6 +17,8 @@ type Result struct {
 	Version uint64       `json:",omitempty"` // RemoveMember, AddMember
 	InSync  []Place      `json:",omitempty"` // likewise
 	Left    []ids.Volume `json:",omitempty"` // RemoveUnfenced, Served
+
+	Tree []filetree.Result `json:"-"` // ChangeTree
 }
 
 // Apply applies an entry of the log. The state is the one before if err is not nil, but for its Index.
@@ -74,13 +77,19 @@ func (s *State) apply(c Command) (Result, error) {
 	case AddMember:
 		return s.addMember(b)
 	case CreateVolume:
-		return Result{}, s.createVolume(b)
+		return Result{}, s.createVolume(c, b)
 	case DeleteVolume:
 		return Result{}, s.deleteVolume(b)
 	case SetExport:
 		return Result{}, s.setExport(b)
 	case RemoveExport:
 		return Result{}, s.removeExport(b)
+	case ExportShare:
+		return Result{}, s.exportShare(b)
+	case UnexportShare:
+		return Result{}, s.unexportShare(b)
+	case ChangeTree:
+		return s.changeTree(b)
 	}
 	return Result{}, ErrUnknownCommand
 }

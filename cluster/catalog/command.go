@@ -161,6 +161,7 @@ func kinds() map[Kind]known {
 		"remove-member": reader[RemoveMember](1), "add-member": reader[AddMember](1),
 		"create-volume": reader[CreateVolume](1), "delete-volume": reader[DeleteVolume](1),
 		"set-export": reader[SetExport](1), "remove-export": reader[RemoveExport](1),
+		"export-share": reader[ExportShare](1), "unexport-share": reader[UnexportShare](1), "change-tree": reader[ChangeTree](1),
 	}
 }
 

@@ -31,6 +31,9 @@ var (
 	ErrInUse = errors.New("catalog: in use")
 	// ErrNotServed is returned when the leader that proposed does not serve the volume.
 	ErrNotServed = errors.New("catalog: the volume is not served")
+	// ErrNoShare is returned when a volume that a share is meant by is none, ErrIsShare when one that is a share is to be a LUN.
+	ErrNoShare = errors.New("catalog: the volume is no share")
+	ErrIsShare = errors.New("catalog: the volume is a share")
 	// ErrToken is returned for a token that is unknown, used or expired.
 	ErrToken = errors.New("catalog: the token")
 	// ErrLimit is returned when there would be too many of something.

@@ -1,22 +1,28 @@
 package catalog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
+	"slices"
 
+	"pmsapp/internal/filetree"
 	"pmsapp/internal/ids"
 )
 
-// A snapshot is "PMSCAT" and 0, 1 (8 bytes: magic and version), the length of what follows but for the checksum (8, big
-// endian), the state as JSON, and the CRC-32C of all before it (4).
+// A snapshot is "PMSCAT" and 0, 2 (8 bytes: magic and version), the length of the JSON (8, big endian), the state as JSON, for
+// each share, by its volume's id, the id (16), the length of its file tree (8) and that (filetree.Save), and the CRC-32C of all
+// before it (4).
 const (
-	snapshotMagic = "PMSCAT\x00\x01"
+	snapshotMagic = "PMSCAT\x00\x02"
+	firstMagic    = "PMSCAT\x00\x01" // of the version that had no shares; else the same
 	snapshotHead  = 16
-	// MaxSnapshot bounds a snapshot, in bytes.
-	MaxSnapshot = 256 << 20
+	// MaxSnapshot bounds a snapshot, in bytes: filetree.MaxMeta and the JSON's share.
+	MaxSnapshot = filetree.MaxMeta + 256<<20
 )
 
 // ErrSnapshot is returned for a snapshot that is damaged or of another version.
@@ -32,15 +38,45 @@ func EncodeSnapshot(s *State) ([]byte, error) {
 	b = append(b, snapshotMagic...)
 	b = binary.BigEndian.AppendUint64(b, uint64(len(body)))
 	b = append(b, body...)
+	for _, v := range slices.SortedFunc(maps.Keys(s.Trees), func(a, b ids.Volume) int { return bytes.Compare(a[:], b[:]) }) {
+		var tree bytes.Buffer
+		if err := s.Trees[v].Save(&tree); err != nil {
+			return nil, err
+		}
+		b = append(b, v[:]...)
+		b = binary.BigEndian.AppendUint64(b, uint64(tree.Len()))
+		b = append(b, tree.Bytes()...)
+	}
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli())), nil
+}
+
+// loadTrees reads what follows the JSON.
+func (s *State) loadTrees(b []byte) error {
+	for len(b) > 0 {
+		if len(b) < 24 || binary.BigEndian.Uint64(b[16:]) > uint64(len(b)-24) {
+			return fmt.Errorf("%w: a file tree ends too early", ErrSnapshot)
+		}
+		v, n := ids.Volume(b[:16]), binary.BigEndian.Uint64(b[16:])
+		t, err := filetree.Load(b[24 : 24+n])
+		if err != nil {
+			return fmt.Errorf("%w: volume %s: %w", ErrSnapshot, v, err)
+		}
+		if _, twice := s.Trees[v]; twice || !s.Volumes[v].Share {
+			return fmt.Errorf("%w: the file tree of %s, which is no share", ErrSnapshot, v)
+		}
+		s.setTree(v, t)
+		b = b[24+n:]
+	}
+	return nil
 }
 
 // DecodeSnapshot reads a state.
 func DecodeSnapshot(b []byte) (*State, error) {
-	if len(b) < snapshotHead+4 || len(b) > MaxSnapshot || string(b[:8]) != snapshotMagic {
+	if len(b) < snapshotHead+4 || len(b) > MaxSnapshot || string(b[:8]) != snapshotMagic && string(b[:8]) != firstMagic {
 		return nil, fmt.Errorf("%w: %d bytes, or another version", ErrSnapshot, len(b))
 	}
-	if n := binary.BigEndian.Uint64(b[8:]); n != uint64(len(b)-snapshotHead-4) {
+	n := binary.BigEndian.Uint64(b[8:])
+	if n > uint64(len(b)-snapshotHead-4) {
 		return nil, fmt.Errorf("%w: it has another length", ErrSnapshot)
 	}
 	end := len(b) - 4
@@ -48,12 +84,18 @@ func DecodeSnapshot(b []byte) (*State, error) {
 		return nil, fmt.Errorf("%w: the checksum differs", ErrSnapshot)
 	}
 	var s State
-	if err := json.Unmarshal(b[snapshotHead:end], &s); err != nil {
+	if err := json.Unmarshal(b[snapshotHead:snapshotHead+n], &s); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSnapshot, err)
+	}
+	if err := s.loadTrees(b[snapshotHead+n : end]); err != nil {
+		return nil, err
 	}
 	for id, v := range s.Volumes {
 		if v.ID != id || len(v.InSync) == 0 {
 			return nil, fmt.Errorf("%w: volume %s", ErrSnapshot, id)
+		}
+		if _, has := s.Trees[id]; has != v.Share {
+			return nil, fmt.Errorf("%w: share %s has no file tree", ErrSnapshot, id)
 		}
 	}
 	return &s, nil

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"pmsapp/internal/filetree"
 	"pmsapp/internal/ids"
 )
 
@@ -37,6 +38,8 @@ type State struct {
 	Nodes    map[ids.Node]Node
 	Volumes  map[ids.Volume]Volume
 	Exports  map[ids.Volume]Export
+	Shares   map[ids.Volume]ShareExport    `json:",omitempty"`
+	Trees    map[ids.Volume]*filetree.Tree `json:"-"` // of all volumes that are shares
 	Tokens   []Token
 	Deleted  []ids.Volume // the newest MaxDeleted
 	Events   []Event      // the newest MaxEvents
@@ -83,6 +86,7 @@ type Volume struct {
 	Replicas   []Place // never changed in place
 	InSync     []Place // never empty, never changed in place
 	LastServed uint64
+	Share      bool `json:",omitempty"` // it has a file tree
 }
 
 // Export is a LUN.

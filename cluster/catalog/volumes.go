@@ -143,13 +143,13 @@ func (s *State) addMember(b AddMember) (Result, error) {
 	return Result{Version: v.Version, InSync: v.InSync}, nil
 }
 
-func (s *State) createVolume(b CreateVolume) error {
+func (s *State) createVolume(c Command, b CreateVolume) error {
 	if err := s.current(b.Epoch); err != nil {
 		return err
 	}
 	v := b.Volume
 	if old, ok := s.Volumes[v.ID]; ok {
-		if old.Lineage == v.Lineage && old.Name == v.Name {
+		if old.Lineage == v.Lineage && old.Name == v.Name && old.Share == v.Share {
 			return nil
 		}
 		return fmt.Errorf("volume %s: %w", v.ID, ErrNameTaken)
@@ -184,6 +184,9 @@ func (s *State) createVolume(b CreateVolume) error {
 	v.InSync = slices.Clone(v.Replicas) // invariant 15
 	v.Version, v.LastServed = 1, 0
 	s.setVolume(v)
+	if v.Share {
+		s.newTree(c, v)
+	}
 	return nil
 }
 
@@ -201,8 +204,15 @@ func (s *State) deleteVolume(b DeleteVolume) error {
 	if _, exported := s.Exports[v.ID]; exported {
 		return fmt.Errorf("%s is exported: %w", v.Name, ErrInUse)
 	}
+	if _, exported := s.Shares[v.ID]; exported {
+		return fmt.Errorf("%s is exported: %w", v.Name, ErrInUse)
+	}
 	s.Volumes = maps.Clone(s.Volumes)
 	delete(s.Volumes, v.ID)
+	if v.Share {
+		s.Trees = maps.Clone(s.Trees)
+		delete(s.Trees, v.ID)
+	}
 	s.Deleted = keep(s.Deleted, MaxDeleted, v.ID)
 	return nil
 }
@@ -228,6 +238,8 @@ func (s *State) setExport(b SetExport) error {
 		return err
 	}
 	switch {
+	case s.Volumes[e.Volume].Share:
+		return fmt.Errorf("%s: %w", s.Volumes[e.Volume].Name, ErrIsShare)
 	case e.LUN > 16383 || len(e.Initiators) > MaxInitiator:
 		return invalid("LUN %d for %d initiators", e.LUN, len(e.Initiators))
 	case (e.CHAPUser == "") != (len(e.CHAPSecret) == 0) || len(e.CHAPUser) > 255 || len(e.CHAPSecret) > 255:

@@ -24,6 +24,7 @@ type Volume struct {
 	Size     int64  // bytes
 	Region   int64  // bytes, a power of two from 64 KiB to 4 MiB
 	Logical  int    // bytes, 512 or 4096
+	Share    bool   // its bytes are those of files: it never becomes a LUN
 	Version  uint64 // of the in-sync set; each change of the set adds one
 	Replicas []Place
 	InSync   []Place // a subset of Replicas, never empty

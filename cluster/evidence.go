@@ -119,11 +119,11 @@ func (s *store) each(f func(*raft.Log) error) error {
 	if err != nil {
 		return err
 	}
-	m, _, err := snapshots{s}.load()
+	m, _, err := snapshots{s}.about()
 	if err != nil {
 		return err
 	}
-	snapshot := m.Index
+	snapshot := m.Meta.Index
 	for i := first; i <= last && i > 0; i++ {
 		var l raft.Log
 		if err := s.GetLog(i, &l); err != nil {
@@ -144,14 +144,11 @@ func (s *store) each(f func(*raft.Log) error) error {
 
 // peers returns the nodes' addresses by the newest configuration on this disk.
 func (s *store) peers() (addrs []string, err error) {
-	m, state, err := snapshots{s}.load()
+	m, _, err := snapshots{s}.about()
 	if err != nil {
 		return nil, err
 	}
-	var conf raft.Configuration
-	if state != nil {
-		conf = m.Configuration
-	}
+	conf := m.Meta.Configuration // empty if there is no snapshot
 	err = s.each(func(l *raft.Log) (err error) {
 		defer func() {
 			if r := recover(); r != nil { // the library's decoder panics

@@ -23,6 +23,8 @@ type store struct {
 	last  uint64
 	// written is how many durable transactions the file has had: what a pool is told beside an epoch (invariant 9).
 	written uint64
+	run     uint64              // the newest run of a snapshot's parts
+	runs    map[uint64]struct{} // those that are being written
 }
 
 func bucketLog() []byte      { return []byte("log") }
@@ -48,7 +50,7 @@ func openStore(path string) (s *store, err error) {
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err)
 	}
-	st := &store{db: db, under: map[uint64]time.Time{}}
+	st := &store{db: db, under: map[uint64]time.Time{}, runs: map[uint64]struct{}{}}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		for _, b := range [][]byte{bucketLog(), bucketStable(), bucketSnapshot()} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {

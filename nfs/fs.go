@@ -8,22 +8,21 @@ import (
 	"pmsapp/internal/nfs3"
 )
 
-// Exports tells what is exported. Both methods answer from memory, at once; what they return is never changed later. They
-// are safe for concurrent use.
+// Exports tells what is exported. What it returns is never changed later. It is safe for concurrent use.
 type Exports interface {
-	// All returns every export, sorted by path, whether it can be served now or not.
+	// All returns every export, sorted by path, whether it can be served now or not. It answers from memory, at once.
 	All() []*Export
-	// ByShare returns the export of a share. The error is nfs3.ErrStale if this cluster has no such share any more or
-	// does not export it: that is final for clients. Any other error means "not known, or not served, now" and drops the
-	// connection: a client retries, and finds the share when it is served again (invariant 5).
-	ByShare(ids.Volume) (*Export, error)
+	// ByShare returns the export of a share that is served, with Share set; it may wait for a take-over as I/O is held. The
+	// error is nfs3.ErrStale if this cluster has no such share any more or does not export it: that is final for clients, so it is confirmed (invariant 11).
+	// Any other error means "not known, or not served, now" and drops the connection: a client retries (invariant 5).
+	ByShare(context.Context, ids.Volume) (*Export, error)
 }
 
 // Export is a share and who may use it.
 type Export struct {
 	Path  string // "/" and the share's name; unique; at most nfs3.MaxPath bytes
 	ID    ids.Volume
-	Share Share  // nil while it is not served here: the connection is dropped
+	Share Share  // nil, in All, while it is not served here
 	Rules []Rule // a client has the most specific rule that contains its address, and no access without one
 }
 
@@ -52,7 +51,7 @@ type Ref struct {
 	Gen uint32
 }
 
-// Node is a file and its attributes. Attr.Fileid equals Ref.Ino.
+// Node is a file and its attributes. Attr.Fileid equals Ref.Ino; Attr.FSID is the front door's to fill, here and elsewhere.
 type Node struct {
 	Ref  Ref
 	Attr nfs3.Attr
@@ -135,7 +134,7 @@ type Share interface {
 	Symlink(ctx context.Context, c Caller, at Name, text string, a nfs3.SetAttr) (Made, error)
 	// Mknod makes a nfs3.Block, Character, Socket or FIFO; dev has the major and minor number of the first two.
 	Mknod(ctx context.Context, c Caller, at Name, t nfs3.FileType, dev [2]uint32, a nfs3.SetAttr) (Made, error)
-	// Link gives a file that is no directory one more name. nfs3.ErrIsDir, nfs3.ErrExist, nfs3.ErrMLink.
+	// Link gives a file that is no directory one more name, up to nfs3.MaxLinks. nfs3.ErrIsDir, nfs3.ErrExist, nfs3.ErrMLink.
 	Link(ctx context.Context, c Caller, f Ref, to Name) (LinkResult, error)
 	// Remove takes a name that is no directory's away (nfs3.ErrIsDir), Rmdir one of an empty directory (nfs3.ErrNotDir,
 	// nfs3.ErrNotEmpty). Whether the Ref of a file without names still works is the share's choice.

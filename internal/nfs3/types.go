@@ -16,6 +16,7 @@ const (
 	MaxIO      = 1 << 20 // one READ or WRITE: rtmax and wtmax
 	MaxFile    = 1 << 44 // a file, 16 TiB
 	VerifierSz = 8       // cookie, create and write verifiers
+	MaxLinks   = 65000   // names of one file
 )
 
 // Types that go-nfs has right: they are laid out as on the wire.

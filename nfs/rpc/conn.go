@@ -1,0 +1,160 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"pmsapp/internal/sunrpc"
+)
+
+// ErrShutdown is the cause of the end of calls and connections when the server is shut down.
+var ErrShutdown = errors.New("rpc: the server is shut down")
+
+// errGone is the cause when the client has closed its connection.
+var errGone = errors.New("rpc: closed by the client")
+
+// callCost is what a call takes beside its record: its goroutine, its places in tables, and a short reply.
+const callCost = 4096
+
+// conn is a connection. The goroutine of run reads; each call has one of its own; whoever has a reply to send when nobody
+// is sending sends all that there are.
+type conn struct {
+	srv    *Server
+	net    net.Conn
+	client netip.AddrPort
+	ctx    context.Context
+	end    context.CancelCauseFunc
+	slots  chan struct{} // one for each call under way, until its reply is sent
+	calls  sync.WaitGroup
+
+	mu      sync.Mutex
+	queue   []*answer
+	sending bool
+}
+
+// answer is a reply to be sent, and what it holds until then.
+type answer struct {
+	r        Reply
+	incoming int64
+}
+
+// run serves the connection until it ends, and returns why.
+func (c *conn) run() error {
+	err := c.read()
+	if errors.Is(err, errDraining) {
+		c.calls.Wait() // their replies are sent, or the server's patience ends
+		err = ErrShutdown
+	}
+	c.end(err)
+	c.net.Close()
+	c.calls.Wait()
+	return context.Cause(c.ctx)
+}
+
+var errDraining = errors.New("rpc: no more calls are read")
+
+// read begins calls until it cannot.
+func (c *conn) read() error {
+	l := c.srv.cfg.Limits
+	records := sunrpc.NewRecordReader(c.net, l.Record)
+	for {
+		if err := c.patience(l.Idle); err != nil {
+			return err
+		}
+		n, err := records.Begin()
+		if err != nil {
+			return c.why(err)
+		}
+		known := n <= unknownRecord || c.srv.cfg.Known == nil || c.srv.cfg.Known(c.client.Addr())
+		if !known {
+			return fmt.Errorf("%w: %d bytes from an unknown client", sunrpc.ErrRecord, n)
+		}
+		select {
+		case c.slots <- struct{}{}:
+		case <-c.ctx.Done():
+			return context.Cause(c.ctx)
+		}
+		held := int64(n + callCost)
+		if err := c.srv.incoming.take(c.ctx, c, held); err != nil {
+			return err
+		}
+		if err := c.patience(l.Stall); err != nil {
+			return err
+		}
+		rec, err := records.Rest(c.srv.cfg.Place, func(n int) bool {
+			ok := known && c.srv.incoming.try(c, int64(n))
+			if ok {
+				held += int64(n)
+			}
+			return ok
+		})
+		if err == nil && hungUp(c.net) {
+			rec.Free()
+			err = errGone // see DESIGN.md, "Retries"
+		}
+		if err != nil {
+			c.srv.incoming.give(c, held)
+			return c.why(err)
+		}
+		c.calls.Add(1)
+		go func() {
+			defer c.calls.Done()
+			c.call(rec, held)
+		}()
+	}
+}
+
+// patience sets how long the next read may take, unless the server is going down.
+func (c *conn) patience(d time.Duration) error {
+	if err := c.net.SetReadDeadline(time.Now().Add(d)); err != nil {
+		return err
+	}
+	// Shutdown sets draining first and the deadline then: one of the two is seen here.
+	if c.srv.draining.Load() {
+		return errDraining
+	}
+	return nil
+}
+
+// why tells the ends of reading apart.
+func (c *conn) why(err error) error {
+	switch {
+	case c.srv.draining.Load():
+		return errDraining
+	case c.ctx.Err() != nil:
+		return context.Cause(c.ctx)
+	case errors.Is(err, io.EOF):
+		return errGone
+	}
+	return err
+}
+
+// call serves one call and sends its reply. It owns a slot and the held bytes of incoming memory.
+func (c *conn) call(rec sunrpc.Record, held int64) {
+	a := &answer{incoming: held}
+	a.r.out = c
+	a.r.B = make([]byte, sunrpc.MarkLen, 512)
+	err := c.srv.serve(c.ctx, rec.Decoder(), &Call{Client: c.client}, &a.r, false)
+	rec.Free()
+	if err != nil {
+		c.done(a)
+		c.end(err)
+		c.net.Close()
+		return
+	}
+	c.send(a)
+}
+
+// done gives back what an answer holds.
+func (c *conn) done(a *answer) {
+	a.r.free()
+	c.srv.incoming.give(c, a.incoming)
+	c.srv.outgoing.give(c, a.r.reserve)
+	<-c.slots
+}

@@ -225,7 +225,7 @@ const physicalBlock = 4096
 
 // geometry is a volume's as its mirror will have it.
 func geometry(v catalog.Volume) block.Geometry {
-	return block.Geometry{Size: v.Size, Logical: v.Logical, Physical: physicalBlock, MaxLen: 4 << 20}
+	return block.Geometry{Size: v.Size, Logical: v.Logical, Physical: physicalBlock, MaxLen: 8 << 20}
 }
 
 // exports are the catalog's.

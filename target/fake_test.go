@@ -40,6 +40,7 @@ type fakeNexus struct {
 	held     []*target.Task
 	cause    error
 	resets   int
+	stops    atomic.Int64 // tasks that were told to stop
 }
 
 func length(cdb []byte) int { return int(binary.BigEndian.Uint32(cdb[2:])) }
@@ -72,6 +73,7 @@ func (x *fakeNexus) Execute(t *target.Task) {
 	hold := t.CDB[1]&fakeHold != 0
 	if hold {
 		x.held = append(x.held, t)
+		t.Stop = func() { x.stops.Add(1) }
 	}
 	x.mu.Unlock()
 	if !hold {

@@ -46,6 +46,9 @@ func TestAbortTask(t *testing.T) {
 	if r := c.manage(target.AbortTask, running.ITT(), running.CmdSN()); r != 0 {
 		t.Error("response ", r)
 	}
+	if n := x.stops.Load(); n != 1 {
+		t.Errorf("%d tasks were told to stop before the abort was answered", n)
+	}
 	x.release()
 
 	if r := c.manage(target.AbortTask, running.ITT(), running.CmdSN()); r != byte(target.TaskDoesNotExist) {

@@ -103,6 +103,7 @@ func (s *session) stop(match func(*Task) bool) (n int) {
 	s.exec.Lock()
 	defer s.exec.Unlock()
 	var cancel []*Task
+	var stops []func() // of tasks that may be in use for other commands when mu is given up
 	s.mu.Lock()
 	for itt, t := range s.tasks {
 		if t.stage == ended || !match(t) {
@@ -118,6 +119,9 @@ func (s *session) stop(match func(*Task) bool) (n int) {
 		if t.stage == early {
 			s.window.early[t.cmdSN] = nil // its turn will come, and pass
 		}
+		if t.stage == executing && t.Stop != nil {
+			stops = append(stops, t.Stop)
+		}
 		if t.stage == executing || t == s.handling {
 			continue // Done, or the reader, frees it
 		}
@@ -126,6 +130,9 @@ func (s *session) stop(match func(*Task) bool) (n int) {
 	gone := func(t *Task) bool { return t.stopped }
 	s.starved, s.barred = slices.DeleteFunc(s.starved, gone), slices.DeleteFunc(s.barred, gone)
 	s.mu.Unlock()
+	for _, stop := range stops {
+		stop()
+	}
 	for _, t := range cancel {
 		s.discard(t)
 	}

@@ -85,6 +85,10 @@ type Task struct {
 	// Done ends the task. The nexus calls it exactly once for each task executed, from any goroutine, perhaps before
 	// Execute has returned, perhaps after End has. It does not block.
 	Done func(*Task)
+	// Stop, if Execute has set it, is called when the task is stopped after Execute has returned; when it returns the task
+	// can no longer reach a medium but by what keeps its range (invariant 4). Done is called nevertheless. A nexus that
+	// submits everything within Execute needs none. It may be called after Done.
+	Stop func()
 	// State is the nexus's own. It survives the reuse of a Task, always with the same Nexus, so that what is needed per
 	// command is allocated once; it is nil in a new Task.
 	State any

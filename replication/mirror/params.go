@@ -164,5 +164,5 @@ func inSet(set []truth.Place, n ids.Node) bool {
 }
 
 func (p *Params) geometry(t Tunables) block.Geometry {
-	return block.Geometry{Size: p.Volume.Size, Logical: p.Volume.Logical, Physical: p.Physical, MaxLen: 4 * t.MaxIO}
+	return block.Geometry{Size: p.Volume.Size, Logical: p.Volume.Logical, Physical: p.Physical, MaxLen: 8 * t.MaxIO}
 }

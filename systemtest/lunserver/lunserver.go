@@ -26,6 +26,8 @@ type Server struct {
 	Addr   net.Addr
 	// Auth is what Credentials answers; to be set before the first login.
 	Auth iscsi.Auth
+	// User and Args are put into the URL: "name%secret@", "?key=value".
+	User, Args string
 }
 
 // Start serves dev on a free port of 127.0.0.1 until the test ends.
@@ -73,7 +75,9 @@ func (s *Server) Close() {
 }
 
 // URL is the LUN's, as libiscsi's tools and QEMU's want it.
-func (s *Server) URL() string { return fmt.Sprintf("iscsi://%s/%s/1", s.Addr, Name) }
+func (s *Server) URL() string {
+	return fmt.Sprintf("iscsi://%s%s/%s/1%s", s.User, s.Addr, Name, s.Args)
+}
 
 // Credentials implements target.Provider.
 func (s *Server) Credentials(l target.Login) (iscsi.Auth, error) {

@@ -7,7 +7,7 @@
 // Types, codes and the command table are gotgt's, and with the table the commands that it carries out rightly; every
 // other entry is replaced (table.go). Commands that move blocks go around it (io.go).
 //
-// A command submits all its block requests within Execute. So when the connection layer has seen Execute return, the
+// A command but EXTENDED COPY (copy.go) submits all its block requests within Execute. So when the connection layer has seen Execute return, the
 // order of what the command does against all later commands is settled, whether or not somebody waits for its answer:
 // that is how an abort satisfies invariant 4 (see block.Device).
 package scsi

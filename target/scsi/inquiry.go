@@ -7,8 +7,6 @@ import (
 
 	"github.com/gostor/gotgt/pkg/api"
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
-
-	"pmsapp/internal/ids"
 )
 
 // qualifierNone is the peripheral qualifier and device type of a LUN at which there can be no unit (SPC-4 table 175).
@@ -28,7 +26,7 @@ func (lu *LU) inquiry(_ int, cmd *api.SCSICommand) api.SAMStat {
 	var body []byte
 	switch page {
 	case 0x00:
-		body = []byte{0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2}
+		body = []byte{0x00, 0x80, 0x83, 0x86, 0x8f, 0xb0, 0xb1, 0xb2}
 	case 0x80:
 		body = []byte(lu.id.String())
 	case 0x83:
@@ -36,12 +34,17 @@ func (lu *LU) inquiry(_ int, cmd *api.SCSICommand) api.SAMStat {
 	case 0x86: // extended INQUIRY data
 		body = make([]byte, 60)
 		body[1] = 0x07 // HEADSUP, ORDSUP, SIMPSUP
+	case 0x8f:
+		body = thirdParty()
 	case 0xb0:
 		body = blockLimits(st)
 	case 0xb1: // block device characteristics: what the pools are made of is not known
 		body = make([]byte, 60)
 	case 0xb2: // logical block provisioning: thin, and what is unmapped reads as zeros
 		body = []byte{0, 0xe4, 0x02, 0}
+		if st.dev != nil {
+			body[0] = byte(thresholdShift - st.shift) // threshold exponent
+		}
 	default:
 		return refuse(cmd, invalidField())
 	}
@@ -57,6 +60,7 @@ func standardInquiry(qualifier byte) []byte {
 	b[2] = 0x06                                                // SPC-4
 	b[3] = gotgt.INQUIRY_HISUP | gotgt.INQUIRY_STANDARD_FORMAT // no NORMACA
 	b[4] = byte(len(b) - 5)
+	b[5] = 0x08 // 3PC
 	b[7] = gotgt.INQUIRY_CMDQUE
 	copy(b[8:16], fmt.Sprintf("%-8s", vendorID))
 	copy(b[16:32], fmt.Sprintf("%-16s", productID))
@@ -73,9 +77,7 @@ func (lu *LU) designators(name string, port uint16) (b []byte) {
 	add := func(head [2]byte, d []byte) {
 		b = append(append(b, head[0], head[1], 0, byte(len(d))), d...)
 	}
-	id := ids.ID(lu.id)
-	naa := binary.BigEndian.Uint64(id[:])&(1<<60-1) | uint64(gotgt.NAA_LOCAL)<<60
-	add([2]byte{gotgt.INQ_CODE_BIN, gotgt.DESG_NAA}, binary.BigEndian.AppendUint64(nil, naa))
+	add([2]byte{gotgt.INQ_CODE_BIN, gotgt.DESG_NAA}, naa(lu.id))
 	add([2]byte{gotgt.INQ_CODE_ASCII, gotgt.DESG_T10}, fmt.Appendf(nil, "%-8s%s %s", vendorID, productID, lu.id))
 	const portOf, deviceOf = 0x80 | gotgt.ASS_TGT_PORT<<4, 0x80 | gotgt.ASS_TGT_DEV<<4
 	iscsi := gotgt.PIV_ISCSI << 4
@@ -101,6 +103,7 @@ func blockLimits(st *state) []byte {
 	if st.dev == nil {
 		return b
 	}
+	b[1] = byte(compareBlocks(st)) // maximum COMPARE AND WRITE length
 	granularity := uint32(st.geo.Physical / st.geo.Logical)
 	binary.BigEndian.PutUint16(b[2:], uint16(granularity))
 	binary.BigEndian.PutUint32(b[4:], uint32(st.max))                         // maximum transfer length

@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"bytes"
+	"errors"
 	"sync/atomic"
 
 	"github.com/gostor/gotgt/pkg/api"
@@ -20,7 +21,8 @@ type io struct {
 	kind  kind
 
 	lba, n uint64 // blocks
-	buf    []byte // what VERIFY has read, the pattern of WRITE SAME
+	buf    []byte // what VERIFY has read, the pattern of WRITE SAME, what an update read
+	differ uint32 // of COMPARE AND WRITE: the first byte that differs
 	req    block.Request
 	more   []block.Request // of commands that take several; kept for reuse
 	left   atomic.Int32    // requests that have not ended
@@ -44,8 +46,8 @@ func (x *Nexus) Accept(t *target.Task) target.Want {
 		return target.Want{}
 	}
 	c.st = c.unit.lu.state.Load()
-	if c.kind = kindOf(t.CDB[0]); c.kind == 0 {
-		return target.Want{In: maxAnswer}
+	if c.kind = kindOf(t.CDB); c.kind == 0 {
+		return target.Want{In: maxAnswer, Out: min(parameters(t.CDB), maxAnswer, t.ExpOut)}
 	}
 	if c.st.dev == nil {
 		return target.Want{}
@@ -89,6 +91,16 @@ func (x *Nexus) Execute(t *target.Task) {
 		s, err = c.unmap()
 	case kSync:
 		s, err = c.sync()
+	case kPrefetch:
+		s, err = c.prefetch()
+	case kOr:
+		s, err = c.or()
+	case kCompareWrite:
+		s, err = c.compareWrite()
+	case kStatus:
+		s, err = c.lbaStatus()
+	case kCopy:
+		s, err = x.extendedCopy(c)
 	}
 	if err {
 		check(t, s)
@@ -106,7 +118,7 @@ func (c *io) refused() (sense, bool) {
 		}
 		return illegal(gotgt.ASC_LUN_NOT_SUPPORTED), true
 	case t.Attr >= target.ACA:
-		return sense{gotgt.ILLEGAL_REQUEST, ascInvalidMessage}, true
+		return sense{key: gotgt.ILLEGAL_REQUEST, asc: ascInvalidMessage}, true
 	case t.Read && t.Write:
 		return illegal(ascInfoUnit), true
 	}
@@ -121,6 +133,9 @@ func (c *io) refused() (sense, bool) {
 	}
 	if control(t.CDB)&controlNACA != 0 {
 		return invalidField(), true
+	}
+	if c.kind.changes() && c.unit.lu.writeProtected() {
+		return writeProtected(), true
 	}
 	return sense{}, false
 }
@@ -161,7 +176,7 @@ func (c *io) ended(*block.Request) {
 // finish makes the answer out of what has become of the requests.
 func (c *io) finish() {
 	t := c.task
-	err, wrote := c.req.Err, c.kind != kRead && c.kind != kVerify
+	err, wrote := c.req.Err, c.kind.changes()
 	for i := range c.more {
 		if err == nil {
 			err = c.more[i].Err
@@ -172,11 +187,16 @@ func (c *io) finish() {
 	c.more = c.more[:0]
 	c.req.Data = nil
 	switch {
+	case errors.Is(err, errMiscompare):
+		t.Status = api.SAM_STAT_CHECK_CONDITION
+		t.Sense = miscompare().fixed(t.SenseBuf[:], c.differ, true)
 	case err != nil:
 		t.Moved = 0
 		fail(t, err, wrote)
 	case c.kind == kVerify || c.kind == kWriteVerify:
 		c.compare()
+	case c.kind == kStatus:
+		c.extents()
 	default:
 		t.Status = api.SAM_STAT_GOOD
 	}
@@ -304,8 +324,7 @@ func (c *io) compare() {
 			}
 		}
 		t.Status = api.SAM_STAT_CHECK_CONDITION
-		s := sense{gotgt.MISCOMPARE, uint16(gotgt.ASC_MISCOMPARE_DURING_VERIFY_OPERATION)}
-		t.Sense = s.fixed(t.SenseBuf[:], uint32(off), true)
+		t.Sense = miscompare().fixed(t.SenseBuf[:], uint32(off), true)
 		return
 	}
 }

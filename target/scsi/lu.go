@@ -31,6 +31,8 @@ type LU struct {
 	state atomic.Pointer[state]
 	table []gotgt.SCSIDeviceOperation
 
+	space   space
+	swp     atomic.Bool // SOFTWARE WRITE PROTECT, until the unit is reset or stands by
 	mu      sync.Mutex
 	nexuses map[*attentions]struct{}
 	last    block.Geometry // of the device that was served last
@@ -85,6 +87,19 @@ func (lu *LU) Standby() {
 	st := &state{}
 	st.api = lu.describe(st)
 	lu.state.Store(st)
+	lu.swp.Store(false)
+}
+
+func (lu *LU) writeProtected() bool { return lu.swp.Load() }
+
+// protect sets or clears SOFTWARE WRITE PROTECT, and tells the other nexuses.
+func (lu *LU) protect(on bool, by *attentions) {
+	if lu.swp.Swap(on) == on {
+		return
+	}
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	lu.attend(by, ascModeChanged)
 }
 
 // Serving tells whether the LU has a device.
@@ -143,7 +158,7 @@ func (a *attentions) take() (s sense, ok bool) {
 	if len(a.queue) == 0 {
 		return sense{}, false
 	}
-	s = sense{gotgt.UNIT_ATTENTION, a.queue[0]}
+	s = sense{key: gotgt.UNIT_ATTENTION, asc: a.queue[0]}
 	a.queue = a.queue[1:]
 	a.any.Store(len(a.queue) > 0)
 	return s, true
@@ -176,6 +191,7 @@ func (lu *LU) leave(a *attentions) {
 
 // reset establishes the unit attentions of a reset.
 func (lu *LU) reset(asc uint16) {
+	lu.swp.Store(false)
 	lu.mu.Lock()
 	lu.attend(nil, asc)
 	lu.mu.Unlock()

@@ -7,22 +7,37 @@ import (
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
 )
 
-// modePage is a mode page without its two bytes of head. No bit of any can be changed.
+// modePage is a mode page without its two bytes of head. change has the bits that MODE SELECT can change; nil: none.
 type modePage struct {
-	code byte
-	body []byte
+	code   byte
+	body   []byte
+	change []byte
 }
 
-func modePages() []modePage {
+// bitSWP is in the control mode page's fifth byte.
+const (
+	controlPage = 0x0a
+	swpByte     = 2
+	bitSWP      = 0x08
+)
+
+// modePages are the pages as they are; swp is the one parameter that can be changed (SPC-4 7.5, SBC-3 6.4).
+func modePages(swp bool) []modePage {
+	recovery := make([]byte, 10)
 	caching := make([]byte, 18)
 	caching[0] = 0x00 // WCE=0: what is acknowledged is durable on every in-sync member (invariant 1)
 	caching[10] = 0x80
 	control := make([]byte, 10)
 	control[0] = 0x20 // TST=001b: a task set for each nexus; GLTSD=0, D_SENSE=0
 	control[1] = 0x10 // QUEUE ALGORITHM MODIFIER=1: commands may be reordered
+	if swp {
+		control[swpByte] = bitSWP
+	}
 	control[6], control[7] = 0xff, 0xff
+	change := make([]byte, 10)
+	change[swpByte] = bitSWP
 	exceptions := make([]byte, 10)
-	return []modePage{{0x08, caching}, {0x0a, control}, {0x1c, exceptions}}
+	return []modePage{{0x01, recovery, nil}, {0x08, caching, nil}, {controlPage, control, change}, {0x1c, exceptions, nil}}
 }
 
 // Values of PAGE CONTROL.
@@ -44,12 +59,14 @@ func modeSense(_ int, cmd *api.SCSICommand) api.SAMStat {
 		return refuse(cmd, invalidField())
 	}
 	var pages []byte
-	for _, p := range modePages() {
+	swp := callOf(cmd).io.unit.lu.writeProtected()
+	for _, p := range modePages(swp) {
 		if page != 0x3f && page != p.code {
 			continue
 		}
 		if which == modeChangeable {
 			clear(p.body)
+			copy(p.body, p.change)
 		}
 		pages = append(append(pages, p.code, byte(len(p.body))), p.body...)
 	}
@@ -60,12 +77,15 @@ func modeSense(_ int, cmd *api.SCSICommand) api.SAMStat {
 	if !noDescriptor {
 		descriptor = blockDescriptor(callOf(cmd).io.st, long)
 	}
-	const dpoFUA = 0x10
+	specific := byte(0x10) // DPOFUA
+	if swp {
+		specific |= 0x80 // WP
+	}
 	var b []byte
 	if six {
-		b = []byte{0, 0, dpoFUA, byte(len(descriptor))}
+		b = []byte{0, 0, specific, byte(len(descriptor))}
 	} else {
-		b = []byte{0, 0, 0, dpoFUA, 0, 0, 0, byte(len(descriptor))}
+		b = []byte{0, 0, 0, specific, 0, 0, 0, byte(len(descriptor))}
 		if long && descriptor != nil {
 			b[4] = 1
 		}

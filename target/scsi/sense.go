@@ -15,24 +15,53 @@ import (
 type sense struct {
 	key byte
 	asc uint16 // ASC in the high byte, ASCQ in the low one
+	at  uint16 // the byte of the CDB that is wrong (FIELD POINTER), 0 if it is not told
 }
 
 // Additional sense codes that gotgt has no name for (SPC-4 annex D).
 const (
 	ascStandby         = 0x040b // LOGICAL UNIT NOT ACCESSIBLE, TARGET PORT IN STANDBY STATE
+	ascSoftwareProtect = 0x2702 // LOGICAL UNIT SOFTWARE WRITE PROTECTED
 	ascSpaceAllocation = 0x2707 // SPACE ALLOCATION FAILED WRITE PROTECT
+	ascModeChanged     = 0x2a01
 	ascCapacityChanged = 0x2a09
+	ascSoftThreshold   = 0x3807 // THIN PROVISIONING SOFT THRESHOLD REACHED
+	ascUnreachable     = 0x0d02 // COPY TARGET DEVICE NOT REACHABLE
+	ascInexact         = 0x260a // UNEXPECTED INEXACT SEGMENT
+	ascManyTargets     = 0x2606 // TOO MANY TARGET DESCRIPTORS
+	ascTargetType      = 0x2607 // UNSUPPORTED TARGET DESCRIPTOR TYPE CODE
+	ascManySegments    = 0x2608 // TOO MANY SEGMENT DESCRIPTORS
+	ascSegmentType     = 0x2609 // UNSUPPORTED SEGMENT DESCRIPTOR TYPE CODE
+	ascInlineData      = 0x260b // INLINE DATA LENGTH EXCEEDED
+	ascResources       = 0x5503 // INSUFFICIENT RESOURCES
+	ascInProgress      = 0x0016 // OPERATION IN PROGRESS
 	ascBusReset        = 0x2903 // BUS DEVICE RESET FUNCTION OCCURRED
 	ascInvalidMessage  = 0x4900
 	ascInfoUnit        = 0x0e03 // INVALID FIELD IN COMMAND INFORMATION UNIT
 )
 
-func illegal(asc gotgt.SCSISubError) sense { return sense{gotgt.ILLEGAL_REQUEST, uint16(asc)} }
+func illegal(asc gotgt.SCSISubError) sense {
+	return sense{key: gotgt.ILLEGAL_REQUEST, asc: uint16(asc)}
+}
 
 func invalidField() sense { return illegal(gotgt.ASC_INVALID_FIELD_IN_CDB) }
-func invalidParm() sense  { return illegal(gotgt.ASC_INVALID_FIELD_IN_PARMS) }
-func invalidOp() sense    { return illegal(gotgt.ASC_INVALID_OP_CODE) }
-func standby() sense      { return sense{gotgt.NOT_READY, ascStandby} }
+
+// invalidFieldAt says which byte of the CDB it is.
+func invalidFieldAt(at uint16) sense {
+	s := invalidField()
+	s.at = at
+	return s
+}
+
+func invalidParm() sense { return illegal(gotgt.ASC_INVALID_FIELD_IN_PARMS) }
+func invalidOp() sense   { return illegal(gotgt.ASC_INVALID_OP_CODE) }
+func writeProtected() sense {
+	return sense{key: gotgt.DATA_PROTECT, asc: ascSoftwareProtect}
+}
+func miscompare() sense {
+	return sense{key: gotgt.MISCOMPARE, asc: uint16(gotgt.ASC_MISCOMPARE_DURING_VERIFY_OPERATION)}
+}
+func standby() sense { return sense{key: gotgt.NOT_READY, asc: ascStandby} }
 
 // fixed writes s as fixed-format sense data (SPC-4 4.5.3) and returns it. info goes into INFORMATION if valid.
 func (s sense) fixed(b []byte, info uint32, valid bool) []byte {
@@ -46,6 +75,10 @@ func (s sense) fixed(b []byte, info uint32, valid bool) []byte {
 	b[2] = s.key
 	b[7] = 10
 	binary.BigEndian.PutUint16(b[12:], s.asc)
+	if s.at > 0 {
+		b[15] = 0xc0 // SKSV, C/D
+		binary.BigEndian.PutUint16(b[16:], s.at)
+	}
 	return b
 }
 
@@ -76,14 +109,14 @@ func fail(t *target.Task, err error, wrote bool) {
 		t.DataIn = nil
 		t.Status = api.SAM_STAT_BUSY
 	case errors.Is(err, block.ErrNoSpace):
-		check(t, sense{gotgt.DATA_PROTECT, ascSpaceAllocation})
+		check(t, sense{key: gotgt.DATA_PROTECT, asc: ascSpaceAllocation})
 	case errors.Is(err, block.ErrMedium) && wrote:
-		check(t, sense{gotgt.MEDIUM_ERROR, uint16(gotgt.ASC_WRITE_ERROR)})
+		check(t, sense{key: gotgt.MEDIUM_ERROR, asc: uint16(gotgt.ASC_WRITE_ERROR)})
 	case errors.Is(err, block.ErrMedium):
-		check(t, sense{gotgt.MEDIUM_ERROR, uint16(gotgt.ASC_UNRECOVERED_READ)})
+		check(t, sense{key: gotgt.MEDIUM_ERROR, asc: uint16(gotgt.ASC_UNRECOVERED_READ)})
 	case errors.Is(err, block.ErrRange):
 		check(t, illegal(gotgt.ASC_LBA_OUT_OF_RANGE))
 	default:
-		check(t, sense{gotgt.HARDWARE_ERROR, uint16(gotgt.ASC_INTERNAL_TGT_FAILURE)})
+		check(t, sense{key: gotgt.HARDWARE_ERROR, asc: uint16(gotgt.ASC_INTERNAL_TGT_FAILURE)})
 	}
 }

@@ -39,6 +39,12 @@ func (lu *LU) newTable() []gotgt.SCSIDeviceOperation {
 	set(opReportLUNs, reportLUNs)
 	set(opModeSense6, modeSense)
 	set(opModeSense10, modeSense)
+	set(opModeSelect6, modeSelect)
+	set(opModeSelect10, modeSelect)
+	set(opLogSense, logSense)
+	set(opReadDefects10, readDefects)
+	set(opReadDefects12, readDefects)
+	set(opCopyResults, copyResults)
 	set(opStartStop, startStop)
 	set(opServiceActionIn, serviceActionIn)
 	set(opMaintenanceIn, maintenanceIn)
@@ -106,7 +112,7 @@ func callOf(cmd *api.SCSICommand) call { return cmd.Target.SCSITargetDriver.(cal
 func guarded(f api.CommandFunc, cmd *api.SCSICommand) (result api.SAMStat) {
 	defer func() {
 		if recover() != nil {
-			result = refuse(cmd, sense{gotgt.HARDWARE_ERROR, uint16(gotgt.ASC_INTERNAL_TGT_FAILURE)})
+			result = refuse(cmd, sense{key: gotgt.HARDWARE_ERROR, asc: uint16(gotgt.ASC_INTERNAL_TGT_FAILURE)})
 		}
 	}()
 	return f(0, cmd)
@@ -135,7 +141,11 @@ func senseOf(cmd *api.SCSICommand) sense {
 	if b == nil || len(b.Buffer) < 14 {
 		return invalidField()
 	}
-	return sense{b.Buffer[2] & 0x0f, binary.BigEndian.Uint16(b.Buffer[12:])}
+	s := sense{key: b.Buffer[2] & 0x0f, asc: binary.BigEndian.Uint16(b.Buffer[12:])}
+	if len(b.Buffer) >= 18 && b.Buffer[15]&0x80 != 0 {
+		s.at = binary.BigEndian.Uint16(b.Buffer[16:])
+	}
+	return s
 }
 
 // answer ends a command with data, cut off at the allocation length.

@@ -82,6 +82,8 @@ type Nexus struct {
 	target *Target
 	login  target.Login
 
+	copies copies
+
 	mu    sync.RWMutex
 	units map[uint16]unit
 	over  bool

@@ -23,7 +23,7 @@ func patternLen(st *state) int64 { return min(maxPattern, int64(st.max<<st.shift
 // even if it does, as SBC-3 5.50 has it for data that an unmapped block would not read as.
 func (c *io) writeSame() (sense, bool) {
 	t, bs := c.task, 1<<c.st.shift
-	if c.protected() || t.CDB[1]&bitAnchor != 0 || t.CDB[1]&0x06 != 0 || c.n == 0 || c.n<<c.st.shift > maxSame {
+	if c.protected() || t.CDB[1]&bitAnchor != 0 || t.CDB[1]&0x06 != 0 || c.n == 0 || c.n > maxSame>>c.st.shift {
 		return invalidField(), true
 	}
 	if c.lba >= c.st.count || c.n > c.st.count-c.lba {

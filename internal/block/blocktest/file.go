@@ -42,7 +42,7 @@ func OpenFile(path string, size int64) (*File, error) {
 		f.Close()
 		return nil, fmt.Errorf("allocating a volume: %w", err)
 	}
-	d := &File{geo: block.Geometry{Size: size, Logical: 512, Physical: 4096, MaxLen: 1 << 20}, f: f, ready: make(chan *fileOp, 4096)}
+	d := &File{geo: block.Geometry{Size: size, Logical: 512, Physical: 4096, MaxLen: 8 << 20}, f: f, ready: make(chan *fileOp, 4096)}
 	for range fileWorkers {
 		d.work.Add(1)
 		go d.run()

@@ -24,7 +24,7 @@ type Memory struct {
 
 // NewMemory returns a volume of size bytes that reads as zeros.
 func NewMemory(size int64, logical int) *Memory {
-	return &Memory{geo: block.Geometry{Size: size, Logical: logical, Physical: 4096, MaxLen: 1 << 20}, data: make([]byte, size), has: make([]bool, (size+4095)/4096)}
+	return &Memory{geo: block.Geometry{Size: size, Logical: logical, Physical: 4096, MaxLen: 8 << 20}, data: make([]byte, size), has: make([]bool, (size+4095)/4096)}
 }
 
 // Geometry implements block.Device.

@@ -1,0 +1,91 @@
+package scsi
+
+import (
+	"errors"
+
+	gotgt "github.com/gostor/gotgt/pkg/scsi"
+
+	"pmsapp/internal/block"
+)
+
+// errMiscompare ends the request of a COMPARE AND WRITE that found something else than it compared with.
+var errMiscompare = errors.New("scsi: what is there is not what was compared with")
+
+// compareBlocks bounds COMPARE AND WRITE: a physical block, which each member writes in one. Hosts learn it from VPD page
+// B0h; their locks are single blocks.
+func compareBlocks(st *state) uint64 { return uint64(st.geo.Physical) >> st.shift }
+
+// or does ORWRITE (SBC-3 5.10): what is read and what is written is one, in the device's order.
+func (c *io) or() (sense, bool) {
+	if c.protected() {
+		return invalidField(), true
+	}
+	if s, bad := c.inRange(); bad {
+		return s, true
+	}
+	t := c.task
+	t.Moved = int64(c.n << c.st.shift)
+	n := c.arrived()
+	if n == 0 {
+		c.good()
+		return sense{}, false
+	}
+	c.update(n, func(r *block.Request) error {
+		for i, b := range t.DataOut[:len(r.Data)] {
+			r.Data[i] |= b
+		}
+		return nil
+	})
+	return sense{}, false
+}
+
+// compareWrite does COMPARE AND WRITE (SBC-3 5.3). The first half of the data is compared, the second written.
+func (c *io) compareWrite() (sense, bool) {
+	t := c.task
+	if c.protected() {
+		return invalidField(), true
+	}
+	if c.lba >= c.st.count || c.n > c.st.count-c.lba {
+		return illegal(gotgt.ASC_LBA_OUT_OF_RANGE), true
+	}
+	if c.n > compareBlocks(c.st) {
+		return invalidField(), true
+	}
+	half := int64(c.n << c.st.shift)
+	t.Moved = 2 * half
+	if t.ExpOut != 2*half {
+		return invalidField(), true // half a comparison is none
+	}
+	if half == 0 {
+		c.good()
+		return sense{}, false
+	}
+	c.update(c.n, func(r *block.Request) error {
+		want := t.DataOut[:half]
+		for i, b := range r.Data {
+			if b != want[i] {
+				c.differ = uint32(i)
+				return errMiscompare
+			}
+		}
+		copy(r.Data, t.DataOut[half:])
+		return nil
+	})
+	return sense{}, false
+}
+
+// update submits an update of n blocks.
+func (c *io) update(n uint64, modify func(*block.Request) error) {
+	c.buf = block.Get(int(n << c.st.shift))
+	c.req.Modify = modify
+	c.submit(block.Update, c.lba, n, c.buf, c.task.CDB[1]&bitFUA != 0)
+}
+
+// prefetch does PRE-FETCH (SBC-3 5.11). Nothing is cached, which GOOD says, rather than CONDITION MET.
+func (c *io) prefetch() (sense, bool) {
+	if c.lba >= c.st.count || c.n > c.st.count-c.lba {
+		return illegal(gotgt.ASC_LBA_OUT_OF_RANGE), true
+	}
+	c.good()
+	return sense{}, false
+}

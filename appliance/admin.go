@@ -105,6 +105,8 @@ func told(err error) error {
 		return plain(api.ErrConflict, "")
 	case errors.Is(err, catalog.ErrNotServed), errors.Is(err, reign.ErrNotServed):
 		return plain(api.ErrConflict, "pmsapp status tells what it waits for")
+	case errors.Is(err, reign.ErrLast):
+		return plain(api.ErrConflict, "wait until another is in sync, or delete the volume")
 	case errors.Is(err, reign.ErrNoPlace):
 		return plain(api.ErrConflict, "add a pool or a node, or name fewer replicas; pmsapp pool list shows the free space")
 	case errors.Is(err, peer.ErrNoSpace):

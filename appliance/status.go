@@ -88,7 +88,12 @@ func (n *node) volume(st *catalog.State, v catalog.Volume, r reign.VolumeStatus)
 		}
 	}
 	for _, p := range v.Replicas {
-		out.Replicas = append(out.Replicas, describe(st, p, v.InSync, r, m))
+		d := describe(st, p, v.InSync, r, m)
+		d.Leaves = leavingState(v, p)
+		out.Replicas = append(out.Replicas, d)
+	}
+	for _, p := range v.Gone {
+		out.Gone = append(out.Gone, api.Place{Node: nodeName(st, p.Node), Pool: poolPath(st, p)})
 	}
 	if e, ok := st.Exports[v.ID]; ok {
 		l := n.lun(st, v, e)
@@ -99,12 +104,7 @@ func (n *node) volume(st *catalog.State, v catalog.Volume, r reign.VolumeStatus)
 
 // describe tells where a replica is and how it is.
 func describe(st *catalog.State, p catalog.Place, inSync []catalog.Place, r reign.VolumeStatus, m mirror.Status) api.Replica {
-	out := api.Replica{Node: nodeName(st, p.Node), Pool: p.Pool.String(), State: "stale", Seconds: -1}
-	for _, q := range st.Nodes[p.Node].Pools {
-		if q.ID == p.Pool {
-			out.Pool = q.Path
-		}
-	}
+	out := api.Replica{Node: nodeName(st, p.Node), Pool: poolPath(st, p), State: "stale", Seconds: -1}
 	if slices.Contains(inSync, p) {
 		out.State = "in sync"
 		return out
@@ -118,6 +118,16 @@ func describe(st *catalog.State, p catalog.Place, inSync []catalog.Place, r reig
 		out.State, out.Done, out.Total, out.Copied, out.Seconds = "resync", s.Done, s.Total, s.Copied, s.ETA
 	}
 	return out
+}
+
+// poolPath is the path of a place's pool, or its id.
+func poolPath(st *catalog.State, p catalog.Place) string {
+	for _, q := range st.Nodes[p.Node].Pools {
+		if q.ID == p.Pool {
+			return q.Path
+		}
+	}
+	return p.Pool.String()
 }
 
 func nodeName(st *catalog.State, id ids.Node) string {

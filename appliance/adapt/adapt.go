@@ -35,8 +35,15 @@ func View(s *catalog.State) *truth.View {
 
 // Volume translates a volume of the catalog.
 func Volume(v catalog.Volume) truth.Volume {
-	return truth.Volume{ID: v.ID, Lineage: v.Lineage, Name: v.Name, Size: v.Size, Region: v.Region, Logical: v.Logical,
+	out := truth.Volume{ID: v.ID, Lineage: v.Lineage, Name: v.Name, Size: v.Size, Region: v.Region, Logical: v.Logical,
 		Share: v.Share, Version: v.Version, Replicas: places(v.Replicas), InSync: places(v.InSync), LastServed: peer.Epoch(v.LastServed)}
+	for _, l := range v.Leaving {
+		out.Leaving = append(out.Leaving, truth.Leave(l))
+	}
+	if len(v.Gone) > 0 {
+		out.Gone = places(v.Gone)
+	}
+	return out
 }
 
 // CatalogVolume is the opposite of Volume.
@@ -77,6 +84,15 @@ func Body(p truth.Proposal) (catalog.Body, error) {
 		return catalog.RemoveMember{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node, Reason: p.Reason}, nil
 	case truth.AddMember:
 		return catalog.AddMember{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node}, nil
+	case truth.AddReplica:
+		return catalog.AddReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place),
+			Instead: p.Instead, Why: p.Why}, nil
+	case truth.RetireReplica:
+		return catalog.RetireReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node, Why: p.Why}, nil
+	case truth.DropReplica:
+		return catalog.DropReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node}, nil
+	case truth.ForgetReplica:
+		return catalog.ForgetReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Place: catalog.Place(p.Place)}, nil
 	}
 	return nil, fmt.Errorf("a proposal of type %T: %w", p, truth.ErrRejected)
 }
@@ -121,6 +137,12 @@ func volumeOf(p truth.Proposal) ids.Volume {
 	case truth.RemoveMember:
 		return p.Volume
 	case truth.AddMember:
+		return p.Volume
+	case truth.AddReplica:
+		return p.Volume
+	case truth.RetireReplica:
+		return p.Volume
+	case truth.DropReplica:
 		return p.Volume
 	}
 	return ids.Volume{}

@@ -66,6 +66,10 @@ func (f *fake) DeleteVolume(_ context.Context, _, name string) error {
 	return nil
 }
 func (f *fake) Resync(context.Context, string, string, Resync) error { return nil }
+func (f *fake) AddReplica(_ context.Context, _, v string, r NewReplica) (Volume, error) {
+	return Volume{Name: v, Replicas: []Replica{{Node: r.Node}}}, nil
+}
+func (f *fake) RemoveReplica(context.Context, string, string, string) error { return nil }
 func (f *fake) Export(_ context.Context, _ string, l NewLUN) (LUN, error) {
 	return LUN{Volume: l.Volume}, nil
 }

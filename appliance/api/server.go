@@ -39,6 +39,8 @@ type Backend interface {
 	CreateVolume(ctx context.Context, request string, v NewVolume) (Volume, error)
 	DeleteVolume(ctx context.Context, request, name string) error
 	Resync(ctx context.Context, request, name string, r Resync) error
+	AddReplica(ctx context.Context, request, volume string, r NewReplica) (Volume, error)
+	RemoveReplica(ctx context.Context, request, volume, node string) error
 	Export(ctx context.Context, request string, l NewLUN) (LUN, error)
 	Unexport(ctx context.Context, request, volume string) error
 	Transfer(ctx context.Context, request string, t Transfer) error

@@ -52,7 +52,9 @@ type Volume struct {
 	Served   bool      `json:"served"`
 	Epoch    uint64    `json:"last_served_epoch"`
 	Replicas []Replica `json:"replicas"`
-	LUN      *LUN      `json:"lun,omitempty"`
+	// Gone is where replicas have left, and their data is not deleted yet.
+	Gone []Place `json:"gone,omitempty"`
+	LUN  *LUN    `json:"lun,omitempty"`
 	// What the leader's mirror says, where it is open.
 	Dirty   int    `json:"dirty_regions"`
 	Holding string `json:"holding,omitempty"`
@@ -62,12 +64,19 @@ type Volume struct {
 type Replica struct {
 	Node    string  `json:"node"`
 	Pool    string  `json:"pool"`
-	State   string  `json:"state"` // "in sync", "resync", "queued", "failed", "unreachable", "stale"
+	State   string  `json:"state"`            // "in sync", "resync", "queued", "failed", "unreachable", "stale"
+	Leaves  string  `json:"leaves,omitempty"` // "moving": when its successor is in sync; "leaving": now
 	Error   string  `json:"error,omitempty"`
 	Done    int64   `json:"resync_done"`
 	Total   int64   `json:"resync_total"`
 	Copied  int64   `json:"resync_copied"`
 	Seconds float64 `json:"resync_eta_seconds"` // negative if unknown
+}
+
+// Place is a pool of a node.
+type Place struct {
+	Node string `json:"node"`
+	Pool string `json:"pool"`
 }
 
 // LUN is a volume's export.

@@ -54,11 +54,12 @@ type grammar struct {
 		Add  poolAddCmd  `cmd:"" help:"Make an empty directory a pool."`
 	} `cmd:"" help:"Pools: directories that hold replicas."`
 	Volume struct {
-		List   volumeListCmd   `cmd:"" help:"List the volumes."`
-		Show   volumeShowCmd   `cmd:"" help:"Show a volume."`
-		Create volumeCreateCmd `cmd:"" help:"Create a volume."`
-		Delete volumeDeleteCmd `cmd:"" help:"Delete a volume and its data."`
-		Resync volumeResyncCmd `cmd:"" help:"Try a resync that failed again now."`
+		List    volumeListCmd   `cmd:"" help:"List the volumes."`
+		Show    volumeShowCmd   `cmd:"" help:"Show a volume."`
+		Create  volumeCreateCmd `cmd:"" help:"Create a volume."`
+		Delete  volumeDeleteCmd `cmd:"" help:"Delete a volume and its data."`
+		Replica replicaCmd      `cmd:"" help:"Change where a volume's replicas are."`
+		Resync  volumeResyncCmd `cmd:"" help:"Try a resync that failed again now."`
 	} `cmd:"" help:"Volumes: replicated block devices."`
 	LUN struct {
 		List     lunListCmd     `cmd:"" help:"List the LUNs."`

@@ -37,6 +37,9 @@ func replicas(v api.Volume) (s string) {
 			s += ", "
 		}
 		s += r.Node + " " + r.State
+		if r.Leaves != "" {
+			s += ", " + r.Leaves
+		}
 		if r.State == "running" && r.Total > 0 {
 			s += fmt.Sprintf(" %d%%, %s to go", 100*r.Done/r.Total, seconds(r.Seconds))
 		}
@@ -50,16 +53,11 @@ type volumeShowCmd struct {
 
 func (cmd volumeShowCmd) Run(e *env) error {
 	return e.call(func(c *api.Client) error {
-		s, err := c.Status(e.ctx, false)
+		v, err := findVolume(e, c, cmd.Volume)
 		if err != nil {
 			return err
 		}
-		for _, v := range s.Volumes {
-			if v.Name == cmd.Volume || v.ID == cmd.Volume {
-				return e.show(v, func(w io.Writer) { showVolume(w, v) })
-			}
-		}
-		return api.Errorf(api.ErrNotFound, "pmsapp volume list shows them", "there is no volume %q", cmd.Volume)
+		return e.show(v, func(w io.Writer) { showVolume(w, v) })
 	})
 }
 
@@ -81,6 +79,12 @@ func showVolume(w io.Writer, v api.Volume) {
 	}
 	for _, r := range v.Replicas {
 		line("replica", "on %s in pool %s: %s%s", r.Node, r.Pool, r.State, progress(r))
+		if r.Leaves != "" {
+			line("", "%s", map[string]string{"moving": "it leaves when the one that takes its place is in sync", "leaving": "it is to leave"}[r.Leaves])
+		}
+	}
+	for _, g := range v.Gone {
+		line("was", "on %s in pool %s: its data is deleted when that is reachable", g.Node, g.Pool)
 	}
 	if v.LUN == nil {
 		line("exported", "no")

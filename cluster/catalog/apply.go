@@ -80,6 +80,14 @@ func (s *State) apply(c Command) (Result, error) {
 		return Result{}, s.createVolume(c, b)
 	case DeleteVolume:
 		return Result{}, s.deleteVolume(b)
+	case AddReplica:
+		return Result{}, s.addReplica(b)
+	case RetireReplica:
+		return Result{}, s.retireReplica(b)
+	case DropReplica:
+		return Result{}, s.dropReplica(b)
+	case ForgetReplica:
+		return Result{}, s.forgetReplica(b)
 	case SetExport:
 		return Result{}, s.setExport(b)
 	case RemoveExport:
@@ -174,13 +182,7 @@ func (s *State) adoptPools(n Node) {
 			continue
 		}
 		for _, v := range s.Volumes {
-			replicas, a := moved(v.Replicas, other.ID, n)
-			inSync, b := moved(v.InSync, other.ID, n)
-			if a || b {
-				v.Replicas, v.InSync = replicas, inSync
-				if b {
-					v.Version++
-				}
+			if v.movePools(other.ID, n) {
 				s.setVolume(v)
 			}
 		}
@@ -203,10 +205,11 @@ func moved(places []Place, from ids.Node, n Node) (out []Place, changed bool) {
 	return out, changed
 }
 
-// holds tells whether a replica is in a pool.
+// holds tells whether a replica, or what is left of one, is in a pool.
 func (s *State) holds(pool ids.Pool) bool {
 	for _, v := range s.Volumes {
-		if slices.ContainsFunc(v.Replicas, func(p Place) bool { return p.Pool == pool }) {
+		at := func(p Place) bool { return p.Pool == pool }
+		if slices.ContainsFunc(v.Replicas, at) || slices.ContainsFunc(v.Gone, at) {
 			return true
 		}
 	}
@@ -239,10 +242,8 @@ func (s *State) removeNode(id ids.Node) error {
 		}
 	}
 	for _, v := range s.Volumes {
-		left := slices.DeleteFunc(slices.Clone(v.Replicas), func(p Place) bool { return p.Node == id })
-		if len(left) != len(v.Replicas) {
-			v.Replicas = left
-			s.setVolume(v)
+		if v.mentions(id) {
+			s.setVolume(v.withoutNode(id))
 		}
 	}
 	s.forget(id)

@@ -160,6 +160,8 @@ func kinds() map[Kind]known {
 		"take-over": reader[TakeOver](1), "remove-unfenced": reader[RemoveUnfenced](1), "served": reader[Served](1),
 		"remove-member": reader[RemoveMember](1), "add-member": reader[AddMember](1),
 		"create-volume": reader[CreateVolume](1), "delete-volume": reader[DeleteVolume](1),
+		"add-replica": reader[AddReplica](1), "retire-replica": reader[RetireReplica](1),
+		"drop-replica": reader[DropReplica](1), "forget-replica": reader[ForgetReplica](1),
 		"set-export": reader[SetExport](1), "remove-export": reader[RemoveExport](1),
 		"export-share": reader[ExportShare](1), "unexport-share": reader[UnexportShare](1), "change-tree": reader[ChangeTree](1),
 	}

@@ -86,7 +86,9 @@ type Volume struct {
 	Replicas   []Place // never changed in place
 	InSync     []Place // never empty, never changed in place
 	LastServed uint64
-	Share      bool `json:",omitempty"` // it has a file tree
+	Share      bool    `json:",omitempty"` // it has a file tree
+	Leaving    []Leave // of Replicas: those that are to leave. Never changed in place
+	Gone       []Place // of former replicas whose files are to be deleted. Never changed in place
 }
 
 // Export is a LUN.

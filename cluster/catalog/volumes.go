@@ -134,6 +134,9 @@ func (s *State) addMember(b AddMember) (Result, error) {
 	if i < 0 {
 		return Result{}, ErrNoReplica
 	}
+	if v.leaves(b.Node) {
+		return Result{}, fmt.Errorf("%s: the replica is to leave: %w", v.Name, ErrNoReplica)
+	}
 	if slices.Contains(v.InSync, v.Replicas[i]) {
 		return Result{}, fmt.Errorf("%s: the node is a member already: %w", v.Name, ErrVersion)
 	}
@@ -182,7 +185,7 @@ func (s *State) createVolume(c Command, b CreateVolume) error {
 		}
 	}
 	v.InSync = slices.Clone(v.Replicas) // invariant 15
-	v.Version, v.LastServed = 1, 0
+	v.Version, v.LastServed, v.Leaving, v.Gone = 1, 0, nil, nil
 	s.setVolume(v)
 	if v.Share {
 		s.newTree(c, v)

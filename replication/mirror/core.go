@@ -41,6 +41,7 @@ type Core struct {
 	joiner   int  // slot, -1 if none
 	required bool // the joiner counts for acknowledgements
 	prop     proposal
+	retiring retirement
 
 	arrival uint64 // requests and spans, numbered as they come
 	reqs    requestList

@@ -30,6 +30,7 @@ var update = flag.Bool("update", false, "write the golden scripts anew")
 //	err CALL... lost|medium|full|epoch|noreplica
 //	lost|back|unreachable NODE [seq=N]
 //	decided ok|unknown|epoch|version|last|notreplica [set=A,B] [version=N]
+//	retire NODE SET
 //	tick DURATION | resync NODE [empty] | stop NODE | granted | drain | close | status
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -171,6 +172,12 @@ func (s *script) command(f []string) {
 		}
 	case "stop":
 		s.core.StopResync(fromLetter(words[0]))
+	case "retire": // retire A A,B: while the set is A and B
+		var set []ids.Node
+		for _, p := range places(words[1]) {
+			set = append(set, p.Node)
+		}
+		s.core.Retire(fromLetter(words[0]), set)
 	case "granted":
 		s.core.Granted()
 	case "drain":

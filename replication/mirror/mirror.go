@@ -173,6 +173,11 @@ func (m *Mirror) StartResync(ctx context.Context, node ids.Node, empty bool) err
 // StopResync ends the resync of node, unless its joining is proposed already.
 func (m *Mirror) StopResync(node ids.Node) { m.tell(func(c *Core) { c.StopResync(node) }) }
 
+// Retire has the replica of node leave the in-sync set; see Core.Retire.
+func (m *Mirror) Retire(node ids.Node, set []ids.Node) {
+	m.tell(func(c *Core) { c.Retire(node, set) })
+}
+
 // Drain prepares a hand-over: it returns when nothing is under way and marks are cleared (see Core.Drain), or with ctx's
 // error, or with the cause of the mirror's end. New requests wait; Close ends them with block.ErrEnded.
 func (m *Mirror) Drain(ctx context.Context) error {

@@ -21,7 +21,8 @@ type proposal struct {
 	why     error
 }
 
-// adjust begins the change of the set that is due, if none is under way: a removal before a join.
+// adjust begins the change of the set that is due, if none is under way: a removal before a join, and one
+// that has to be before one that is only wanted.
 func (c *Core) adjust() {
 	p := &c.prop
 	if c.ended {
@@ -35,6 +36,10 @@ func (c *Core) adjust() {
 	}
 	if i := c.mustLeave(); i >= 0 {
 		*p = proposal{active: true, slot: i, id: p.id, why: c.slots[i].why}
+		c.propose()
+	} else if i := c.mayRetire(); i >= 0 && !c.draining {
+		*p = proposal{active: true, slot: i, id: p.id, why: ErrRetired}
+		c.retiring = retirement{}
 		c.propose()
 	} else if c.rs != nil && c.rs.phase == joining {
 		if c.draining {

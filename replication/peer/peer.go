@@ -45,7 +45,8 @@ const (
 	// Create makes the replica of Spec, durable, reading as zeros, all regions clean. If a replica of the same volume
 	// and lineage that was never written exists already, that is a success (a repeated proposal).
 	Create
-	// Delete removes the replica and frees its space. It is a success if there is none.
+	// Delete removes the replica in the pool Spec.Pool, or in any if that is zero, and frees its space. It is a success if
+	// there is none.
 	Delete
 	// Reset makes a replica that is foreign, stale or absent into an empty one of Spec: as Delete and Create in one.
 	Reset
@@ -79,7 +80,7 @@ type Command struct {
 	Seq     Seq // Write, Zero: the mark to record if a region is clean
 	Durable Seq // Write, Zero: the highest Seq that all members had durable when this was sent
 	Regions []RegionSeq
-	Spec    Spec // Create, Reset
+	Spec    Spec // Create, Reset; Delete: its Pool
 }
 
 // Answer is the outcome of a Command.

@@ -300,6 +300,11 @@ func (c *Core) endAdmin(r *reign, why string) {
 	for _, d := range r.deleting {
 		c.emit(Reply{Request: d.request, Err: err})
 	}
+	for _, v := range r.list {
+		if w := v.change.wish; w != nil && w.request != 0 {
+			c.emit(Reply{Request: w.request, Err: err})
+		}
+	}
 	if h := r.handing; h != nil && h.request != 0 {
 		if h.sent && !c.leading {
 			err = nil

@@ -33,6 +33,10 @@ func (r *Reign) begin(e Effect) {
 		r.closeMirror(e)
 	case StartResync:
 		r.startResync(e)
+	case StopResync:
+		r.tellMirror(e.Volume, func(m Mirror) { m.StopResync(e.Node) })
+	case RetireMember:
+		r.tellMirror(e.Volume, func(m Mirror) { m.Retire(e.Node, e.Set) })
 	case Command:
 		r.command(e)
 	case ProposeCreate:

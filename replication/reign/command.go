@@ -17,10 +17,15 @@ type command struct {
 	vol   *vol      // Reset
 	reset *resync   // Reset
 	make  *creation // Create
+	clear *vol      // Delete, before a replica is added
+	clean *cleaning // Delete, of what is left of one
 }
 
 func (c *Core) command(p truth.Place, pc peer.Command, cmd command) {
 	cmd.kind, cmd.place, cmd.id = pc.Kind, p, pc.Volume
+	if pc.Kind == peer.Delete {
+		pc.Spec.Pool = p.Pool
+	}
 	id := c.id()
 	c.r.commands[id] = cmd
 	c.emit(Command{ID: id, Node: p.Node, C: pc})
@@ -35,17 +40,27 @@ func (c *Core) commandDone(ev CommandDone) {
 		return
 	}
 	delete(c.r.commands, ev.ID)
+	if cmd.kind == peer.Delete && ev.Err == nil {
+		c.deleted(cmd.place, cmd.id)
+	}
 	switch {
 	case cmd.kind == peer.Reset:
 		c.resetDone(cmd, ev.Err)
 	case cmd.kind == peer.Create:
 		c.createDone(cmd, ev.Err)
-	case ev.Err == nil:
-		if n := c.r.nodes[cmd.place.Node]; n != nil && n.pools[cmd.place.Pool] != nil {
-			p := n.pools[cmd.place.Pool]
-			delete(p.replicas, cmd.id)
-			p.order = slices.DeleteFunc(p.order, func(v ids.Volume) bool { return v == cmd.id })
-		}
+	case cmd.clear != nil:
+		c.cleared(cmd.clear, ev.Err)
+	case cmd.clean != nil:
+		c.cleaned(cmd.clean, ev.Err)
+	}
+}
+
+// deleted notes that a replica is no longer there.
+func (c *Core) deleted(at truth.Place, v ids.Volume) {
+	if n := c.r.nodes[at.Node]; n != nil && n.pools[at.Pool] != nil {
+		p := n.pools[at.Pool]
+		delete(p.replicas, v)
+		p.order = slices.DeleteFunc(p.order, func(o ids.Volume) bool { return o == v })
 	}
 }
 
@@ -84,7 +99,7 @@ func (c *Core) eachLeftover(n *node, f func(p truth.Place, v ids.Volume, deleted
 		for _, v := range n.pools[id].order {
 			p := truth.Place{Node: n.id, Pool: id}
 			tv := c.byID[v]
-			if (tv != nil && slices.Contains(tv.Replicas, p)) || c.isMaking(v) {
+			if (tv != nil && (slices.Contains(tv.Replicas, p) || slices.Contains(tv.Gone, p))) || c.isMaking(v) {
 				continue
 			}
 			f(p, v, tv == nil && slices.Contains(c.view.Deleted, v))

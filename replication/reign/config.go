@@ -20,8 +20,8 @@ type Config struct {
 	// PollBusy and PollAbsent are the intervals of asking a node again about pools that were busy, and for pools that were
 	// not there. 1 ms to 60 s.
 	PollBusy, PollAbsent time.Duration
-	// OpenTimeout bounds one attempt to open a session, with its fence (login_timeout). CallTimeout bounds a Create, Reset
-	// or Delete of a replica, and a proposal's wait. 10 ms to 60 s.
+	// OpenTimeout bounds one attempt to open a session, with its fence (login_timeout). CallTimeout bounds the Create
+	// of a replica, and a proposal's wait. 10 ms to 60 s.
 	OpenTimeout, CallTimeout time.Duration
 	// DrainTimeout bounds the drain before a hand-over or a deletion; past it the volumes go on here. 100 ms to 60 s.
 	DrainTimeout time.Duration

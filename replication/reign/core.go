@@ -57,12 +57,16 @@ type reign struct {
 	resyncDue bool // the same for resyncs
 	resyncAt  time.Duration
 	reachDue  bool // the same for yielding
+	placesDue bool // the same for changes of places
+	placesAt  time.Duration
 	moved     bool // a member of a served volume has another node than when its mirror was opened
 
-	removal  removal            // RemoveUnfenced
-	served   batch              // Served
-	expels   map[uint64]*vol    // RemoveMember under way, by proposal
-	commands map[uint64]command // by id
+	removal  removal                  // RemoveUnfenced
+	served   batch                    // Served
+	expels   map[uint64]*vol          // RemoveMember under way, by proposal
+	commands map[uint64]command       // by id
+	asked    map[uint64]func(Decided) // other proposals under way
+	cleaning map[cleanKey]*cleaning
 	making   []*creation
 	deleting []*deletion
 	handing  *handing
@@ -160,6 +164,10 @@ func (c *Core) handle(ev Event) {
 		c.askHandOver(ev)
 	case RestartResync:
 		c.restartResync(ev)
+	case AddReplica:
+		c.addReplica(ev)
+	case RemoveReplica:
+		c.removeReplica(ev)
 	}
 }
 
@@ -181,6 +189,7 @@ func (c *Core) drive() {
 	c.driveNodes()
 	c.driveVolumes()
 	c.driveResyncs()
+	c.driveReplicas()
 	c.driveYield()
 }
 
@@ -236,7 +245,7 @@ func (c *Core) at(t time.Duration) { c.wake = min(c.wake, t) }
 // touch has everything about volumes looked at again.
 func (c *Core) touch() {
 	if r := c.r; r != nil {
-		r.judgeDue, r.resyncDue, r.reachDue = true, true, true
+		r.judgeDue, r.resyncDue, r.reachDue, r.placesDue = true, true, true, true
 	}
 }
 

@@ -54,6 +54,17 @@ type (
 		Member Member
 		Empty  bool
 	}
+	// StopResync ends a resync; its end is ResyncEnded, unless the joining is proposed already.
+	StopResync struct {
+		Volume ids.Volume
+		Node   ids.Node
+	}
+	// RetireMember has an open mirror remove Node from the in-sync set, as long as that is Set.
+	RetireMember struct {
+		Volume ids.Volume
+		Node   ids.Node
+		Set    []ids.Node
+	}
 	// Command sends C to Node's session; its end is CommandDone. C is Create, Reset or Delete.
 	Command struct {
 		ID   uint64
@@ -115,6 +126,10 @@ const (
 	ResyncDone      Kind = "resync-done"
 	ResyncFailed    Kind = "resync-failed"
 	Leftover        Kind = "leftover-replica"
+	ReplicaAdded    Kind = "replica-added"
+	ReplicaLeaves   Kind = "replica-leaves"
+	ReplicaRemoved  Kind = "replica-removed"
+	ReplicaDeleted  Kind = "replica-deleted"
 	Yielding        Kind = "yielding"
 	HandingOver     Kind = "handing-over"
 	// Those of the mirrors.
@@ -133,6 +148,8 @@ func (OpenMirror) effect()         {}
 func (DrainMirror) effect()        {}
 func (CloseMirror) effect()        {}
 func (StartResync) effect()        {}
+func (StopResync) effect()         {}
+func (RetireMember) effect()       {}
 func (Command) effect()            {}
 func (ProposeCreate) effect()      {}
 func (ProposeDelete) effect()      {}

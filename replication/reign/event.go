@@ -107,7 +107,7 @@ type (
 		Err    error
 		View   *truth.View
 	}
-	// CreateVolume, DeleteVolume, HandOver and RestartResync are an admin's requests; each gets one Reply with its Request.
+	// CreateVolume, DeleteVolume, HandOver, RestartResync, AddReplica and RemoveReplica are an admin's requests; each gets one Reply with its Request.
 	CreateVolume struct {
 		Request uint64
 		// Volume has all but Replicas, InSync, Version, LastServed. ID and Lineage are made by the caller, once per wish, and
@@ -134,6 +134,26 @@ type (
 		Request uint64
 		Volume  ids.Volume
 		Node    ids.Node
+	}
+	// AddReplica gives a volume that is served here one more replica; with Instead, the one on that node leaves when the new one
+	// is in sync. The Reply comes when the catalog has it; the copy is made from then on, by whoever leads.
+	AddReplica struct {
+		Request uint64
+		Volume  ids.Volume
+		Node    ids.Node // zero: Core chooses, as for CreateVolume
+		Pool    ids.Pool // likewise
+		Instead ids.Node
+		Why     string // why Instead leaves: one of package truth's
+		// Copies, if above 0, is how many are to stay in the end: with as many, nothing is done.
+		Copies int
+		Space  []Space
+	}
+	// RemoveReplica has the replica on Node leave. The Reply comes when the catalog has it.
+	RemoveReplica struct {
+		Request uint64
+		Volume  ids.Volume
+		Node    ids.Node
+		Why     string
 	}
 )
 
@@ -179,3 +199,5 @@ func (CreateVolume) event()   {}
 func (DeleteVolume) event()   {}
 func (HandOver) event()       {}
 func (RestartResync) event()  {}
+func (AddReplica) event()     {}
+func (RemoveReplica) event()  {}

@@ -304,7 +304,8 @@ func (m *fakeMirror) StartResync(ctx context.Context, n ids.Node, empty bool) er
 	m.resyncs = append(m.resyncs, n)
 	return nil
 }
-func (m *fakeMirror) StopResync(n ids.Node) {}
+func (m *fakeMirror) StopResync(n ids.Node)             {}
+func (m *fakeMirror) Retire(n ids.Node, set []ids.Node) {}
 func (m *fakeMirror) Drain(ctx context.Context) error {
 	m.mu.Lock()
 	m.drained = true

@@ -308,11 +308,7 @@ func (s *script) do(cmd string, a []string) {
 		for _, n := range a[2:] {
 			ev.On = append(ev.On, nodeID(n))
 		}
-		for i, n := range s.w.order {
-			for k, p := range s.w.nodes[n].pools {
-				ev.Space = append(ev.Space, Space{Node: n, Pool: p.id, Free: int64(100 - 10*k - i)})
-			}
-		}
+		ev.Space = s.space()
 		s.step(ev)
 	case "delete":
 		s.req++
@@ -327,11 +323,39 @@ func (s *script) do(cmd string, a []string) {
 	case "again":
 		s.req++
 		s.step(RestartResync{Request: s.req, Volume: volumeID(a[0]), Node: nodeID(a[1])})
+	case "add": // add v c [instead]: free space as for create
+		s.req++
+		ev := AddReplica{Request: s.req, Volume: volumeID(a[0]), Space: s.space(), Why: truth.WhyAsked}
+		if a[1] != "-" {
+			ev.Node = nodeID(a[1])
+		}
+		if len(a) > 2 {
+			ev.Instead = nodeID(a[2])
+		}
+		s.step(ev)
+	case "retire":
+		s.req++
+		s.step(RemoveReplica{Request: s.req, Volume: volumeID(a[0]), Node: nodeID(a[1]), Why: truth.WhyAsked})
+	case "deleted": // the oldest command was a Delete, and is carried out
+		e := next(s, &s.cmds).(Command)
+		for _, p := range s.w.nodes[e.Node].pools {
+			p.remove(e.C.Volume)
+		}
+		s.step(CommandDone{ID: e.ID})
 	case "status":
 		s.status()
 	default:
 		s.t.Fatalf("unknown command %q", cmd)
 	}
+}
+
+func (s *script) space() (out []Space) {
+	for i, n := range s.w.order {
+		for k, p := range s.w.nodes[n].pools {
+			out = append(out, Space{Node: n, Pool: p.id, Free: int64(100 - 10*k - i)})
+		}
+	}
+	return out
 }
 
 func (s *script) open(n string) {

@@ -140,6 +140,13 @@ func (r *Reign) startResync(e StartResync) {
 	})
 }
 
+// tellMirror tells an open mirror something. The lock is held.
+func (r *Reign) tellMirror(v ids.Volume, f func(Mirror)) {
+	if h := r.mirrors[v]; h != nil && h.m != nil {
+		r.wg.Go(func() { f(h.m) })
+	}
+}
+
 // notice tells Core what it has to know of a mirror, and people the rest.
 func (r *Reign) notice(v ids.Volume, h *handle, n mirror.Notice) {
 	kind, text, ok := describeNotice(n)

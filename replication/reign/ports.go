@@ -29,6 +29,8 @@ var (
 	ErrUnknownVolume = errors.New("reign: no such volume or replica")
 	// ErrTimeout is returned when a drain did not end in time. Everything goes on as before.
 	ErrTimeout = errors.New("reign: the drain took too long")
+	// ErrLast is returned when the replica to remove is the last in-sync one that would stay.
+	ErrLast = errors.New("reign: the last in-sync replica of a volume stays")
 	// ErrInvalid is returned for a request that makes no sense.
 	ErrInvalid = errors.New("reign: invalid request")
 	// ErrClosed is returned after Close.
@@ -63,6 +65,7 @@ type Mirror interface {
 	block.Device
 	StartResync(ctx context.Context, node ids.Node, empty bool) error
 	StopResync(node ids.Node)
+	Retire(node ids.Node, set []ids.Node)
 	Drain(ctx context.Context) error
 	Done() <-chan struct{}
 	Err() error

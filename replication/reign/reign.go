@@ -134,6 +134,18 @@ func (r *Reign) RestartResync(ctx context.Context, v ids.Volume, n ids.Node) err
 	return err
 }
 
+// AddReplica gives a volume a replica. Request is set by Reign.
+func (r *Reign) AddReplica(ctx context.Context, req AddReplica) error {
+	_, err := r.ask(ctx, func(id uint64) Event { req.Request = id; return req })
+	return err
+}
+
+// RemoveReplica takes a replica from a volume. Request is set by Reign.
+func (r *Reign) RemoveReplica(ctx context.Context, req RemoveReplica) error {
+	_, err := r.ask(ctx, func(id uint64) Event { req.Request = id; return req })
+	return err
+}
+
 // ask makes an admin's request and waits for its Reply. ctx bounds the wait, not what was begun.
 func (r *Reign) ask(ctx context.Context, event func(id uint64) Event) (Reply, error) {
 	done := make(chan Reply, 1)

@@ -47,7 +47,7 @@ func (c *Core) driveResyncs() {
 			continue
 		}
 		for _, p := range tv.Replicas {
-			if !holds(tv.InSync, p.Node) && c.startResync(v, tv, p) {
+			if !holds(tv.InSync, p.Node) && !c.parting(tv, p.Node) && c.startResync(v, tv, p) {
 				break
 			}
 		}
@@ -123,7 +123,7 @@ func (c *Core) endResync(v *vol, rs *resync, err error) {
 	}
 	rs.running = false
 	r.resyncs--
-	r.resyncDue = true
+	r.resyncDue, r.placesDue = true, true
 	n := r.nodes[rs.node]
 	if n != nil && n.resync == v.id {
 		n.resync = ids.Volume{}

@@ -87,7 +87,7 @@ func (c *Core) mirrorOpened(ev MirrorOpened) {
 		return
 	}
 	v.stage, v.state, v.reason = open, Serving, ""
-	c.r.resyncDue = true
+	c.r.resyncDue, c.r.placesDue = true, true
 	if c.r.handing != nil {
 		c.drainFor(c.r.handing, v)
 	}

@@ -112,7 +112,8 @@ func (r *Reign) session(n ids.Node) peer.Session {
 	return nil
 }
 
-// command sends one to a node. What is given up for its time may be executed all the same.
+// command sends one to a node. A Create that is given up for its time may be executed all the same; a Delete or Reset is never
+// given up while its session lives, or one that comes late could meet what was made since.
 func (r *Reign) command(e Command) {
 	s := r.session(e.Node)
 	r.wg.Go(func() {
@@ -120,7 +121,10 @@ func (r *Reign) command(e Command) {
 			r.step(CommandDone{ID: e.ID, Err: peer.ErrLost})
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.ctx, r.cfg.CallTimeout)
+		ctx, cancel := r.ctx, context.CancelFunc(func() {})
+		if e.C.Kind == peer.Create {
+			ctx, cancel = context.WithTimeout(r.ctx, r.cfg.CallTimeout)
+		}
 		defer cancel()
 		done := make(chan struct{})
 		call := &peer.Call{Command: e.C, Done: func(*peer.Call) { close(done) }}

@@ -24,10 +24,11 @@ func (c *Core) driveTakeOver() {
 	}
 	c.known++
 	c.r = &reign{
-		epoch: c.known, proposal: c.id(), judgeAt: never, resyncAt: never,
+		epoch: c.known, proposal: c.id(), judgeAt: never, resyncAt: never, placesAt: never,
 		nodes: make(map[ids.Node]*node), vols: make(map[ids.Volume]*vol, len(c.view.Volumes)),
 		removal: removal{pools: make(map[ids.Pool]bool)},
 		expels:  make(map[uint64]*vol), commands: make(map[uint64]command),
+		asked: make(map[uint64]func(Decided)), cleaning: make(map[cleanKey]*cleaning),
 	}
 	c.emit(Propose{ID: c.r.proposal, P: truth.TakeOver{Node: c.self, Epoch: c.r.epoch}})
 }
@@ -110,7 +111,7 @@ func (c *Core) decided(ev Decided) {
 	case ev.ID == r.proposal && !r.applied:
 		c.takeOverDecided(ev.Err)
 		return
-	case v == nil && ev.ID != r.removal.id && ev.ID != r.served.id:
+	case v == nil && ev.ID != r.removal.id && ev.ID != r.served.id && r.asked[ev.ID] == nil:
 		return
 	case c.noteRejection(ev.Err):
 		c.endReign("the catalog has another epoch")
@@ -121,6 +122,10 @@ func (c *Core) decided(ev Decided) {
 	case v != nil:
 		delete(r.expels, ev.ID)
 		c.expelled(v, ev)
+	case r.asked[ev.ID] != nil:
+		end := r.asked[ev.ID]
+		delete(r.asked, ev.ID)
+		end(ev)
 	case ev.ID == r.removal.id:
 		c.removalDecided(ev)
 	default:

@@ -33,7 +33,7 @@ type vol struct {
 	holds   string
 	version uint64 // of the set that members are of
 	members []Member
-	places  []truth.Place // of its replicas when its mirror was opened
+	places  []truth.Place // of its replicas since its mirror was opened
 
 	expulsion        // the last that was proposed
 	proposal  uint64 // of the RemoveMember under way
@@ -41,6 +41,7 @@ type vol struct {
 	retry     pace
 
 	resyncs []*resync
+	change  change
 	there   bool // while volumes are adopted
 }
 
@@ -55,6 +56,15 @@ func (v *vol) moved(tv *truth.Volume) bool {
 		}
 	}
 	return false
+}
+
+// learn adds the places of replicas that were added since its mirror was opened.
+func (v *vol) learn(ps []truth.Place) {
+	for _, p := range ps {
+		if v.hasMirror() && !slices.ContainsFunc(v.places, func(q truth.Place) bool { return q.Pool == p.Pool }) {
+			v.places = append(slices.Clip(v.places), p)
+		}
+	}
 }
 
 func (v *vol) hasMirror() bool { return opening <= v.stage && v.stage <= drained }
@@ -77,6 +87,7 @@ func (c *Core) adoptVolumes() {
 		if v.hasMirror() && v.moved(&c.view.Volumes[i]) {
 			r.moved = true
 		}
+		v.learn(c.view.Volumes[i].Replicas)
 	}
 	r.list = slices.DeleteFunc(r.list, func(v *vol) bool {
 		if v.there {
@@ -87,6 +98,9 @@ func (c *Core) adoptVolumes() {
 		}
 		delete(r.vols, v.id)
 		v.stage = ended
+		if v.change.wish != nil {
+			c.granted(v, ErrUnknownVolume)
+		}
 		for _, rs := range v.resyncs {
 			c.endResync(v, rs, mirror.ErrStopped)
 		}

@@ -251,6 +251,10 @@ func (w *world) apply(p truth.Proposal) (truth.Outcome, error) {
 				out.Version, out.InSync = tv.Version, tv.InSync
 			}
 		}
+	case truth.AddReplica, truth.RetireReplica, truth.DropReplica, truth.ForgetReplica:
+		if err := applyReplicas(v, p); err != nil {
+			return out, err
+		}
 	}
 	if epoch != v.Epoch {
 		return out, &truth.Rejection{Why: truth.WrongEpoch, Epoch: v.Epoch}
@@ -337,6 +341,10 @@ func show(e Effect) string {
 		return fmt.Sprintf("close mirror %s: %s", name(e.Volume), e.Cause)
 	case StartResync:
 		return fmt.Sprintf("start resync %s to %s empty=%v", name(e.Volume), name(e.Member.Place.Pool), e.Empty)
+	case StopResync:
+		return fmt.Sprintf("stop resync %s to %s", name(e.Volume), name(e.Node))
+	case RetireMember:
+		return fmt.Sprintf("retire member %s of %s, of %d", name(e.Node), name(e.Volume), len(e.Set))
 	case Command:
 		return fmt.Sprintf("command %s to %s: %s", map[peer.Kind]string{
 			peer.Create: "create", peer.Reset: "reset", peer.Delete: "delete"}[e.C.Kind], name(e.Node), name(e.C.Volume))
@@ -377,7 +385,7 @@ func showProposal(p truth.Proposal) string {
 	case truth.AddMember:
 		return fmt.Sprintf("AddMember epoch %d %s@%d %s", p.Epoch, name(p.Volume), p.Version, name(p.Node))
 	}
-	return "?"
+	return showReplicas(p)
 }
 
 func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -28,8 +28,8 @@
 //	     16..31 volume id
 //	     32..39 offset in bytes
 //	     40..47 length in bytes
-//	     48..55 Seq; FENCE: the epoch again; FETCH: the token
-//	     56..63 Durable
+//	     48..55 Seq; FENCE: the epoch again; FETCH: the token; DELETE: the first half of the pool's id, or 0
+//	     56..63 Durable; DELETE: the other half
 //
 //	F001h FENCE     Data-In: an answer with a Fenced. It is the first command of a session
 //	F002h POLL      Data-In: likewise

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -235,6 +236,11 @@ func (n *Nexus) submit(t *Task) {
 	c := &t.call
 	c.Command = peer.Command{Kind: q.act.kind(), Volume: q.volume, Off: q.off, Len: q.length,
 		Seq: peer.Seq(q.seq), Durable: peer.Seq(q.durable)}
+	if q.act == actDelete {
+		c.Seq, c.Durable = 0, 0
+		binary.BigEndian.PutUint64(c.Spec.Pool[:], q.seq)
+		binary.BigEndian.PutUint64(c.Spec.Pool[8:], q.durable)
+	}
 	c.Answer = peer.Answer{}
 	if err := t.payload(); err != nil {
 		t.fail(fmt.Errorf("%w: %w", peer.ErrInvalid, err))

@@ -204,6 +204,7 @@ func TestCommands(t *testing.T) {
 		{Kind: peer.Clear, Volume: v, Regions: []peer.RegionSeq{{Region: 3, Seq: 9}, {Region: 1<<32 - 1, Seq: 1 << 63}}},
 		{Kind: peer.Create, Volume: v, Spec: spec},
 		{Kind: peer.Delete, Volume: v},
+		{Kind: peer.Delete, Volume: v, Spec: peer.Spec{Pool: spec.Pool}},
 		{Kind: peer.Reset, Volume: v, Spec: spec},
 	}
 	for _, c := range want {

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -115,7 +116,11 @@ func (s *Session) Submit(c *peer.Call) {
 }
 
 func requestOf(act action, c *peer.Call) request {
-	return request{act: act, volume: c.Volume, off: c.Off, length: c.Len, seq: uint64(c.Seq), durable: uint64(c.Durable)}
+	q := request{act: act, volume: c.Volume, off: c.Off, length: c.Len, seq: uint64(c.Seq), durable: uint64(c.Durable)}
+	if act == actDelete {
+		q.seq, q.durable = binary.BigEndian.Uint64(c.Spec.Pool[:]), binary.BigEndian.Uint64(c.Spec.Pool[8:])
+	}
+	return q
 }
 
 // answered takes the answer to a command of fixed size.

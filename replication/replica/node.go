@@ -471,18 +471,21 @@ func (n *Node) drain(ctx context.Context) map[ids.Pool]bool {
 }
 
 // lookup finds the replica of a volume and its pool; for Create and Reset the pool. other says that another pool has a replica
-// of the volume.
+// of the volume: a disk came back after its replica was made anew in another pool. Which of them is meant is not guessed: all
+// but a Delete that names its pool is refused until one of them is gone.
 func (n *Node) lookup(c *peer.Call) (p *pool, r *replica, other bool) {
 	n.mu.Lock()
 	pools := n.pools
 	n.mu.Unlock()
 	if c.Kind != peer.Create && c.Kind != peer.Reset {
-		for _, p := range pools {
-			if r := p.find(c.Volume); r != nil {
-				return p, r, false
+		named := c.Kind == peer.Delete && !c.Spec.Pool.IsZero()
+		for _, q := range pools {
+			if f := q.find(c.Volume); f != nil && (!named || q.id == c.Spec.Pool) {
+				other = p != nil
+				p, r = q, f
 			}
 		}
-		return nil, nil, false
+		return p, r, other
 	}
 	for _, q := range pools {
 		if q.id == c.Spec.Pool {

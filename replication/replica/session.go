@@ -155,7 +155,10 @@ func (s *Session) Submit(c *peer.Call) {
 	case !s.admitted[p.id]:
 		c.Err = fmt.Errorf("pool %s is not fenced: %w", p.path, peer.ErrNoReplica)
 	case other: // at most one per node and volume
-		c.Err = fmt.Errorf("another pool has a replica of volume %s: %w", c.Spec.Volume, peer.ErrInvalid)
+		c.Err = fmt.Errorf("another pool has a replica of volume %s: %w", c.Volume, peer.ErrInvalid)
+		if c.Kind != peer.Create && c.Kind != peer.Reset {
+			c.Err = fmt.Errorf("two pools have a replica of volume %s: %w", c.Volume, peer.ErrNoReplica)
+		}
 	}
 	if c.Err != nil {
 		s.mu.Unlock()

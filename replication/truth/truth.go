@@ -28,6 +28,8 @@ type Volume struct {
 	Version  uint64 // of the in-sync set; each change of the set adds one
 	Replicas []Place
 	InSync   []Place // a subset of Replicas, never empty
+	Leaving  []Leave // of Replicas: those that are to leave
+	Gone     []Place // of former replicas whose files are to be deleted; none of them is in Replicas
 	// LastServed is the epoch under which the volume was last served (invariant 7); 0 if never.
 	LastServed peer.Epoch
 	// Foreign says that a restore began a new lineage of the catalog and the volume waits for volume force.

@@ -35,7 +35,10 @@ func TestOperations(t *testing.T) {
 	}
 	check("event", "../../replication/reign/effect.go", `Kind = "([a-z-]+)"`, func(s string) string { return "`" + s + "`" })
 	check("call", "../../appliance/api/routes.go", `s\.handle\("([^"]+)"`, func(s string) string {
-		return strings.NewReplacer("{name}", "NAME", "{volume}", "VOLUME").Replace(s)
+		return strings.NewReplacer("{name}", "NAME", "{volume}", "VOLUME", "{node}", "NODE").Replace(s)
+	})
+	check("call", "../../appliance/api/replicas.go", `s\.handle\("([^"]+)"`, func(s string) string {
+		return strings.NewReplacer("{name}", "NAME", "{node}", "NODE").Replace(s)
 	})
 	check("code", "../../appliance/api/errors.go", `Code: "([a-z-]+)"`, func(s string) string { return "`" + s + "`" })
 	kinds := text(t, "../../replication/reign/effect.go")

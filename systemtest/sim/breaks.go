@@ -43,6 +43,9 @@ const (
 	BreakDigest       Break = "16: bytes that a wire spoils are taken for good"
 	BreakZero         Break = "16: one member ignores UNMAP"
 	BreakFull         Break = "16: a full pool says that it has stored the bytes"
+	BreakDeleteEarly  Break = "2: a replica that is to leave is deleted before it has left the in-sync set"
+	BreakLeftBehind   Break = "15: a replica that was removed is not deleted"
+	BreakDeleteLate   Break = "15: the deletion of a removed replica is taken for done when it was sent"
 	BreakServeFirst   Break = "17: a volume is deleted before its I/O has drained"
 	BreakYield        Break = "19: a witness keeps the leadership"
 )
@@ -54,6 +57,7 @@ func Breaks() []Break {
 		BreakFenceOpen, BreakFenceBusy, BreakVotes, BreakPoolsForget, BreakPoolsEpoch,
 		BreakFlush, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
 		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakFull, BreakServeFirst, BreakYield,
+		BreakDeleteEarly, BreakLeftBehind, BreakDeleteLate,
 	}
 }
 

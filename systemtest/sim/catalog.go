@@ -76,6 +76,14 @@ func command(p any) ([]byte, error) {
 		b = catalog.RemoveMember{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node, Reason: p.Reason}
 	case truth.AddMember:
 		b = catalog.AddMember{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node}
+	case truth.AddReplica:
+		b = catalog.AddReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place), Instead: p.Instead, Why: p.Why}
+	case truth.RetireReplica:
+		b = catalog.RetireReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node, Why: p.Why}
+	case truth.DropReplica:
+		b = catalog.DropReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node}
+	case truth.ForgetReplica:
+		b = catalog.ForgetReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Place: catalog.Place(p.Place)}
 	case reign.ProposeCreate:
 		v := p.Volume
 		b = catalog.CreateVolume{Epoch: uint64(p.Epoch), Volume: catalog.Volume{
@@ -107,10 +115,14 @@ func placesIn(ps []truth.Place) (out []catalog.Place) {
 func viewOf(s *catalog.State) *truth.View {
 	v := &truth.View{Index: s.Index, Epoch: peer.Epoch(s.Epoch), Leader: s.Leader, Deleted: s.Deleted}
 	for _, x := range s.Volumes {
-		v.Volumes = append(v.Volumes, truth.Volume{
+		t := truth.Volume{
 			ID: x.ID, Lineage: x.Lineage, Name: x.Name, Size: x.Size, Region: x.Region, Logical: x.Logical, Version: x.Version,
-			Replicas: placesOf(x.Replicas), InSync: placesOf(x.InSync), LastServed: peer.Epoch(x.LastServed),
-		})
+			Replicas: placesOf(x.Replicas), InSync: placesOf(x.InSync), LastServed: peer.Epoch(x.LastServed), Gone: placesOf(x.Gone),
+		}
+		for _, l := range x.Leaving {
+			t.Leaving = append(t.Leaving, truth.Leave(l))
+		}
+		v.Volumes = append(v.Volumes, t)
 	}
 	for _, x := range s.Nodes {
 		n := truth.Node{ID: x.ID, Name: x.Name, Witness: x.Witness}

@@ -117,6 +117,7 @@ func (c *Cluster) startChaos() {
 		c.w.After(c.w.Rand.Between(pace/10, pace), strike)
 	}
 	strike()
+	c.startChanges()
 	if len(c.vols) > 1 && c.w.Rand.Chance(0.4) {
 		c.w.After(c.w.Rand.Between(0, c.plan.chaos), c.deleteVolume)
 	}
@@ -247,6 +248,7 @@ func (c *Cluster) revertPool(n *node) {
 	}
 	c.trace(n.host, "pool: reverted to epochs %v", p.snapshot.accepted)
 	c.stats["pools that were reverted"]++
+	p.reverted = true
 	p.accepted, p.written, p.replicas = p.snapshot.accepted, p.snapshot.written, p.snapshot.replicas
 	p.snapshot = nil
 	for vol := range c.volIDs {

@@ -21,6 +21,7 @@ type simPool struct {
 	full     bool
 	bad      float64 // the chance of an I/O to fail
 	snapshot *simPool
+	reverted bool // it may hold what was deleted since
 }
 
 // written is how often the catalog of an identity had been written when a pool recorded its epoch (9).

@@ -175,6 +175,7 @@ func (n *node) propose(p any, done func(truth.Outcome, error)) {
 		}
 		a := res.(applied)
 		n.c.trace(n.host, "%T: %+v %v", p, a.out, a.err)
+		n.breakRetired(p, a.err)
 		done(a.out, a.err)
 	})
 }

@@ -84,7 +84,18 @@ func (r *reignShell) effect(e reign.Effect) {
 		}
 	case reign.StartResync:
 		r.resync(e)
+	case reign.StopResync:
+		if m := r.mirrors[e.Volume]; m != nil {
+			m.do(func() { m.core.StopResync(e.Node) })
+		}
+	case reign.RetireMember:
+		if m := r.mirrors[e.Volume]; m != nil {
+			m.do(func() { m.core.Retire(e.Node, e.Set) })
+		}
 	case reign.Command:
+		if r.breakCommand(e) {
+			return
+		}
 		call := &peer.Call{Command: e.C, Done: func(c *peer.Call) { r.step(reign.CommandDone{ID: e.ID, Err: c.Err}) }}
 		if s := r.newest[e.Node]; s != nil {
 			s.submit(call)

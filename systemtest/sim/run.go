@@ -138,15 +138,9 @@ func (c *Cluster) createVolumes() func() bool {
 				continue
 			}
 			asked[i] = c.w.Now() + 2*time.Second
-			var space []reign.Space
-			for _, x := range c.nodes {
-				for _, p := range x.pools {
-					space = append(space, reign.Space{Node: x.id(), Pool: p.id, Free: 1 << 40})
-				}
-			}
 			n.reign.later(func() {
 				n.reign.ask(func(err error) { c.trace(n.host, "creation of volume %d: %v", i, err) }, func(id uint64) reign.Event {
-					return reign.CreateVolume{Request: id, Volume: v, Copies: c.plan.copies[i], Space: space}
+					return reign.CreateVolume{Request: id, Volume: v, Copies: c.plan.copies[i], Space: c.space()}
 				})
 			})
 		}
@@ -207,12 +201,15 @@ func (c *Cluster) settled() bool {
 			return false
 		}
 	}
+	if c.leftBehind() != "" {
+		return false
+	}
 	for i := range c.vols {
 		v := c.trueVolume(i)
 		if c.deleted[i] && v == nil {
 			continue
 		}
-		if v == nil || len(v.InSync) != len(v.Replicas) {
+		if v == nil || len(v.InSync) != len(v.Replicas) || len(v.Leaving) > 0 || len(v.Gone) > 0 {
 			return false
 		}
 		for _, p := range v.InSync {
@@ -303,9 +300,15 @@ func (c *Cluster) judge() error {
 // situation describes the cluster for a report.
 func (c *Cluster) situation() string {
 	s := fmt.Sprintf("  catalog: epoch %d of %s\n", c.truth.view.Epoch, c.nameOf(c.truth.view.Leader))
+	if left := c.leftBehind(); left != "" {
+		s += "  " + left + "\n"
+	}
 	for i := range c.truth.view.Volumes {
 		v := &c.truth.view.Volumes[i]
 		s += fmt.Sprintf("  %s version %d: replicas %v, in sync %v, last served %d\n", c.volName(v.ID), v.Version, c.places(v.Replicas), c.places(v.InSync), v.LastServed)
+		if len(v.Leaving)+len(v.Gone) > 0 {
+			s += fmt.Sprintf("    leaving %v, gone from %v\n", v.Leaving, c.places(v.Gone))
+		}
 		for _, p := range v.Replicas {
 			if r := c.replicaAt(p, c.volIndex(v.ID)); r != nil {
 				s += fmt.Sprintf("    %s: seq %d durable %d marks %v\n", c.nameOf(p.Node), r.seq, r.durable, r.marks)

@@ -1,0 +1,127 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
+	"pmsapp/replication/reign"
+	"pmsapp/replication/truth"
+)
+
+// space is the free space that an admin sees: there is enough everywhere.
+func (c *Cluster) space() (out []reign.Space) {
+	for _, x := range c.nodes {
+		for _, p := range x.pools {
+			out = append(out, reign.Space{Node: x.id(), Pool: p.id, Free: 1 << 40})
+		}
+	}
+	return out
+}
+
+// startChanges has an admin add, remove and move replicas, in some of the runs.
+func (c *Cluster) startChanges() {
+	if c.w.Rand.Chance(0.5) {
+		return
+	}
+	pace := []time.Duration{300 * time.Millisecond, 2 * time.Second, 5 * time.Second}[c.w.Rand.Intn(3)]
+	var change func()
+	change = func() {
+		if c.calmed {
+			return
+		}
+		c.changeReplicas()
+		c.w.After(c.w.Rand.Between(pace/4, pace), change)
+	}
+	c.w.After(c.w.Rand.Between(0, 2*pace), change)
+}
+
+// changeReplicas asks the leader of the moment for one change, sensible or not.
+func (c *Cluster) changeReplicas() {
+	l, vol := c.leader(), c.w.Rand.Intn(len(c.vols))
+	v := c.trueVolume(vol)
+	node := func() ids.Node { return c.nodes[c.w.Rand.Intn(len(c.nodes))].id() }
+	kind, from, to := c.w.Rand.Intn(3), node(), node()
+	if l == nil || v == nil {
+		return
+	}
+	if kind != 0 && c.w.Rand.Chance(0.8) { // one that is there
+		from = v.Replicas[c.w.Rand.Intn(len(v.Replicas))].Node
+	}
+	if c.w.Rand.Chance(0.5) {
+		to = ids.Node{}
+	}
+	ev, what := func(id uint64) reign.Event {
+		return reign.RemoveReplica{Request: id, Volume: v.ID, Node: from, Why: truth.WhyAsked}
+	}, "removal"
+	if kind < 2 {
+		req := reign.AddReplica{Volume: v.ID, Node: to, Space: c.space(), Why: truth.WhyAsked}
+		if what = "addition"; kind == 1 {
+			req.Instead, what = from, "move"
+		}
+		ev = func(id uint64) reign.Event { req.Request = id; return req }
+	}
+	l.proc.After(0, func() {
+		l.reign.ask(func(err error) {
+			c.trace(l.host, "%s of a replica of volume %d, from %s to %s: %v", what, vol, c.nameOf(from), c.nameOf(to), err)
+			if err == nil {
+				c.stats[what+"s of replicas"]++
+			}
+		}, ev)
+	})
+}
+
+// leftBehind names a replica that is where the catalog has none; those of pools that were reverted do not count.
+func (c *Cluster) leftBehind() string {
+	for vol := range c.vols {
+		v := c.trueVolume(vol)
+		if v == nil {
+			continue
+		}
+		for _, n := range c.nodes {
+			for _, p := range n.pools {
+				at := truth.Place{Node: n.id(), Pool: p.id}
+				if p.replicas[v.ID] != nil && !p.reverted && !slices.Contains(v.Replicas, at) {
+					return fmt.Sprintf("%s holds a replica of volume %d that was removed", c.hostName(n.host), vol)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// breakCommand may answer a command of a reign by itself.
+func (r *reignShell) breakCommand(e reign.Command) bool {
+	c := r.n.c
+	if e.C.Kind != peer.Delete || c.volIndex(e.C.Volume) < 0 || c.trueVolume(c.volIndex(e.C.Volume)) == nil {
+		return false
+	}
+	switch {
+	case c.breaks(BreakLeftBehind):
+	case c.breaks(BreakDeleteLate):
+		if s := r.newest[e.Node]; s != nil {
+			r.n.proc.After(c.w.Rand.Between(0, time.Second), func() {
+				s.submit(&peer.Call{Command: e.C, Done: func(*peer.Call) {}})
+			})
+		}
+	default:
+		return false
+	}
+	r.later(func() { r.step(reign.CommandDone{ID: e.ID}) })
+	return true
+}
+
+// breakRetired deletes a replica that is to leave as soon as that is decided.
+func (n *node) breakRetired(p any, err error) {
+	b, ok := p.(truth.RetireReplica)
+	if !ok || err != nil || !n.c.breaks(BreakDeleteEarly) {
+		return
+	}
+	if h, ok := n.hostOf(b.Node); ok {
+		for _, pool := range n.c.nodes[h].pools {
+			delete(pool.replicas, b.Volume)
+		}
+	}
+}

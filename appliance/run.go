@@ -165,6 +165,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	rctx, cancel := context.WithCancel(context.Background())
 	work.Go(func() { n.service.run(rctx) })
 	work.Go(func() { n.events.run(rctx) })
+	work.Go(func() { n.watchFill(rctx) })
 	work.Go(func() { n.pools.retry(rctx, n.cluster.Refresh) })
 	for _, l := range portals {
 		work.Go(func() { n.serveErr("the portal "+l.Addr().String(), n.target.Serve(l)) })

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -294,6 +295,14 @@ func TestFullPool(t *testing.T) {
 	}
 	for off := int64(0); off < full; off += chunk {
 		check(t, d, off, chunk, byte(off/chunk+1))
+	}
+	filling := false
+	for begin := time.Now(); !filling && time.Since(begin) < 30*time.Second; time.Sleep(100 * time.Millisecond) {
+		events, err := c.Client().Events(t.Context(), 0, 100)
+		filling = err == nil && slices.ContainsFunc(events, func(e api.Event) bool { return e.Kind == "pool-filling" && e.Node == "node2" })
+	}
+	if !filling {
+		t.Error("no event says that the pool fills up")
 	}
 	if err := d.Zero(t.Context(), 0, 16<<20); err != nil {
 		t.Fatal("freeing space:", err)

@@ -98,6 +98,8 @@ func (s *State) apply(c Command) (Result, error) {
 		return Result{}, s.unexportShare(b)
 	case ChangeTree:
 		return s.changeTree(b)
+	case Reserve:
+		return Result{}, s.reserve(b)
 	}
 	return Result{}, ErrUnknownCommand
 }

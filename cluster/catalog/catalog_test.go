@@ -255,7 +255,7 @@ func TestSnapshot(t *testing.T) {
 
 func FuzzApply(f *testing.F) {
 	for _, b := range []Body{Bootstrap{ids.NewCluster(), ids.NewLineage(), make([]byte, 32)}, PutNode{Node: Node{ID: ids.NewNode(), Name: "a", Version: 1}},
-		TakeOver{ids.NewNode(), 1}, CreateVolume{}, SetExport{}, UseToken{}, RemoveUnfenced{Epoch: 1}} {
+		TakeOver{ids.NewNode(), 1}, CreateVolume{}, SetExport{}, UseToken{}, RemoveUnfenced{Epoch: 1}, Reserve{Epoch: 1}} {
 		e, err := Encode(Command{Body: b, Request: "x"})
 		if err != nil {
 			f.Fatal(err)

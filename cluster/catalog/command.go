@@ -164,6 +164,7 @@ func kinds() map[Kind]known {
 		"drop-replica": reader[DropReplica](1), "forget-replica": reader[ForgetReplica](1),
 		"set-export": reader[SetExport](1), "remove-export": reader[RemoveExport](1),
 		"export-share": reader[ExportShare](1), "unexport-share": reader[UnexportShare](1), "change-tree": reader[ChangeTree](1),
+		"reserve": reader[Reserve](1),
 	}
 }
 

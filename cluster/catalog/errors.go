@@ -34,6 +34,8 @@ var (
 	// ErrNoShare is returned when a volume that a share is meant by is none, ErrIsShare when one that is a share is to be a LUN.
 	ErrNoShare = errors.New("catalog: the volume is no share")
 	ErrIsShare = errors.New("catalog: the volume is a share")
+	// ErrReservations is returned when a change of reservations was judged by others than there are.
+	ErrReservations = errors.New("catalog: the reservations have changed")
 	// ErrToken is returned for a token that is unknown, used or expired.
 	ErrToken = errors.New("catalog: the token")
 	// ErrLimit is returned when there would be too many of something.

@@ -7,6 +7,7 @@ import (
 
 	"pmsapp/internal/filetree"
 	"pmsapp/internal/ids"
+	"pmsapp/internal/reserve"
 )
 
 // Version is the newest version of the commands that this program knows.
@@ -45,6 +46,8 @@ type State struct {
 	Events   []Event      // the newest MaxEvents
 	Requests []Request    // the newest MaxRequests
 	Removed  []ids.Node   // the newest of those that were removed: their certificates are refused
+
+	Reservations map[ids.Volume]reserve.State
 }
 
 // Node is a member of the cluster.

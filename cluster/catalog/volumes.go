@@ -216,6 +216,8 @@ func (s *State) deleteVolume(b DeleteVolume) error {
 		s.Trees = maps.Clone(s.Trees)
 		delete(s.Trees, v.ID)
 	}
+	s.Reservations = maps.Clone(s.Reservations)
+	delete(s.Reservations, v.ID)
 	s.Deleted = keep(s.Deleted, MaxDeleted, v.ID)
 	return nil
 }
@@ -267,5 +269,6 @@ func (s *State) removeExport(b RemoveExport) error {
 	}
 	s.Exports = maps.Clone(s.Exports)
 	delete(s.Exports, b.Volume)
+	s.endReservations(b.Volume)
 	return nil
 }

@@ -336,7 +336,7 @@ func play(t *testing.T, b []byte) {
 // TestModel: random commands do what the naive model does.
 func TestModel(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 3000 {
+	for range 1000 {
 		b := make([]byte, 6*40)
 		for i := range b {
 			b[i] = byte(r.Uint32())

@@ -4,7 +4,7 @@ FUZZTIME  ?= 30s
 PACKAGES  := libiscsi-bin tgt qemu-utils qemu-block-extra iproute2 e2fsprogs mount util-linux gcc libc6-dev
 TOOLS     := iscsi-test-cu tgtd qemu-img qemu-io ip mkfs.ext4 mount fsfreeze gcc
 
-.PHONY: build demo test test-long check race fuzz bites soak sim bench scale deps
+.PHONY: build demo test test-long check race fuzz bites soak sim reservations bench scale deps
 
 build:
 	CGO_ENABLED=0 $(GO) build ./...
@@ -47,6 +47,10 @@ fuzz:
 N ?= 100
 soak:
 	$(GO) test ./systemtest/soak -run '^TestSoak$$' -timeout 0 -v -rounds $(N) $(if $(KINDS),-kinds $(KINDS)) $(if $(SEED),-seed $(SEED)) $(if $(REPLICAS),-replicas $(REPLICAS)) $(if $(DIR),-dir $(DIR))
+
+# Hosts with reservations over N leaders killed under load.
+reservations:
+	$(GO) test ./systemtest/daemons -run '^TestReservations$$' -timeout 0 -v -failovers $(if $(filter command line environment,$(origin N)),$(N),50)
 
 # Against Debian's tgtd, in turn; see docs/TESTING.md. Nothing else should run on the machine.
 bench: deps build

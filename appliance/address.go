@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"pmsapp/appliance/config"
+	"pmsapp/appliance/front"
 	"pmsapp/internal/ids"
 	"pmsapp/target"
 )
@@ -107,7 +108,7 @@ func (n *node) discoverable() []target.Portal {
 		group = me.Group
 	}
 	if v, err := netip.ParseAddrPort(n.cfg.Virtual.Portal); err == nil {
-		return []target.Portal{{Addr: v, Group: group}}
+		return []target.Portal{{Addr: v, Group: front.VirtualGroup}}
 	}
 	p, err := netip.ParseAddrPort(n.addrs.portal)
 	if err != nil {

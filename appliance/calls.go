@@ -15,6 +15,7 @@ import (
 	"pmsapp/cluster/catalog"
 	"pmsapp/internal/ids"
 	"pmsapp/replication/reign"
+	"pmsapp/target/scsi"
 )
 
 // What nodes ask each other, besides what package cluster does.
@@ -106,6 +107,14 @@ func (n *node) report() reign.Report {
 	}
 	work.Wait()
 	return r
+}
+
+// handleReserve answers a node through which a host asks about reservations.
+func (n *node) handleReserve(ctx context.Context, from ids.Node, q scsi.Question) (asked, error) {
+	if err := n.up(ctx); err != nil {
+		return asked{}, err
+	}
+	return n.service.reservations.handle(ctx, from, q)
 }
 
 // handlePools tells another node about this one's pools.

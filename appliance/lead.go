@@ -21,13 +21,14 @@ import (
 // service brings together what cluster and reign say with what hosts see: it is the observer of both. Its methods do not
 // block; the virtual address is the loop's, which looks at what is to be rather than at what happened.
 type service struct {
-	hosts   *front.Hosts
-	reign   *reign.Reign     // set before anything is observed
-	cluster *cluster.Cluster // likewise
-	vip     *vip.Holder      // nil: there is no virtual address
-	events  *eventLog
-	failed  func(error)
-	log     *slog.Logger
+	hosts        *front.Hosts
+	reign        *reign.Reign     // set before anything is observed
+	cluster      *cluster.Cluster // likewise
+	vip          *vip.Holder      // nil: there is no virtual address
+	events       *eventLog
+	reservations *reservations
+	failed       func(error)
+	log          *slog.Logger
 
 	wake  chan struct{} // has room for one
 	ready chan struct{} // closed when all of the above is set: nothing is acted on before
@@ -127,7 +128,7 @@ func (s *service) Serving(v truth.Volume, dev block.Device) {
 		s.mirrors[v.ID] = m
 	}
 	if s.leading { // otherwise Follow has been called, and Standby comes
-		s.hosts.Serve(v.ID, dev)
+		s.hosts.Serve(v.ID, dev, keeper{s.reservations, v.ID, uint64(v.LastServed)})
 	}
 	s.mu.Unlock()
 	s.look()
@@ -236,7 +237,7 @@ func exports(s *catalog.State) (out []front.Export) {
 			continue
 		}
 		out = append(out, front.Export{Volume: id, Name: v.Name, Geometry: geometry(v), LUN: e.LUN, Initiators: e.Initiators,
-			CHAP: iscsi.Credentials{Name: e.CHAPUser, Secret: e.CHAPSecret}})
+			CHAP: iscsi.Credentials{Name: e.CHAPUser, Secret: e.CHAPSecret}, Reserved: s.Reservations[id], Index: s.Index})
 	}
 	return out
 }

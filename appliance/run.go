@@ -105,11 +105,12 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 		About: n.about, Written: written(replicas), HeartbeatTimeout: cfg.Timeouts.Cluster.Heartbeat,
 		ElectionTimeout: cfg.Timeouts.Cluster.Election, LeaseTimeout: cfg.Timeouts.Cluster.Lease, Observer: n.service, Log: log},
 		map[string]cluster.Handler{
-			"api":    cluster.Handle(n.handleAPI),
-			"events": cluster.Handle(n.handleEvents),
-			"report": cluster.Handle(n.handleReport),
-			"pools":  cluster.Handle(n.handlePools),
-			"stop":   cluster.Handle(n.handleStop),
+			"api":     cluster.Handle(n.handleAPI),
+			"events":  cluster.Handle(n.handleEvents),
+			"report":  cluster.Handle(n.handleReport),
+			"pools":   cluster.Handle(n.handlePools),
+			"stop":    cluster.Handle(n.handleStop),
+			"reserve": cluster.Handle(n.handleReserve),
 		})
 	if err != nil {
 		return err
@@ -119,6 +120,8 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	defer close(n.service.gone)
 	n.events = newEventLog(n.recordEvents, log)
 	truth := &truths{c: n.cluster}
+	reservations := newReservations(n.cluster)
+	defer reservations.close() // after the target's end, before the cluster's
 
 	// What hosts and peers log in to.
 	group, err := n.group(ctx)
@@ -129,7 +132,8 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 		return err
 	}
 	n.hosts = front.NewHosts(front.HostsConfig{Group: group, Portals: n.discoverable, Certain: n.certain,
-		Hold: func() time.Duration { return n.tunables().Hold }, Log: log})
+		Hold: func() time.Duration { return n.tunables().Hold }, Elsewhere: reservations.elsewhere, Log: log})
+	reservations.hosts = n.hosts
 	key := n.cluster.Secret("sessions between nodes")
 	server := remote.NewServer(remote.ServerConfig{Cluster: clusterID, Node: replicas, Log: log})
 	defer server.Wait() // after the target's end
@@ -137,7 +141,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	if !witness {
 		provider.Peers = front.NewPeers(n.cluster.Self(), key, server)
 	}
-	n.target, err = target.New(target.Config{Provider: provider, Log: log, Group: group, Tunables: hostTunables(cfg.Timeouts.Hosts)})
+	n.target, err = target.New(target.Config{Provider: provider, Log: log, Group: group, GroupOf: n.groupOf(group), Tunables: hostTunables(cfg.Timeouts.Hosts)})
 	if err != nil {
 		return fmt.Errorf("the target: %w", err)
 	}
@@ -152,6 +156,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 		return fmt.Errorf("the reign: %w", err)
 	}
 	n.service.hosts, n.service.reign, n.service.cluster, n.service.events = n.hosts, n.reign, n.cluster, n.events
+	n.service.reservations = reservations
 	if cfg.Virtual.Portal != "" {
 		n.service.vip = vip.New(vip.Config{Portal: netip.MustParseAddrPort(cfg.Virtual.Portal), Prefix: cfg.Virtual.Prefix,
 			Interface: cfg.Virtual.Interface, Lifetime: cfg.Virtual.Lifetime, Listen: !covers(cfg.Address.Portal, cfg.Virtual.Portal),
@@ -307,6 +312,17 @@ func (n *node) group(ctx context.Context) (uint16, error) {
 		case <-ctx.Done():
 			return 0, errStopped
 		}
+	}
+}
+
+// groupOf tells the portal group of an address: the virtual one has its own.
+func (n *node) groupOf(own uint16) func(netip.AddrPort) uint16 {
+	virtual, err := netip.ParseAddrPort(n.cfg.Virtual.Portal)
+	return func(portal netip.AddrPort) uint16 {
+		if err == nil && portal == virtual {
+			return front.VirtualGroup
+		}
+		return own
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 )
 
@@ -11,9 +12,12 @@ import (
 type Config struct {
 	Provider Provider
 	Log      *slog.Logger // nil discards
-	// Group is the target portal group tag of all portals of this server. Sessions are never shared between groups, so
+	// Group is the target portal group tag of this server's portals. Sessions are never shared between groups, so
 	// each node has a group of its own. 1 if 0.
 	Group uint16
+	// GroupOf, if not nil, tells the group of a portal by the address that an initiator connected to: an address that moves
+	// between nodes is a group of its own, and so a target port that outlives them.
+	GroupOf func(portal netip.AddrPort) uint16
 	Limits
 	Tunables
 }

@@ -35,8 +35,12 @@ func (l *loggingIn) run() (*session, error) {
 	l.conn.SetDeadline(l.deadline)
 	l.reader, l.writer = iscsi.NewReader(l.conn), iscsi.NewWriter(l.conn)
 	l.login.Portal, l.login.Remote = addrPort(l.conn.LocalAddr()), addrPort(l.conn.RemoteAddr())
+	l.login.Group = cfg.Group
+	if cfg.GroupOf != nil {
+		l.login.Group = cfg.GroupOf(l.login.Portal)
+	}
 	l.pure = iscsi.NewTargetLogin(iscsi.TargetLoginConfig{
-		Wish: wish(cfg.Limits), PortalGroup: cfg.Group, Rand: rand.Reader, Auth: l.auth})
+		Wish: wish(cfg.Limits), PortalGroup: l.login.Group, Rand: rand.Reader, Auth: l.auth})
 	for {
 		h, err := l.reader.Next()
 		if err != nil {

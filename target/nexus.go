@@ -76,6 +76,7 @@ type Login struct {
 	Target    string // iSCSI name; empty for discovery
 	ISID      iscsi.ISID
 	Portal    netip.AddrPort // the address that the initiator connected to
+	Group     uint16         // the target portal group tag of that address
 	Remote    netip.AddrPort
 	// Vendor has the X- keys of the login, in their order. Not filled for Credentials.
 	Vendor []iscsi.Pair
@@ -154,6 +155,8 @@ var (
 	ErrProtocol = errors.New("target: protocol error")
 	// ErrIdle is the cause when the initiator left a NOP-In unanswered.
 	ErrIdle = errors.New("target: the initiator does not answer")
+	// ErrMoved is in the cause when what the session was for is served by another node now, or soon: the nexus is not lost.
+	ErrMoved = errors.New("target: it is served elsewhere")
 	// ErrReset is the cause when a TARGET COLD RESET ended the session.
 	ErrReset = errors.New("target: the target was reset")
 )

@@ -11,7 +11,7 @@ import (
 // register makes the session of a login. An earlier session of the same initiator port has ended, in the sense of
 // invariant 4, when it returns. What it returns is in the server's tables, so no other login can make the same one.
 func (s *Server) register(l *loggingIn, n iscsi.Names) (*session, error) {
-	p := port{n.Initiator, n.Target, n.ISID}
+	p := port{n.Initiator, n.Target, n.ISID, l.login.Group}
 	for {
 		s.mu.Lock()
 		if s.closed {

@@ -17,11 +17,11 @@ import (
 // ErrClosed is returned by Serve after Shutdown.
 var ErrClosed = errors.New("target: the server is shut down")
 
-// port is what a session belongs to: a second login of the same reinstates it (RFC 7143 6.3.5). The portal group is the
-// same for all sessions of a server.
+// port is what a session belongs to: a second login of the same reinstates it (RFC 7143 6.3.5).
 type port struct {
 	initiator, target string
 	isid              iscsi.ISID
+	group             uint16
 }
 
 // Server serves targets on any number of listeners.

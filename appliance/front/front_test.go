@@ -162,7 +162,7 @@ func TestServing(t *testing.T) {
 			t.Fatal(got)
 		}
 		w.Submit(request())
-		h.Serve(v, disk{})
+		h.Serve(v, disk{}, nil)
 		if len(got) != 2 || !errors.Is(got[1], block.ErrEnded) || !lu.Serving() {
 			t.Fatal(got)
 		}
@@ -171,7 +171,7 @@ func TestServing(t *testing.T) {
 			t.Fatal(got)
 		}
 		h.Wait(v, geometry) // by one who looked before Serve was called
-		if _, held := h.waits[v]; held || h.devices[v] == nil {
+		if _, held := h.waits[v]; held || h.devices[v].Device == nil {
 			t.Fatal("a late Wait took a volume out of service")
 		}
 		var cause error

@@ -15,6 +15,7 @@ import (
 	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
 	"pmsapp/internal/iscsi"
+	"pmsapp/internal/reserve"
 	"pmsapp/target"
 	"pmsapp/target/scsi"
 )
@@ -22,7 +23,7 @@ import (
 // Causes for which hosts' sessions are dropped.
 var (
 	// ErrNotServed is the cause when this node stopped serving the volume.
-	ErrNotServed = errors.New("front: this node no longer serves the volume")
+	ErrNotServed = fmt.Errorf("front: this node no longer serves the volume: %w", target.ErrMoved)
 	// ErrUnexported is the cause when the export ended, or no longer allows the initiator.
 	ErrUnexported = errors.New("front: the export has changed")
 )
@@ -35,6 +36,9 @@ type Export struct {
 	LUN        uint16
 	Initiators []string // in lower case; empty: any
 	CHAP       iscsi.Credentials
+
+	Reserved reserve.State // what hosts have reserved, as the state of the catalog numbered Index has it
+	Index    uint64
 }
 
 // equal tells whether two exports are the same to a host.
@@ -56,7 +60,9 @@ type HostsConfig struct {
 	// is told so may give a disk up for good. It is called without a lock.
 	Certain func() bool
 	Hold    func() time.Duration // hold_timeout
-	Log     *slog.Logger
+	// Elsewhere has the node that serves a volume answer commands about reservations. nil: there is no other.
+	Elsewhere scsi.Elsewhere
+	Log       *slog.Logger
 }
 
 // Hosts has the targets of the exported volumes. It is told what the catalog exports and what this node serves. Its methods
@@ -65,10 +71,16 @@ type Hosts struct {
 	cfg HostsConfig
 
 	mu      sync.Mutex
-	targets map[string]*exported        // by target name
-	devices map[ids.Volume]block.Device // what is served here
-	waits   map[ids.Volume]*waiting     // what is waited for here; never also in devices
-	closing map[ids.Volume]struct{}     // exports on their way out: no login
+	targets map[string]*exported    // by target name
+	devices map[ids.Volume]served   // what is served here
+	waits   map[ids.Volume]*waiting // what is waited for here; never also in devices
+	closing map[ids.Volume]struct{} // exports on their way out: no login
+}
+
+// served is a device, and who keeps its reservations.
+type served struct {
+	block.Device
+	keeper scsi.Keeper
 }
 
 // exported is a target.
@@ -111,7 +123,7 @@ func (n *nexus) End(cause error) {
 
 // NewHosts returns Hosts without exports.
 func NewHosts(cfg HostsConfig) *Hosts {
-	return &Hosts{cfg: cfg, targets: map[string]*exported{}, devices: map[ids.Volume]block.Device{},
+	return &Hosts{cfg: cfg, targets: map[string]*exported{}, devices: map[ids.Volume]served{},
 		waits: map[ids.Volume]*waiting{}, closing: map[ids.Volume]struct{}{}}
 }
 
@@ -127,6 +139,7 @@ func (h *Hosts) Apply(exports []Export) error {
 	for name, x := range h.targets {
 		e, ok := want[name]
 		if ok && e.Volume == x.Volume && e.LUN == x.LUN {
+			x.lu.Reserved(e.Reserved, e.Index)
 			if !e.equal(x.Export) {
 				x.Export = e
 				x.drop(ErrUnexported, func(l target.Login) bool { return !e.allows(l.Initiator) || l.User != e.CHAP.Name })
@@ -139,11 +152,12 @@ func (h *Hosts) Apply(exports []Export) error {
 		x.drop(ErrUnexported, every)
 	}
 	for name, e := range want {
-		x := &exported{Export: e, target: scsi.NewTarget(name, h.cfg.Group), lu: scsi.NewLU(e.Volume),
+		x := &exported{Export: e, target: scsi.NewTarget(name, h.cfg.Group), lu: scsi.NewLU(e.Volume, h.cfg.Elsewhere),
 			nexuses: map[*nexus]struct{}{}}
 		if err := x.target.SetLUNs(map[uint16]*scsi.LU{e.LUN: x.lu}); err != nil {
 			return fmt.Errorf("exporting %s: %w", e.Name, err)
 		}
+		x.lu.Reserved(e.Reserved, e.Index)
 		h.targets[name] = x
 		h.connect(x)
 	}
@@ -154,13 +168,13 @@ func (h *Hosts) Apply(exports []Export) error {
 func (h *Hosts) connect(x *exported) {
 	dev := h.devices[x.Volume]
 	if w := h.waits[x.Volume]; w != nil {
-		dev = w
+		dev = served{w, nil}
 	}
-	if dev == nil {
+	if dev.Device == nil {
 		x.lu.Standby()
 		return
 	}
-	if err := x.lu.Serve(dev); err != nil {
+	if err := x.lu.Serve(dev.Device, dev.keeper); err != nil {
 		h.cfg.Log.Error("a volume cannot be served", "volume", x.Name, "err", err)
 		x.lu.Standby()
 	}
@@ -183,16 +197,33 @@ func (h *Hosts) change(v ids.Volume, f func()) {
 	}
 }
 
-// Serve says that dev answers I/O of v from now on.
-func (h *Hosts) Serve(v ids.Volume, dev block.Device) {
-	h.change(v, func() { h.devices[v] = dev; delete(h.waits, v) })
+// Serve says that dev answers I/O of v from now on, and that keeper keeps its reservations.
+func (h *Hosts) Serve(v ids.Volume, dev block.Device, keeper scsi.Keeper) {
+	h.change(v, func() { h.devices[v] = served{dev, keeper}; delete(h.waits, v) })
+}
+
+// Ask has the LU of a volume answer a question of another node; see scsi.LU.Ask. Where the volume is not served nothing is done.
+func (h *Hosts) Ask(q scsi.Question, done func(scsi.Answer, error)) (end func(), served bool, err error) {
+	h.mu.Lock()
+	var lu *scsi.LU
+	for _, x := range h.targets {
+		if x.Volume == q.Volume && h.devices[q.Volume].Device != nil {
+			lu = x.lu
+		}
+	}
+	h.mu.Unlock()
+	if lu == nil {
+		return nil, false, nil
+	}
+	end, err = lu.Ask(q, done)
+	return end, true, err
 }
 
 // Wait says that this node leads but cannot serve v at present: I/O is held. A volume that is served stays so: whoever says
 // Wait may have learned of its state before Serve was called, and whoever ended the serving has said Standby.
 func (h *Hosts) Wait(v ids.Volume, g block.Geometry) {
 	h.change(v, func() {
-		if h.devices[v] == nil && h.waits[v] == nil {
+		if h.devices[v].Device == nil && h.waits[v] == nil {
 			h.waits[v] = newWaiting(g, h.cfg.Hold())
 		}
 	})
@@ -233,7 +264,7 @@ func (h *Hosts) Known() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, x := range h.targets {
-		if h.devices[x.Volume] == nil && h.waits[x.Volume] == nil {
+		if h.devices[x.Volume].Device == nil && h.waits[x.Volume] == nil {
 			return false
 		}
 	}

@@ -12,6 +12,10 @@ const targetPrefix = "iqn.2026-11.app.pmsapp:"
 // DefaultLUN is the number of a volume in its target.
 const DefaultLUN = 1
 
+// VirtualGroup is the target portal group tag, and the relative target port identifier, of the virtual address: the same on
+// whichever node it is, so that what is reserved through it stays so when it moves. Those of nodes are below it.
+const VirtualGroup = 0x8000
+
 // TargetName is the name of an exported volume's target. iSCSI names have no capitals (RFC 7143, 4.2.7).
 func TargetName(volume string) string { return targetPrefix + strings.ToLower(volume) }
 

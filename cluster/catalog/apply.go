@@ -219,7 +219,7 @@ func (s *State) holds(pool ids.Pool) bool {
 }
 
 func (s *State) freeGroup() uint16 {
-	for g := uint16(1); ; g++ {
+	for g := uint16(1); ; g++ { // far below that of the virtual address: nodes are few
 		taken := false
 		for _, n := range s.Nodes {
 			taken = taken || n.Group == g

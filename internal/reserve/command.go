@@ -20,7 +20,7 @@ const (
 	ReleaseUnit Action = 0x101 // RELEASE(6) and (10)
 	LoseNexus   Action = 0x102 // the nexus was lost: what it holds by a RESERVE command is released
 	Reset       Action = 0x103 // the logical unit was reset: what anybody holds by a RESERVE command is released
-	Told        Action = 0x104 // the nexus has been told of its notices up to the change Through
+	Told        Action = 0x104 // the nexus has been told of Code, as far as changes up to Through are the reason
 )
 
 // Command is a change that is asked for.
@@ -41,6 +41,7 @@ type Command struct {
 	To         Nexus `json:",omitzero"`
 	Unregister bool  `json:",omitzero"`
 
+	Code    uint16 `json:",omitzero"`
 	Through uint64 `json:",omitzero"`
 }
 
@@ -115,7 +116,7 @@ func (s *State) apply(c Command) (changed bool, o Outcome) {
 
 // told takes the notices of a nexus away that it was told of.
 func (s *State) told(c Command) bool {
-	left := slices.DeleteFunc(slices.Clone(s.Notices), func(n Notice) bool { return n.Nexus == c.Nexus && n.Seq <= c.Through })
+	left := slices.DeleteFunc(slices.Clone(s.Notices), func(n Notice) bool { return n.Nexus == c.Nexus && n.Code == c.Code && n.Seq <= c.Through })
 	changed := len(left) != len(s.Notices)
 	s.Notices = left
 	return changed

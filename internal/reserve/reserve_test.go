@@ -143,7 +143,7 @@ func TestLimits(t *testing.T) {
 		t.Fatal(len(s.Notices), s.Notices[0])
 	}
 	before := len(s.Notices)
-	s, _ = Apply(s, Command{Nexus: s.Notices[7].Nexus, Action: Told, Through: s.Seq})
+	s, _ = Apply(s, Command{Nexus: s.Notices[7].Nexus, Action: Told, Code: ReservationsReleased, Through: s.Seq})
 	if len(s.Notices) != before-1 {
 		t.Fatal("a notice that was told of is there still")
 	}

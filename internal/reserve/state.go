@@ -116,12 +116,10 @@ func (s *State) set(n Nexus, key uint64) {
 	}
 }
 
-// notify leaves a notice for n, once. The oldest make room.
+// notify leaves a notice for n: one of each kind, as new as its newest reason. The oldest make room.
 func (s *State) notify(n Nexus, code uint16) {
-	if slices.ContainsFunc(s.Notices, func(o Notice) bool { return o.Nexus == n && o.Code == code }) {
-		return
-	}
-	s.Notices = append(slices.Clip(slices.Clone(s.Notices)), Notice{s.Seq, n, code})
+	s.Notices = slices.DeleteFunc(slices.Clone(s.Notices), func(o Notice) bool { return o.Nexus == n && o.Code == code })
+	s.Notices = append(s.Notices, Notice{s.Seq, n, code})
 	if over := len(s.Notices) - MaxNotices; over > 0 {
 		s.Notices = slices.Clone(s.Notices[over:])
 	}

@@ -19,6 +19,7 @@ type DiskConfig struct {
 	Initiator string   // iSCSI name of this end
 	Target    string   // iSCSI name of the target, the same at all portals
 	LUN       int
+	ISID      iscsi.ISID        // the same at all portals; random if zero
 	Own, Peer iscsi.Credentials // CHAP, as in Config
 	Wish      iscsi.Wish        // iscsi.DefaultWish if zero
 	Timeouts  Timeouts          // HostTimeouts if zero
@@ -83,7 +84,7 @@ func OpenDisk(ctx context.Context, cfg DiskConfig) (*Disk, error) {
 	if cfg.MaxLen == 0 {
 		cfg.MaxLen = 1 << 20
 	}
-	session := Config{Initiator: cfg.Initiator, Target: cfg.Target, Own: cfg.Own, Peer: cfg.Peer, Wish: cfg.Wish,
+	session := Config{Initiator: cfg.Initiator, ISID: cfg.ISID, Target: cfg.Target, Own: cfg.Own, Peer: cfg.Peer, Wish: cfg.Wish,
 		Timeouts: cfg.Timeouts, Queue: cfg.Queue, Log: cfg.Log, Dial: cfg.Dial}
 	session, err := session.withDefaults()
 	if err != nil {
@@ -236,6 +237,18 @@ func (d *Disk) Inquiry(ctx context.Context, vpd bool, page byte) ([]byte, error)
 	buf := make([]byte, 255)
 	n, err := d.fetch(ctx, cdbInquiry(vpd, page, len(buf)), buf)
 	return buf[:n], err
+}
+
+// Command runs any command, with data in at most one direction, and returns how many bytes of in were filled. One that is tried
+// again may have been executed before: it had better have the same effect twice.
+func (d *Disk) Command(ctx context.Context, cdb, out, in []byte) (int, error) {
+	j := d.jobs.Get().(*job)
+	defer d.putJob(j)
+	j.cmd.CDB, j.cmd.DataOut, j.cmd.DataIn = cdb, out, in
+	if err := d.run(ctx, OpOther, j); err != nil {
+		return 0, err
+	}
+	return j.cmd.Received, nil
 }
 
 // fetch runs a command that has an answer of up to len(buf) bytes.

@@ -13,6 +13,7 @@ import (
 	"pmsapp/internal/iscsi"
 	"pmsapp/target"
 	"pmsapp/target/scsi"
+	"pmsapp/target/scsi/scsitest"
 )
 
 // Name is the name of the server's target.
@@ -44,7 +45,7 @@ func Start(t testing.TB, dev block.Device, options ...func(*target.Config)) *Ser
 // New serves dev on an address.
 func New(addr string, dev block.Device, options ...func(*target.Config)) (*Server, error) {
 	s := &Server{Target: scsi.NewTarget(Name, 1), LU: scsi.NewLU(ids.NewVolume())}
-	if err := s.LU.Serve(dev); err != nil {
+	if err := s.LU.Serve(dev, &scsitest.Keeper{TargetPorts: []uint16{1}}); err != nil {
 		return nil, err
 	}
 	if err := s.Target.SetLUNs(map[uint16]*scsi.LU{1: s.LU}); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
+	"pmsapp/internal/reserve"
 )
 
 // copyChunk is how many bytes of an EXTENDED COPY are read and written at a time: its whole memory.
@@ -112,6 +113,9 @@ func (k *copying) look(l copyList) sense {
 			return writeProtected()
 		case wrongBlock(l.targets[g.from], a) || wrongBlock(l.targets[g.to], b):
 			return invalidParm()
+		}
+		if !k.c.also(found[g.from], reserve.Read) || !k.c.also(found[g.to], reserve.Write) {
+			return sense{key: gotgt.COPY_ABORTED, asc: ascThirdParty} // reserved by somebody else
 		}
 		r, s := rangeOf(g, a, b)
 		if s != (sense{}) {

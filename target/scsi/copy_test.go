@@ -8,8 +8,10 @@ import (
 	"pmsapp/internal/block"
 	"pmsapp/internal/block/blocktest"
 	"pmsapp/internal/ids"
+	"pmsapp/internal/reserve"
 	"pmsapp/target"
 	"pmsapp/target/scsi"
+	"pmsapp/target/scsi/scsitest"
 )
 
 // segment is what a test copies: n blocks from one target's LBA to another's.
@@ -123,7 +125,8 @@ func TestCopyBetweenUnits(t *testing.T) {
 	r := newRig(t)
 	dev := blocktest.NewMemory(devSize, 4096)
 	second := scsi.NewLU(ids.NewVolume())
-	if err := second.Serve(dev); err != nil {
+	keeper := &scsitest.Keeper{TargetPorts: []uint16{3}}
+	if err := second.Serve(dev, keeper); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.target.SetLUNs(map[uint16]*scsi.LU{1: r.lu, 2: second}); err != nil {
@@ -148,8 +151,17 @@ func TestCopyBetweenUnits(t *testing.T) {
 	list = copyList(1, both, segment{0, 1, 128, 16, 3}) // a wrong idea of its blocks
 	r.sense(r.do(xcopy(0, list), list, 0), illegalRequest, 0x2600)
 	binary.BigEndian.PutUint32(both[1][28:], 4096)
-	second.Standby()
+	// Another host reserves the destination: the copy counts as its writing.
+	host := reserve.Nexus{Initiator: "iqn.h,i,0x000000000000", Port: 3}
+	for i, c := range []reserve.Command{{Nexus: host, ServiceKey: 1}, {Nexus: host, Action: reserve.Reserve, Key: 1, Type: 1}} {
+		if err := keeper.Commit(uint64(i), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second.Reserved(keeper.Reservations())
 	list = copyList(1, both, segment{0, 1, 128, 16, 3})
+	r.sense(r.do(xcopy(0, list), list, 0), 0xa, 0x0d01)
+	second.Standby()
 	r.sense(r.do(xcopy(0, list), list, 0), 2, 0x040b)
 }
 

@@ -9,6 +9,7 @@ import (
 	"pmsapp/internal/ids"
 	"pmsapp/target"
 	"pmsapp/target/scsi"
+	"pmsapp/target/scsi/scsitest"
 )
 
 const devSize = 4 << 20
@@ -21,6 +22,7 @@ type rig struct {
 	target *scsi.Target
 	nexus  *scsi.Nexus
 	lun    target.LUN
+	keeper *scsitest.Keeper
 }
 
 func newRig(t testing.TB) *rig { return newRigOf(t, devSize) }
@@ -31,9 +33,10 @@ func newRigOf(t testing.TB, size int64) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, dev: blocktest.NewMemory(size, 512), lu: scsi.NewLU(ids.Volume(id)), lun: target.FlatLUN(1)}
+	r := &rig{t: t, dev: blocktest.NewMemory(size, 512), lu: scsi.NewLU(ids.Volume(id)), lun: target.FlatLUN(1),
+		keeper: &scsitest.Keeper{TargetPorts: []uint16{3, 4}}}
 	r.target = scsi.NewTarget("iqn.2026-11.app.pmsapp:test", 3)
-	if err := r.lu.Serve(r.dev); err != nil {
+	if err := r.lu.Serve(r.dev, r.keeper); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.target.SetLUNs(map[uint16]*scsi.LU{1: r.lu}); err != nil {

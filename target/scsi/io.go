@@ -9,6 +9,7 @@ import (
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
 
 	"pmsapp/internal/block"
+	"pmsapp/internal/reserve"
 	"pmsapp/target"
 )
 
@@ -19,6 +20,9 @@ type io struct {
 	unit  unit
 	st    *state // of the moment at which the command arrived: it is executed on that or never (invariant 8)
 	kind  kind
+	class reserve.Class // under which it is counted in its unit's flight
+
+	others []passage // where else it is counted in
 
 	lba, n uint64 // blocks
 	buf    []byte // what VERIFY has read, the pattern of WRITE SAME, what an update read
@@ -35,17 +39,23 @@ func (x *Nexus) io(t *target.Task) *io {
 	c := &io{task: t}
 	c.req.Done = c.ended
 	t.State = c
+	// Whatever ends the task counts it out.
+	done := t.Done
+	t.Done = func(t *target.Task) { c.leaves(); done(t) }
 	return c
 }
 
 // Accept implements target.Nexus.
 func (x *Nexus) Accept(t *target.Task) target.Want {
 	c := x.io(t)
-	c.kind, c.st = 0, nil
+	c.kind, c.st, c.class = 0, nil, reserve.Free
 	if c.unit, c.known = x.unit(t.LUN); !c.known {
 		return target.Want{}
 	}
 	c.st = c.unit.lu.state.Load()
+	if reserves(t.CDB[0]) {
+		return target.Want{Out: min(reserveLength(t.CDB), reserve.MaxParameters, t.ExpOut), In: maxAnswer}
+	}
 	if c.kind = kindOf(t.CDB); c.kind == 0 {
 		return target.Want{In: maxAnswer, Out: min(parameters(t.CDB), maxAnswer, t.ExpOut)}
 	}
@@ -65,6 +75,13 @@ func (x *Nexus) Execute(t *target.Task) {
 	if s, bad := c.refused(); bad {
 		check(t, s)
 		t.Done(t)
+		return
+	}
+	if reserves(t.CDB[0]) && c.known {
+		x.reservation(c)
+		return
+	}
+	if c.known && c.st.dev != nil && !c.enters() {
 		return
 	}
 	if c.kind == 0 {

@@ -31,8 +31,11 @@ type LU struct {
 	state atomic.Pointer[state]
 	table []gotgt.SCSIDeviceOperation
 
-	space   space
-	swp     atomic.Bool // SOFTWARE WRITE PROTECT, until the unit is reset or stands by
+	space     space
+	swp       atomic.Bool // SOFTWARE WRITE PROTECT, until the unit is reset or stands by
+	arbiter   *arbiter
+	elsewhere Elsewhere // nil: there is nobody else
+
 	mu      sync.Mutex
 	nexuses map[*attentions]struct{}
 	last    block.Geometry // of the device that was served last
@@ -48,9 +51,12 @@ type state struct {
 	api   *api.SCSILu
 }
 
-// NewLU returns an LU of a volume that stands by.
-func NewLU(volume ids.Volume) *LU {
-	lu := &LU{id: volume, nexuses: make(map[*attentions]struct{})}
+// NewLU returns an LU of a volume that stands by. Commands about reservations are for elsewhere then, which may be nil.
+func NewLU(volume ids.Volume, elsewhere ...Elsewhere) *LU {
+	lu := &LU{id: volume, arbiter: newArbiter(), nexuses: make(map[*attentions]struct{})}
+	for _, e := range elsewhere {
+		lu.elsewhere = e
+	}
 	lu.table = lu.newTable()
 	lu.Standby()
 	return lu
@@ -59,9 +65,9 @@ func NewLU(volume ids.Volume) *LU {
 // Volume is the volume's id.
 func (lu *LU) Volume() ids.Volume { return lu.id }
 
-// Serve makes the LU serve dev from now on. Commands under way end on the device that they began on. If hosts have known
-// another size they are told.
-func (lu *LU) Serve(dev block.Device) error {
+// Serve makes the LU serve dev from now on, and has keeper keep its reservations; without one commands about them are answered
+// BUSY. Commands under way end on the device that they began on. If hosts have known another size they are told.
+func (lu *LU) Serve(dev block.Device, keeper Keeper) error {
 	g := dev.Geometry()
 	if g.Logical != 512 && g.Logical != 4096 || g.Physical < g.Logical || g.Physical > 65536 ||
 		g.Physical&(g.Physical-1) != 0 || g.Size < int64(g.Logical) || g.Size%int64(g.Logical) != 0 ||
@@ -72,6 +78,7 @@ func (lu *LU) Serve(dev block.Device) error {
 	st.count = uint64(g.Size) >> st.shift
 	st.max = uint64(min(g.MaxLen, maxTransfer)) >> st.shift
 	st.api = lu.describe(st)
+	lu.arbiter.serve(dev, keeper) // before a command can reach dev
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
 	lu.state.Store(st)
@@ -87,6 +94,7 @@ func (lu *LU) Standby() {
 	st := &state{}
 	st.api = lu.describe(st)
 	lu.state.Store(st)
+	lu.arbiter.standby()
 	lu.swp.Store(false)
 }
 
@@ -134,7 +142,8 @@ func (lu *LU) describe(st *state) *api.SCSILu {
 
 // attentions are the unit attention conditions of one nexus for one LU, oldest first (SAM-5 5.14).
 type attentions struct {
-	any   atomic.Bool // pending is not empty: the hot path's look
+	any   atomic.Bool       // pending is not empty: the hot path's look
+	taken func(code uint16) // told of each that was reported; set once, may be nil
 	mu    sync.Mutex
 	queue []uint16
 }
@@ -154,14 +163,24 @@ func (a *attentions) add(asc uint16) {
 // take removes and returns the oldest.
 func (a *attentions) take() (s sense, ok bool) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	if len(a.queue) == 0 {
+		a.mu.Unlock()
 		return sense{}, false
 	}
 	s = sense{key: gotgt.UNIT_ATTENTION, asc: a.queue[0]}
 	a.queue = a.queue[1:]
 	a.any.Store(len(a.queue) > 0)
+	a.mu.Unlock()
+	if a.taken != nil {
+		a.taken(s.asc)
+	}
 	return s, true
+}
+
+func (a *attentions) has(asc uint16) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Contains(a.queue, asc)
 }
 
 // attend establishes a unit attention for all nexuses but one. Called with mu.

@@ -181,9 +181,9 @@ func TestUnmap(t *testing.T) {
 func TestNotImplemented(t *testing.T) {
 	r := newRig(t)
 	done := map[byte]bool{}
-	for _, op := range []byte{0x00, 0x03, 0x08, 0x0a, 0x12, 0x15, 0x1a, 0x1b, 0x1d, 0x25, 0x28, 0x2a, 0x2e, 0x2f, 0x34, 0x35, 0x37, 0x41,
-		0x42, 0x4d, 0x55, 0x5a, 0x83, 0x84, 0x88, 0x89, 0x8a, 0x8b, 0x8e, 0x8f, 0x90, 0x91, 0x93, 0x9e, 0xa0, 0xa3, 0xa8, 0xaa, 0xae,
-		0xaf, 0xb7} {
+	for _, op := range []byte{0x00, 0x03, 0x08, 0x0a, 0x12, 0x15, 0x16, 0x17, 0x1a, 0x1b, 0x1d, 0x25, 0x28, 0x2a, 0x2e, 0x2f, 0x34, 0x35, 0x37,
+		0x41, 0x42, 0x4d, 0x55, 0x56, 0x57, 0x5a, 0x5e, 0x5f, 0x83, 0x84, 0x88, 0x89, 0x8a, 0x8b, 0x8e, 0x8f, 0x90, 0x91, 0x93, 0x9e,
+		0xa0, 0xa3, 0xa8, 0xaa, 0xae, 0xaf, 0xb7} {
 		done[op] = true
 	}
 	for op := range 256 {
@@ -275,7 +275,7 @@ func TestStandby(t *testing.T) {
 	r.dev.Release()
 	<-ended
 	r.good(held)
-	if err := r.lu.Serve(blocktest.NewMemory(2*devSize, 512)); err != nil {
+	if err := r.lu.Serve(blocktest.NewMemory(2*devSize, 512), r.keeper); err != nil {
 		t.Fatal(err)
 	}
 	r.attention(0x2a09)
@@ -366,7 +366,7 @@ func TestIdentity(t *testing.T) {
 func TestConcurrent(t *testing.T) {
 	r := newRig(t)
 	second := scsi.NewLU(ids.NewVolume())
-	if err := second.Serve(blocktest.NewMemory(devSize, 4096)); err != nil {
+	if err := second.Serve(blocktest.NewMemory(devSize, 4096), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.target.SetLUNs(map[uint16]*scsi.LU{1: r.lu, 2: second}); err != nil {
@@ -389,7 +389,7 @@ func TestConcurrent(t *testing.T) {
 				q.do(cdb(0x1a, 0, 0x3f, 0, 255), nil, 255)
 				if i == 0 && j%10 == 0 {
 					second.Standby()
-					second.Serve(blocktest.NewMemory(devSize, 4096))
+					second.Serve(blocktest.NewMemory(devSize, 4096), nil)
 				}
 				if i == 1 {
 					r.target.SetLUNs(map[uint16]*scsi.LU{1: r.lu, 2: second, uint16(3 + j%2): second})
@@ -448,6 +448,10 @@ func FuzzCommand(f *testing.F) {
 		case 2:
 			if len(w.Sense) != 18 || w.Sense[2]&0xf == 0 || w.DataIn != nil {
 				t.Errorf("sense %x with %d bytes", w.Sense, len(w.DataIn))
+			}
+		case 0x18:
+			if c[0] != 0x5f {
+				t.Error("RESERVATION CONFLICT, and nothing is reserved")
 			}
 		default:
 			t.Errorf("status %x", w.Status)

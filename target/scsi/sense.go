@@ -22,10 +22,12 @@ type sense struct {
 const (
 	ascStandby         = 0x040b // LOGICAL UNIT NOT ACCESSIBLE, TARGET PORT IN STANDBY STATE
 	ascSoftwareProtect = 0x2702 // LOGICAL UNIT SOFTWARE WRITE PROTECTED
+	ascTransition      = 0x040a // LOGICAL UNIT NOT ACCESSIBLE, ASYMMETRIC ACCESS STATE TRANSITION
 	ascSpaceAllocation = 0x2707 // SPACE ALLOCATION FAILED WRITE PROTECT
 	ascModeChanged     = 0x2a01
 	ascCapacityChanged = 0x2a09
 	ascSoftThreshold   = 0x3807 // THIN PROVISIONING SOFT THRESHOLD REACHED
+	ascThirdParty      = 0x0d01 // THIRD PARTY DEVICE FAILURE
 	ascUnreachable     = 0x0d02 // COPY TARGET DEVICE NOT REACHABLE
 	ascInexact         = 0x260a // UNEXPECTED INEXACT SEGMENT
 	ascManyTargets     = 0x2606 // TOO MANY TARGET DESCRIPTORS
@@ -62,6 +64,9 @@ func miscompare() sense {
 	return sense{key: gotgt.MISCOMPARE, asc: uint16(gotgt.ASC_MISCOMPARE_DURING_VERIFY_OPERATION)}
 }
 func standby() sense { return sense{key: gotgt.NOT_READY, asc: ascStandby} }
+
+// transition is NOT READY while nobody serves the unit.
+func transition() sense { return sense{key: gotgt.NOT_READY, asc: ascTransition} }
 
 // fixed writes s as fixed-format sense data (SPC-4 4.5.3) and returns it. info goes into INFORMATION if valid.
 func (s sense) fixed(b []byte, info uint32, valid bool) []byte {

@@ -64,7 +64,7 @@ func (x *Nexus) primary(c *io) {
 	cmd := &api.SCSICommand{
 		OpCode: t.CDB[0], SCB: t.CDB, SCBLength: len(t.CDB), Lun: t.LUN, Tag: uint64(t.Tag),
 		Target:          &api.SCSITarget{Name: x.target.name, SCSITargetDriver: call{x, c}},
-		RelTargetPortID: x.target.group,
+		RelTargetPortID: x.port,
 		InSDBBuffer:     &api.SCSIDataBuffer{Buffer: buf, Length: maxAnswer},
 		OutSDBBuffer:    &api.SCSIDataBuffer{},
 		SenseBuffer:     &api.SenseBuffer{}, ITNexus: &api.ITNexus{}, ITNexusLuInfo: &api.ITNexusLuInfo{},

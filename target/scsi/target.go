@@ -1,6 +1,7 @@
 package scsi
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,8 @@ import (
 
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
 
+	"pmsapp/internal/block"
+	"pmsapp/internal/reserve"
 	"pmsapp/target"
 )
 
@@ -63,7 +66,12 @@ func (t *Target) numbers() []uint16 { return slices.Sorted(maps.Keys(*t.luns.Loa
 
 // Nexus makes the nexus of a session.
 func (t *Target) Nexus(l target.Login) *Nexus {
-	x := &Nexus{target: t, login: l, units: make(map[uint16]unit)}
+	port := l.Group
+	if port == 0 {
+		port = t.group
+	}
+	x := &Nexus{target: t, login: l, port: port, units: make(map[uint16]unit),
+		nexus: reserve.Nexus{Initiator: reserve.PortName(l.Initiator, l.ISID), Port: port}}
 	t.mu.Lock()
 	t.nexuses[x] = struct{}{}
 	x.remap(*t.luns.Load())
@@ -75,12 +83,19 @@ func (t *Target) Nexus(l target.Login) *Nexus {
 type unit struct {
 	lu        *LU
 	attention *attentions
+	flight    *flight
 }
 
 // Nexus executes the commands of one session. It is a target.Nexus.
 type Nexus struct {
 	target *Target
 	login  target.Login
+	port   uint16 // relative target port identifier: the group of the portal
+	nexus  reserve.Nexus
+
+	out       sync.Mutex // guards the questions that other nodes were asked
+	questions map[uint64]func()
+	lastAsked uint64
 
 	copies copies
 
@@ -100,12 +115,15 @@ func (x *Nexus) remap(luns map[uint16]*LU) {
 	for n, u := range x.units {
 		if luns[n] != u.lu {
 			u.lu.leave(u.attention)
+			u.lu.arbiter.part(u.flight)
+			u.lu.unreserve(x.nexus, reserve.LoseNexus)
 			delete(x.units, n)
 		}
 	}
 	for n, lu := range luns {
 		if _, ok := x.units[n]; !ok {
-			x.units[n] = unit{lu, lu.join()}
+			a := lu.join()
+			x.units[n] = unit{lu, a, lu.arbiter.join(x.nexus, a)}
 		}
 	}
 	if first {
@@ -138,15 +156,23 @@ func (x *Nexus) Unit(l target.LUN) any {
 
 // End implements target.Nexus. It has nothing to wait for: what was submitted keeps its order (block.Device), and
 // commands submit nothing after Execute has returned.
-func (x *Nexus) End(error) {
+func (x *Nexus) End(cause error) {
 	x.target.mu.Lock()
 	delete(x.target.nexuses, x)
 	x.target.mu.Unlock()
+	x.giveUp()
+	x.cancelQuestions()
+	// A session that another node is to go on with is no nexus lost (SAM-5 6.3.4).
+	lost := !errors.Is(cause, target.ErrMoved) && !errors.Is(cause, target.ErrShutdown) && !errors.Is(cause, block.ErrEnded)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.over = true
 	for n, u := range x.units {
 		u.lu.leave(u.attention)
+		u.lu.arbiter.part(u.flight)
+		if lost {
+			u.lu.unreserve(x.nexus, reserve.LoseNexus)
+		}
 		delete(x.units, n)
 	}
 }
@@ -156,12 +182,19 @@ func (x *Nexus) Manage(m target.Management) (target.Response, []any) {
 	switch m.Function {
 	case target.ClearACA:
 		return target.FunctionNotSupported, nil // NACA is refused, so there never is an ACA
+	}
+	if x.giveUp() {
+		// Another node is at a command about reservations that this one cannot call back (invariant 4).
+		return target.FunctionRejected, nil
+	}
+	switch m.Function {
 	case target.TargetWarmReset, target.TargetColdReset:
 		var all []any
 		x.mu.RLock()
 		defer x.mu.RUnlock()
 		for _, u := range x.units {
 			u.lu.reset(ascBusReset)
+			u.lu.unreserve(x.nexus, reserve.Reset)
 			all = append(all, u.lu)
 		}
 		return target.FunctionComplete, all
@@ -173,6 +206,7 @@ func (x *Nexus) Manage(m target.Management) (target.Response, []any) {
 	switch m.Function {
 	case target.LogicalUnitReset:
 		u.lu.reset(ascBusReset)
+		u.lu.unreserve(x.nexus, reserve.Reset)
 		return target.FunctionComplete, []any{u.lu}
 	case target.AbortTask, target.AbortTaskSet:
 		return target.FunctionComplete, nil

@@ -1,0 +1,308 @@
+package scsi
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/gostor/gotgt/pkg/api"
+
+	"pmsapp/internal/block"
+	"pmsapp/internal/ids"
+	"pmsapp/internal/reserve"
+	"pmsapp/target"
+)
+
+// Operation codes of the commands about reservations.
+const (
+	opReserve6             = 0x16
+	opRelease6             = 0x17
+	opReserve10            = 0x56
+	opRelease10            = 0x57
+	opPersistentReserveIn  = 0x5e
+	opPersistentReserveOut = 0x5f
+)
+
+func reserves(op byte) bool {
+	switch op {
+	case opReserve6, opRelease6, opReserve10, opRelease10, opPersistentReserveIn, opPersistentReserveOut:
+		return true
+	}
+	return false
+}
+
+// Question is a command about reservations, as one node asks another that serves the unit.
+type Question struct {
+	Volume ids.Volume
+	Nexus  reserve.Nexus
+	Action reserve.Action `json:",omitzero"` // without a CDB: reserve.LoseNexus or reserve.Reset
+	CDB    []byte         `json:",omitempty"`
+	List   []byte         `json:",omitempty"`
+}
+
+// Elsewhere reaches the node that serves a unit. done is called once: with the answer, or with an error when there is none; then
+// asked tells whether the question may have had an effect. end gives the question up.
+type Elsewhere func(q Question, done func(a Answer, asked bool, err error)) (end func())
+
+// change is the question as the arbiter of the node that serves takes it. It is an error if it makes no sense.
+func (q *Question) change() (*change, error) {
+	ch := &change{cmd: reserve.Command{Nexus: q.Nexus, Action: q.Action}}
+	if len(q.CDB) == 0 {
+		if q.Action != reserve.LoseNexus && q.Action != reserve.Reset {
+			return nil, errors.New("scsi: a question without a command")
+		}
+		return ch, nil
+	}
+	if len(q.CDB) < 6 || len(q.CDB) > target.MaxCDB || q.CDB[0]>>5 != 0 && len(q.CDB) < 10 || len(q.List) > reserve.MaxParameters ||
+		len(q.Nexus.Initiator) > reserve.MaxName || !reserves(q.CDB[0]) {
+		return nil, errors.New("scsi: a question about something else than reservations")
+	}
+	switch q.CDB[0] {
+	case opPersistentReserveIn:
+		ch.read = q.CDB
+	case opPersistentReserveOut:
+		ch.cdb, ch.list = q.CDB, q.List
+	case opReserve6, opReserve10:
+		ch.cmd.Action = reserve.ReserveUnit
+	default:
+		ch.cmd.Action = reserve.ReleaseUnit
+	}
+	return ch, nil
+}
+
+// Ask answers another node's question. done is called once, perhaps before Ask has returned; with an error the asker's host
+// is to be dropped (invariant 8). end gives up what was not begun.
+func (lu *LU) Ask(q Question, done func(Answer, error)) (end func(), err error) {
+	ch, err := q.change()
+	if err != nil {
+		return nil, err
+	}
+	ch.by, ch.done = ch, done
+	lu.arbiter.ask(ch)
+	return func() { lu.arbiter.purge(ch) }, nil
+}
+
+// Reserved takes over what is committed about the unit's reservations; index orders what comes. Where the unit is served it is
+// the keeper's word that counts, and the same.
+func (lu *LU) Reserved(s reserve.State, index uint64) { lu.arbiter.observe(&s, index) }
+
+// question is the one that a task asks.
+func (c *io) question(n reserve.Nexus) Question {
+	return Question{Volume: c.unit.lu.id, Nexus: n, CDB: c.task.CDB, List: c.task.DataOut}
+}
+
+// reserveLength is how many bytes of parameter list a command about reservations has.
+func reserveLength(cdb []byte) int64 {
+	if cdb[0] != opPersistentReserveOut {
+		return 0
+	}
+	return int64(binary.BigEndian.Uint32(cdb[5:]))
+}
+
+// legacyFault tells what RESERVE and RELEASE are refused for: third parties and extents, which SPC-3 has dropped.
+func legacyFault(cdb []byte) bool {
+	switch cdb[0] {
+	case opReserve6, opRelease6, opReserve10, opRelease10:
+		return cdb[1]&0x1f != 0
+	}
+	return false
+}
+
+// reservation executes a command about reservations, where the unit is served.
+func (x *Nexus) reservation(c *io) {
+	t, lu := c.task, c.unit.lu
+	t.Moved = reserveLength(t.CDB)
+	if legacyFault(t.CDB) {
+		check(t, invalidField())
+		t.Done(t)
+		return
+	}
+	if c.st.dev == nil {
+		x.elsewhere(c)
+		return
+	}
+	q := c.question(c.unit.flight.nexus)
+	ch, err := q.change()
+	if err != nil {
+		check(t, invalidField())
+		t.Done(t)
+		return
+	}
+	ch.by = x
+	ch.done = func(a Answer, err error) { c.answered(a, err) }
+	lu.arbiter.ask(ch)
+}
+
+// answered ends a task about reservations.
+func (c *io) answered(a Answer, err error) {
+	t := c.task
+	switch {
+	case err != nil:
+		fail(t, err, false)
+	case a.Status == api.SAM_STAT_CHECK_CONDITION:
+		check(t, sense{key: a.Key, asc: a.ASC})
+	default:
+		t.Status = a.Status
+		if t.CDB[0] == opPersistentReserveIn && a.Status == api.SAM_STAT_GOOD {
+			t.DataIn = a.Data[:min(len(a.Data), int(binary.BigEndian.Uint16(t.CDB[7:])))]
+			t.Moved = int64(len(t.DataIn))
+		}
+	}
+	t.Done(t)
+}
+
+// elsewhere has the node that serves the unit answer.
+func (x *Nexus) elsewhere(c *io) {
+	lu, t := c.unit.lu, c.task
+	if lu.elsewhere == nil {
+		check(t, standby())
+		t.Done(t)
+		return
+	}
+	q := c.question(c.unit.flight.nexus)
+	q.CDB, q.List = append([]byte(nil), q.CDB...), append([]byte(nil), q.List...)
+	// The question is given up when the session ends, or aborts: what comes then goes nowhere.
+	id := x.asks(nil)
+	end := lu.elsewhere(q, func(a Answer, asked bool, err error) {
+		x.asked(id)
+		switch {
+		case err != nil && asked:
+			c.answered(a, block.ErrEnded) // nobody knows what has become of it: whoever brought it is dropped
+		case err != nil:
+			c.answered(refusal(transition()), nil)
+		default:
+			c.answered(a, nil)
+		}
+	})
+	x.asking(id, end)
+}
+
+// asks notes a question to another node that is out, and asking how it is given up; asked is its end.
+func (x *Nexus) asks(end func()) uint64 {
+	x.out.Lock()
+	defer x.out.Unlock()
+	x.lastAsked++
+	if x.questions == nil {
+		x.questions = map[uint64]func(){}
+	}
+	x.questions[x.lastAsked] = end
+	return x.lastAsked
+}
+
+func (x *Nexus) asking(id uint64, end func()) {
+	x.out.Lock()
+	defer x.out.Unlock()
+	if _, out := x.questions[id]; out {
+		x.questions[id] = end
+	}
+}
+
+func (x *Nexus) asked(id uint64) {
+	x.out.Lock()
+	defer x.out.Unlock()
+	delete(x.questions, id)
+}
+
+// giveUp ends what the session has asked about reservations and nobody has begun. It tells whether other nodes may still be
+// at something.
+func (x *Nexus) giveUp() (out bool) {
+	x.mu.RLock()
+	units := make([]unit, 0, len(x.units))
+	for _, u := range x.units {
+		units = append(units, u)
+	}
+	x.mu.RUnlock()
+	for _, u := range units {
+		u.lu.arbiter.purge(x)
+	}
+	x.out.Lock()
+	defer x.out.Unlock()
+	return len(x.questions) > 0
+}
+
+// cancelQuestions gives up what other nodes were asked.
+func (x *Nexus) cancelQuestions() {
+	x.out.Lock()
+	var ends []func()
+	for _, end := range x.questions {
+		if end != nil {
+			ends = append(ends, end)
+		}
+	}
+	x.out.Unlock()
+	for _, end := range ends {
+		end()
+	}
+}
+
+// unreserve has what RESERVE commands hold of the unit released: n's, or anybody's if the unit was reset.
+func (lu *LU) unreserve(n reserve.Nexus, a reserve.Action) {
+	cur := lu.arbiter.gate.Load().cur
+	if cur.Exclusive.IsZero() || a == reserve.LoseNexus && cur.Exclusive != n {
+		return
+	}
+	if lu.Serving() {
+		lu.arbiter.ask(&change{cmd: reserve.Command{Nexus: n, Action: a}})
+	} else if lu.elsewhere != nil {
+		lu.elsewhere(Question{Volume: lu.id, Nexus: n, Action: a}, func(Answer, bool, error) {})
+	}
+}
+
+// enters counts a command in that touches the medium, or answers it if a reservation forbids it.
+func (c *io) enters() bool {
+	class := reserve.ClassOf(c.task.CDB)
+	if class == reserve.Free {
+		return true
+	}
+	t := c.task
+	switch c.unit.lu.arbiter.enter(c.unit.flight, class) {
+	case passes:
+		c.class = class
+		return true
+	case waits:
+		t.Status = api.SAM_STAT_BUSY
+		t.Done(t)
+	case conflicts:
+		// It depends on the reservations, so it is given only by who serves (invariant 11).
+		c.st.dev.Submit(&block.Request{Op: block.Read, Done: func(r *block.Request) {
+			t.Status = api.SAM_STAT_RESERVATION_CONFLICT
+			if r.Err != nil {
+				fail(t, r.Err, false)
+			}
+			t.Done(t)
+		}})
+	}
+	return false
+}
+
+// passage is a command that is counted in at a unit.
+type passage struct {
+	unit  unit
+	class reserve.Class
+}
+
+// also counts a command in at another unit than its own, until it ends; false: what is reserved there forbids it, or may.
+func (c *io) also(u unit, class reserve.Class) bool {
+	for _, p := range c.others {
+		if p.unit == u && p.class == class {
+			return true
+		}
+	}
+	if u.lu.arbiter.enter(u.flight, class) != passes {
+		return false
+	}
+	c.others = append(c.others, passage{u, class})
+	return true
+}
+
+// leaves counts a command out, whatever has become of it.
+func (c *io) leaves() {
+	if c.class != reserve.Free {
+		class := c.class
+		c.class = reserve.Free
+		c.unit.lu.arbiter.leave(c.unit.flight, class)
+	}
+	for _, p := range c.others {
+		p.unit.lu.arbiter.leave(p.unit.flight, p.class)
+	}
+	c.others = c.others[:0]
+}

@@ -1,0 +1,404 @@
+package scsi_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"pmsapp/internal/block"
+	"pmsapp/internal/iscsi"
+	"pmsapp/internal/reserve"
+	"pmsapp/target"
+	"pmsapp/target/scsi"
+	"pmsapp/target/scsi/scsitest"
+)
+
+const (
+	busyStatus     = 0x08
+	conflictStatus = 0x18
+)
+
+// host is another session at the rig's unit.
+func (r *rig) host(name string) *rig {
+	h := *r
+	h.nexus = r.target.Nexus(target.Login{Initiator: "iqn." + name, ISID: iscsi.ISID{0x80}, Group: 3})
+	h.attention(0x2900)
+	return &h
+}
+
+// prout is PERSISTENT RESERVE OUT.
+func prout(action, typ byte, key, service uint64) (c, list []byte) {
+	c = cdb(0x5f, action, typ, 0, 0, 0, 0, 0, 24)
+	list = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, key), service)
+	return c, append(list, make([]byte, 8)...)
+}
+
+func (r *rig) out(action, typ byte, key, service uint64) *target.Task {
+	r.t.Helper()
+	c, list := prout(action, typ, key, service)
+	return r.do(c, list, 0)
+}
+
+func (r *rig) status(t *target.Task, want byte) {
+	r.t.Helper()
+	if t.Status != want || t.Drop != nil {
+		r.t.Fatalf("CDB %x: status %02xh, sense %x, drop %v, want %02xh", t.CDB, t.Status, t.Sense, t.Drop, want)
+	}
+}
+
+func (r *rig) put() *target.Task {
+	r.t.Helper()
+	return r.do(rw10(0x2a, 0, 0, 1), fill(512, 1), 0)
+}
+
+// slow is a device whose writes can be held.
+type slow struct {
+	block.Device
+	mu   sync.Mutex
+	hold bool
+	held []*block.Request
+}
+
+func (s *slow) Submit(q *block.Request) {
+	s.mu.Lock()
+	if s.hold && q.Op == block.Write {
+		s.held = append(s.held, q)
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+	s.Device.Submit(q)
+}
+
+func (s *slow) set(hold bool) {
+	s.mu.Lock()
+	s.hold = hold
+	held := s.held
+	s.held = nil
+	s.mu.Unlock()
+	for _, q := range held {
+		s.Device.Submit(q)
+	}
+}
+
+// TestReserveDrains: a reservation is granted after the writes that it forbids have ended; whoever comes meanwhile is told BUSY.
+func TestReserveDrains(t *testing.T) {
+	for name, action := range map[string]byte{"reserve": 1, "preempt and abort": 5} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			dev := &slow{Device: r.dev}
+			if err := r.lu.Serve(dev, r.keeper); err != nil {
+				t.Fatal(err)
+			}
+			a, b := r.host("a"), r.host("b")
+			a.good(a.out(0, 0, 0, 1))
+			service := uint64(0)
+			if action == 5 {
+				b.good(b.out(0, 0, 0, 2))
+				b.good(b.out(1, 5, 2, 0))
+				service = 2
+			}
+			dev.set(true)
+			w, written := b.start(rw10(0x2a, 0, 0, 1), fill(512, 1), 0)
+			c, list := prout(action, 5, 1, service)
+			p, granted := a.start(c, list, 0)
+			select {
+			case <-granted:
+				t.Fatal("granted while a write is under way that it forbids")
+			default:
+			}
+			b.status(b.put(), busyStatus)
+			if action == 5 { // nothing of the preempted is begun at all
+				b.status(b.do(rw10(0x28, 0, 0, 1), nil, 512), busyStatus)
+			} else {
+				b.good(b.do(rw10(0x28, 0, 0, 1), nil, 512))
+			}
+			if s, _ := r.keeper.Reservations(); s.Type != 0 && action == 1 {
+				t.Fatal("committed already")
+			}
+			dev.set(false)
+			<-written
+			<-granted
+			b.status(w, 0)
+			a.status(p, 0)
+			if action == 5 {
+				b.sense(b.put(), 6, 0x2a05)
+			}
+			b.status(b.put(), conflictStatus)
+			a.status(a.put(), 0)
+		})
+	}
+}
+
+// TestUnknownOutcome: while it is not known whether a change is committed, what it decides about is BUSY, and whoever asked is
+// dropped when nobody will ever know; the next reign knows.
+func TestUnknownOutcome(t *testing.T) {
+	r := newRig(t)
+	a, b := r.host("a"), r.host("b")
+	a.good(a.out(0, 0, 0, 1))
+	r.keeper.Hold = true
+	c, list := prout(1, 1, 1, 0)
+	p, ended := a.start(c, list, 0)
+	q, second := b.start(cdb(0x5e, 1, 0, 0, 0, 0, 0, 0, 24), nil, 24)
+	b.status(b.put(), busyStatus)
+	a.status(a.put(), 0)
+	if len(r.keeper.Held) != 1 {
+		t.Fatal(r.keeper.Held)
+	}
+	r.keeper.Held[0].Done(errors.New("nobody knows"))
+	<-ended
+	<-second
+	if !errors.Is(p.Drop, block.ErrEnded) || !errors.Is(q.Drop, block.ErrEnded) {
+		t.Fatal(p.Drop, q.Drop)
+	}
+	b.status(b.put(), busyStatus)
+	// It was committed, as the next reign finds.
+	if err := r.keeper.Commit(1, r.keeper.Held[0].C); err != nil {
+		t.Fatal(err)
+	}
+	r.keeper.Hold = false
+	r.lu.Standby()
+	if err := r.lu.Serve(r.dev, r.keeper); err != nil {
+		t.Fatal(err)
+	}
+	b.status(b.put(), conflictStatus)
+	a.status(a.put(), 0)
+}
+
+// TestJudgedAnew: a change that was judged by reservations that are not the newest any more is judged again.
+func TestJudgedAnew(t *testing.T) {
+	r := newRig(t)
+	a := r.host("a")
+	other := reserve.Command{Nexus: reserve.Nexus{Initiator: "iqn.b,i,0x000000000000", Port: 3}, ServiceKey: 9}
+	r.keeper.Hold = true
+	c, list := prout(0, 0, 0, 1)
+	p, ended := a.start(c, list, 0)
+	r.keeper.Hold = false
+	if err := r.keeper.Commit(0, other); err != nil {
+		t.Fatal(err)
+	}
+	r.keeper.Held[0].Done(scsi.ErrJudged)
+	<-ended
+	a.status(p, 0)
+	if s, _ := r.keeper.Reservations(); len(s.Registered) != 2 {
+		t.Fatalf("%+v", s)
+	}
+}
+
+// TestNotices: the other nexuses are told, once each; who was not told before a failover is told after it.
+func TestNotices(t *testing.T) {
+	r := newRig(t)
+	a, b, c := r.host("a"), r.host("b"), r.host("c")
+	for i, h := range []*rig{a, b, c} {
+		h.good(h.out(0, 0, 0, uint64(i+1)))
+	}
+	a.good(a.out(1, 5, 1, 0))
+	a.good(a.out(2, 5, 1, 0))
+	b.attention(0x2a04)
+	a.good(a.out(3, 0, 1, 0))
+	b.attention(0x2a03)
+	b.good(b.do(cdb(0x00), nil, 0))
+	a.good(a.do(cdb(0x00), nil, 0))
+	if s, _ := r.keeper.Reservations(); len(s.Notices) != 2 {
+		t.Fatalf("%+v", s.Notices)
+	}
+	// c comes to another node.
+	lu := scsi.NewLU(r.lu.Volume())
+	if err := lu.Serve(r.dev, r.keeper); err != nil {
+		t.Fatal(err)
+	}
+	next := *r
+	next.lu, next.target = lu, scsi.NewTarget("iqn.2026-11.app.pmsapp:test", 4)
+	if err := next.target.SetLUNs(map[uint16]*scsi.LU{1: lu}); err != nil {
+		t.Fatal(err)
+	}
+	b, c = next.host("b"), next.host("c")
+	c.attention(0x2a04)
+	c.attention(0x2a03)
+	c.good(c.do(cdb(0x00), nil, 0))
+	b.good(b.do(cdb(0x00), nil, 0))
+	if s, _ := r.keeper.Reservations(); !s.Blank() {
+		t.Fatalf("%+v", s)
+	}
+}
+
+// TestConflictIsConfirmed: who does not know whether it serves does not say RESERVATION CONFLICT (invariant 11), nor what is reserved.
+func TestConflictIsConfirmed(t *testing.T) {
+	r := newRig(t)
+	a, b := r.host("a"), r.host("b")
+	a.good(a.out(0, 0, 0, 1))
+	a.good(a.out(1, 3, 1, 0))
+	b.status(b.put(), conflictStatus)
+	r.dev.Close()
+	for _, w := range []*target.Task{b.put(), b.do(cdb(0x5e, 0, 0, 0, 0, 0, 0, 0, 8), nil, 8), a.out(2, 3, 1, 0)} {
+		if !errors.Is(w.Drop, block.ErrEnded) {
+			t.Errorf("CDB %x: status %02xh", w.CDB, w.Status)
+		}
+	}
+}
+
+// TestElsewhere: a unit that stands by has the node that serves it answer.
+func TestElsewhere(t *testing.T) {
+	r := newRig(t)
+	var fate error
+	sent := true
+	lu := scsi.NewLU(r.lu.Volume(), func(q scsi.Question, done func(scsi.Answer, bool, error)) func() {
+		if fate != nil {
+			done(scsi.Answer{}, sent, fate)
+			return func() {}
+		}
+		end, err := r.lu.Ask(q, func(a scsi.Answer, err error) { done(a, true, err) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return end
+	})
+	standby := *r
+	standby.target = scsi.NewTarget("iqn.2026-11.app.pmsapp:test", 4)
+	if err := standby.target.SetLUNs(map[uint16]*scsi.LU{1: lu}); err != nil {
+		t.Fatal(err)
+	}
+	a := standby.host("a")
+	a.good(a.out(6, 0, 0, 1))
+	a.status(a.out(0, 0, 7, 1), conflictStatus)
+	a.sense(a.out(1, 2, 1, 0), illegalRequest, 0x2400)
+	a.good(a.out(1, 5, 1, 0))
+	if got := a.good(a.do(cdb(0x5e, 1, 0, 0, 0, 0, 0, 0, 24), nil, 24)); len(got) != 24 || got[15] != 1 || got[21] != 5 {
+		t.Fatalf("%x", got)
+	}
+	r.status(r.put(), conflictStatus)
+	a.sense(a.put(), 2, 0x040b)
+	fate = errors.New("the node went away")
+	if w := a.out(2, 5, 1, 0); !errors.Is(w.Drop, block.ErrEnded) {
+		t.Errorf("status %02xh, and nobody knows", w.Status)
+	}
+	sent = false
+	a.sense(a.out(2, 5, 1, 0), 2, 0x040a)
+}
+
+// TestUnitReserved: RESERVE and RELEASE, and what ends them.
+func TestUnitReserved(t *testing.T) {
+	r := newRig(t)
+	a, b := r.host("a"), r.host("b")
+	free := func(what string) {
+		t.Helper()
+		if s, _ := r.keeper.Reservations(); !s.Exclusive.IsZero() {
+			t.Fatal("reserved after ", what)
+		}
+		a.good(a.do(cdb(0x16), nil, 0))
+		b.status(b.do(cdb(0x16), nil, 0), conflictStatus)
+	}
+	free("nothing")
+	b.status(b.do(cdb(0x00), nil, 0), conflictStatus)
+	b.status(b.put(), conflictStatus)
+	b.status(b.out(0, 0, 0, 1), conflictStatus)
+	b.good(b.do(cdb(0x57), nil, 0))
+	b.good(b.do(cdb(0x12, 0, 0, 0, 36), nil, 36))
+	a.status(a.put(), 0)
+	a.good(a.do(cdb(0x17), nil, 0))
+	free("RELEASE")
+	if f, _ := b.nexus.Manage(target.Management{Function: target.LogicalUnitReset, LUN: b.lun}); f != target.FunctionComplete {
+		t.Fatal(f)
+	}
+	a.attention(0x2903)
+	b.attention(0x2903)
+	r.attention(0x2903)
+	free("a reset")
+	a.nexus.End(target.ErrMoved)
+	a = r.host("a")
+	b.status(b.put(), conflictStatus)
+	a.nexus.End(target.ErrLogout)
+	a = r.host("a")
+	free("a logout")
+	r.sense(r.do(cdb(0x16, 0x10), nil, 0), illegalRequest, 0x2400)
+}
+
+// TestAbortedBeforeItBegan: a command about reservations that waits for another is not begun once its abort was answered.
+func TestAbortedBeforeItBegan(t *testing.T) {
+	r := newRig(t)
+	a, b := r.host("a"), r.host("b")
+	r.keeper.Hold = true
+	c, list := prout(0, 0, 0, 1)
+	_, first := a.start(c, list, 0)
+	q, second := b.start(c, list, 0)
+	if f, _ := b.nexus.Manage(target.Management{Function: target.AbortTask, LUN: b.lun}); f != target.FunctionComplete {
+		t.Fatal(f)
+	}
+	<-second
+	b.status(q, busyStatus)
+	r.keeper.Hold = false
+	r.keeper.Held[0].Done(r.keeper.Commit(r.keeper.Held[0].Seq, r.keeper.Held[0].C))
+	<-first
+	if s, _ := r.keeper.Reservations(); len(s.Registered) != 1 {
+		t.Fatalf("%+v", s.Registered)
+	}
+}
+
+// watched fails the test when a write of b, in the upper half, is submitted while a holds the unit.
+type watched struct {
+	block.Device
+	held atomic.Bool
+	bad  atomic.Int64
+}
+
+func (w *watched) Submit(q *block.Request) {
+	if q.Op == block.Write && q.Off >= devSize/2 {
+		runtime.Gosched()
+		if w.held.Load() {
+			w.bad.Add(1)
+		}
+	}
+	w.Device.Submit(q)
+}
+
+// TestNobodySlipsThrough: no write is submitted after the reservation that forbids it was granted, however they race.
+func TestNobodySlipsThrough(t *testing.T) {
+	r := newRig(t)
+	dev := &watched{Device: r.dev}
+	k := &scsitest.Keeper{TargetPorts: []uint16{3}}
+	if err := r.lu.Serve(dev, k); err != nil {
+		t.Fatal(err)
+	}
+	a := r.host("a")
+	a.good(a.out(0, 0, 0, 1))
+	var over atomic.Bool
+	var work sync.WaitGroup
+	var done, refused atomic.Int64
+	for i := range 3 {
+		b := r.host("b" + string(rune('0'+i)))
+		work.Go(func() {
+			for !over.Load() {
+				w := b.do(rw10(0x2a, 0, devSize/1024+uint32(i)*8, 1), fill(512, 1), 0)
+				switch w.Status {
+				case 0:
+					done.Add(1)
+				case conflictStatus, busyStatus:
+					refused.Add(1)
+				default:
+					t.Errorf("status %x", w.Status)
+				}
+			}
+		})
+	}
+	for i := 0; i < 2000 || done.Load() == 0 || refused.Load() == 0; i++ {
+		c, list := prout(1, 1, 1, 0)
+		p, granted := a.start(c, list, 0)
+		<-granted
+		a.status(p, 0)
+		dev.held.Store(true)
+		runtime.Gosched()
+		dev.held.Store(false)
+		a.good(a.out(2, 1, 1, 0))
+	}
+	over.Store(true)
+	work.Wait()
+	if n := dev.bad.Load(); n > 0 {
+		t.Errorf("%d writes after the reservation was granted", n)
+	}
+	if done.Load() == 0 || refused.Load() == 0 {
+		t.Errorf("%d written, %d refused: nothing was tested", done.Load(), refused.Load())
+	}
+}

@@ -1,0 +1,63 @@
+// Package scsitest has what tests of device servers need.
+package scsitest
+
+import (
+	"sync"
+
+	"pmsapp/internal/reserve"
+	"pmsapp/target/scsi"
+)
+
+// Keeper keeps reservations in memory. The zero Keeper has none. With Hold, changes wait in Held instead of being committed.
+type Keeper struct {
+	TargetPorts []uint16
+
+	mu    sync.Mutex
+	state reserve.State
+	index uint64
+	Hold  bool
+	Held  []Change
+}
+
+// Change is a proposal that waits.
+type Change struct {
+	Seq  uint64
+	C    reserve.Command
+	Done func(error)
+}
+
+// Reservations implements scsi.Keeper.
+func (k *Keeper) Reservations() (reserve.State, uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.state, k.index
+}
+
+// Ports implements scsi.Keeper.
+func (k *Keeper) Ports() []uint16 { return k.TargetPorts }
+
+// Change implements scsi.Keeper.
+func (k *Keeper) Change(seq uint64, c reserve.Command, done func(error)) {
+	k.mu.Lock()
+	if k.Hold {
+		k.Held = append(k.Held, Change{seq, c, done})
+		k.mu.Unlock()
+		return
+	}
+	k.mu.Unlock()
+	done(k.Commit(seq, c))
+}
+
+// Commit does a change.
+func (k *Keeper) Commit(seq uint64, c reserve.Command) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.index++
+	if k.state.Seq != seq {
+		return scsi.ErrJudged
+	}
+	k.state, _ = reserve.Apply(k.state, c)
+	return nil
+}
+
+var _ scsi.Keeper = (*Keeper)(nil)

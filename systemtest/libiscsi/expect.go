@@ -29,7 +29,6 @@ func exceptions() []exception {
 			"with 4096-byte blocks only: it needs several logical blocks in a physical one"),
 		e(Skip, `^Sanitize\.`, "SANITIZE is not implemented: what was unmapped before is out of reach of any overwriting"),
 		e(Skip, `^WriteAtomic16\.`, "WRITE ATOMIC is not implemented: a write may be torn by a power cut of all nodes"),
-		e(Skip, `^(Prin|Prout|Reserve6)`, "reservations are not implemented"),
 	}
 }
 

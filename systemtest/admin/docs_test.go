@@ -41,7 +41,8 @@ func TestOperations(t *testing.T) {
 		return strings.NewReplacer("{name}", "NAME", "{node}", "NODE").Replace(s)
 	})
 	check("code", "../../appliance/api/errors.go", `Code: "([a-z-]+)"`, func(s string) string { return "`" + s + "`" })
-	kinds := text(t, "../../replication/reign/effect.go")
+	check("event", "../../appliance/fill.go", `Kind: "([a-z-]+)"`, func(s string) string { return "`" + s + "`" })
+	kinds := text(t, "../../replication/reign/effect.go") + text(t, "../../appliance/fill.go")
 	events := doc[strings.Index(doc, "## Events"):strings.Index(doc, "## Warnings")]
 	for _, m := range regexp.MustCompile("(?m)^\\| (`[^|]+) \\|").FindAllStringSubmatch(events, -1) {
 		for _, k := range strings.Split(m[1], ", ") {

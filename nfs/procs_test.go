@@ -2,15 +2,19 @@ package nfs_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"pmsapp/internal/block"
 	"pmsapp/internal/nfs3"
 	"pmsapp/internal/nfsclient"
+	"pmsapp/nfs"
 )
 
 func at(dir nfs3.Handle, name string) nfs3.DirOp { return nfs3.DirOp{Dir: dir, Name: name} }
@@ -403,5 +407,42 @@ func TestFilesystem(t *testing.T) {
 		}
 		want(t, name+" of what is gone", call(gone), nfs3.ErrStale)
 		want(t, name+" of no handle", call(nfs3.Handle("nothing")), nfs3.ErrBadHandle)
+	}
+}
+
+// aligned is a share that looks at where data come in memory.
+type aligned struct {
+	nfs.Share
+	not atomic.Int64
+}
+
+func (a *aligned) Write(ctx context.Context, f nfs.Ref, off uint64, p []byte, how nfs3.Stable) (nfs.WriteResult, error) {
+	if !block.Aligned(p) {
+		a.not.Add(1)
+	}
+	return a.Share.Write(ctx, f, off, p, how)
+}
+
+// TestAligned has the data of WRITE come where direct I/O can use them, whatever the credentials' length.
+func TestAligned(t *testing.T) {
+	d, ctx := open(t), t.Context()
+	f := d.file("f", 0o666, "")
+	e, share := d.export, &aligned{Share: d.share}
+	e.Share = share
+	d.exports.Set(e)
+	for groups := range 17 {
+		c := d.user(0, 0, make([]uint32, groups)...)
+		for _, n := range []int{4096, 8192, 1 << 20, 65537} {
+			p := bytes.Repeat([]byte{byte(n)}, n)
+			if w, err := c.Write(ctx, f, 0, p, nfs3.Unstable); err != nil || int(w.Count) != n {
+				t.Fatal(err)
+			}
+			if r, err := c.Read(ctx, f, 0, uint32(n)); err != nil || !bytes.Equal(r.Data, p) {
+				t.Fatalf("%d bytes: %v", n, err)
+			}
+		}
+	}
+	if n := share.not.Load(); n != 0 {
+		t.Error(n, "writes came unaligned")
 	}
 }

@@ -64,7 +64,7 @@ func (c *call) sum(args []byte) uint64 {
 	return binary.BigEndian.Uint64(s[:])
 }
 
-// changes tells whether a procedure changes something: those are refused on a read-only export, and a retry of one waits
+// changes tells whether a procedure of NFS changes something: those are refused on a read-only export, and a retry of one waits
 // for the end of the first.
 func changes(proc uint32) bool {
 	switch proc {
@@ -94,7 +94,7 @@ func (c *call) file(ctx context.Context, h nfs3.Handle) (Ref, error) {
 		return ref, denied{nfs3.ErrAccess}
 	}
 	c.user = c.rule.user(c.rpc.Cred)
-	if c.rule.ReadOnly && changes(c.rpc.Proc) {
+	if c.rule.ReadOnly && c.rpc.Prog == nfs3.Program && changes(c.rpc.Proc) { // NLM numbers its procedures anew
 		return ref, denied{nfs3.ErrROFS}
 	}
 	return ref, nil

@@ -6,6 +6,7 @@ import (
 
 	"pmsapp/internal/ids"
 	"pmsapp/internal/nfs3"
+	"pmsapp/internal/rangelock"
 )
 
 // Exports tells what is exported. What it returns is never changed later. It is safe for concurrent use.
@@ -213,4 +214,18 @@ type ReaddirResult struct {
 type Statfs struct {
 	Total, Free, Avail           uint64
 	Files, FilesFree, FilesAvail uint64
+}
+
+// Locker is a Share that keeps byte-range locks, which survive failovers: nobody has to reclaim any. The rules are
+// rangelock's. Of a share that is none NLM says that it keeps no locks. Errors and staleness are as for Share; nfs3.ErrNoSpace
+// stands for "too many locks".
+type Locker interface {
+	// Lock grants a lock, or returns one that is in its way. To grant what is granted already changes nothing.
+	Lock(context.Context, Caller, Ref, rangelock.Lock) (conflict *rangelock.Lock, err error)
+	// Unlock takes a range away from its owner, whatever he has of it.
+	Unlock(context.Context, Caller, Ref, rangelock.Lock) error
+	// Locked returns a lock that would be in the way of one, nil if there is none.
+	Locked(context.Context, Ref, rangelock.Lock) (*rangelock.Lock, error)
+	// Release takes all locks of a client in this share away: it has been started anew. Owner.Addr and Owner.Host count.
+	Release(context.Context, Caller, rangelock.Owner) error
 }

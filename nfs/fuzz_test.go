@@ -190,6 +190,17 @@ func FuzzCalls(f *testing.F) {
 		f.Add(e.B)
 		f.Add(e.B[:e.Len()-3])
 	}
+	for proc := range uint32(5) {
+		var e xdr.Encoder
+		sunrpc.WriteCall(&e, sunrpc.Header{Prog: 100021, Vers: 4, Proc: proc, Cred: sunrpc.Cred{Flavor: sunrpc.AuthSys}}, "")
+		lockCall{proc: proc, host: "h", owner: "o", pid: 1, off: 1, len: 2, exclusive: true}.encode(handles[1])(&e)
+		f.Add(e.B)
+	}
+	var e xdr.Encoder
+	sunrpc.WriteCall(&e, sunrpc.Header{Prog: 100024, Vers: 1, Proc: 6}, "")
+	e.String("h")
+	e.Uint32(3)
+	f.Add(e.B)
 	f.Fuzz(func(t *testing.T, record []byte) {
 		if len(record) > 4000 {
 			return

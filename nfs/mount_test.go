@@ -82,7 +82,7 @@ func TestPortmap(t *testing.T) {
 	port := uint32(netip.MustParseAddrPort(d.addr).Port())
 	for _, c := range []struct{ prog, vers, prot, want uint32 }{
 		{nfs3.Program, 3, 6, port}, {nfs3.Program, 3, 17, 0}, {nfs3.MountProgram, 3, 6, port}, {nfs3.MountProgram, 3, 17, port},
-		{nfs3.MountProgram, 1, 17, port}, {nfs3.PortProgram, 2, 6, port}, {100021, 4, 6, 0}, {nfs3.Program, 3, 99, 0},
+		{nfs3.MountProgram, 1, 17, port}, {nfs3.PortProgram, 2, 6, port}, {100021, 4, 6, port}, {100024, 1, 17, port}, {100227, 3, 6, 0}, {nfs3.Program, 3, 99, 0},
 	} {
 		if got, err := d.c.Port(ctx, c.prog, c.vers, c.prot); err != nil || got != c.want {
 			t.Errorf("%+v: %v %d", c, err, got)
@@ -90,7 +90,9 @@ func TestPortmap(t *testing.T) {
 	}
 	all, err := d.c.Mappings(ctx)
 	if diff := cmp.Diff(all, []nfsclient.Mapping{{Prog: 100000, Vers: 2, Prot: 6, Port: port}, {Prog: 100000, Vers: 2, Prot: 17, Port: port},
-		{Prog: 100005, Vers: 3, Prot: 6, Port: port}, {Prog: 100005, Vers: 3, Prot: 17, Port: port}, {Prog: 100003, Vers: 3, Prot: 6, Port: port}}); err != nil || diff != "" {
+		{Prog: 100005, Vers: 3, Prot: 6, Port: port}, {Prog: 100005, Vers: 3, Prot: 17, Port: port}, {Prog: 100003, Vers: 3, Prot: 6, Port: port},
+		{Prog: 100021, Vers: 4, Prot: 6, Port: port}, {Prog: 100021, Vers: 4, Prot: 17, Port: port},
+		{Prog: 100024, Vers: 1, Prot: 6, Port: port}, {Prog: 100024, Vers: 1, Prot: 17, Port: port}}); err != nil || diff != "" {
 		t.Error(err, diff)
 	}
 	set, err := d.c.RPC().Call(ctx, nfs3.PortProgram, 2, 1, func(e *xdr.Encoder) {
@@ -172,7 +174,7 @@ func TestRPCErrors(t *testing.T) {
 		return err
 	}
 	sys := sunrpc.Cred{Flavor: sunrpc.AuthSys}
-	want(t, "a program", call(sunrpc.Header{Prog: 100021, Vers: 4, Cred: sys}), sunrpc.ProgUnavail)
+	want(t, "a program", call(sunrpc.Header{Prog: 100227, Vers: 3, Cred: sys}), sunrpc.ProgUnavail)
 	want(t, "NFS version 4", call(sunrpc.Header{Prog: nfs3.Program, Vers: 4, Cred: sys}), sunrpc.ProgMismatch)
 	want(t, "NFS version 2", call(sunrpc.Header{Prog: nfs3.Program, Vers: 2, Cred: sys}), sunrpc.ProgMismatch)
 	want(t, "rpcbind version 4", call(sunrpc.Header{Prog: nfs3.PortProgram, Vers: 4, Cred: sys}), sunrpc.ProgMismatch)

@@ -31,6 +31,8 @@ func (p Ports) mappings() []mapping {
 		{nfs3.PortProgram, portVersion, tcp, uint32(p.Portmap)}, {nfs3.PortProgram, portVersion, udp, uint32(p.Portmap)},
 		{nfs3.MountProgram, mountVersion, tcp, uint32(p.Mount)}, {nfs3.MountProgram, mountVersion, udp, uint32(p.Mount)},
 		{nfs3.Program, nfs3.Version, tcp, uint32(p.NFS)},
+		{lockProgram, lockVersion, tcp, uint32(p.Mount)}, {lockProgram, lockVersion, udp, uint32(p.Mount)},
+		{stateProgram, stateVersion, tcp, uint32(p.Mount)}, {stateProgram, stateVersion, udp, uint32(p.Mount)},
 	}
 }
 

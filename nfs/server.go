@@ -28,15 +28,15 @@ type Config struct {
 // Ports are what portmap tells clients.
 type Ports struct {
 	NFS     uint16 // TCP; 2049 is usual
-	Mount   uint16 // TCP and UDP; may be the same as NFS
+	Mount   uint16 // TCP and UDP, also for locks and the state of hosts; may be the same as NFS
 	Portmap uint16 // TCP and UDP; clients expect 111
 }
 
 // ErrConfig is returned for a Config that cannot be.
 var ErrConfig = errors.New("nfs: invalid configuration")
 
-// Server is the front door. It answers portmap, MOUNT and NFS on every socket that it is given, so that one port can do for
-// the last two; NFS over TCP only.
+// Server is the front door. It answers portmap, MOUNT, NLM, NSM and NFS on every socket that it is given, so that one port
+// can do for all but the first; NFS over TCP only.
 type Server struct {
 	cfg     Config
 	handles handles
@@ -58,6 +58,8 @@ func New(cfg Config) (*Server, error) {
 		Programs: []rpc.Program{
 			{Number: nfs3.Program, Low: nfs3.Version, High: nfs3.Version, Serve: s.nfs},
 			{Number: nfs3.MountProgram, Low: mountVersion, High: mountVersion, UDP: true, Serve: s.mount},
+			{Number: lockProgram, Low: lockVersion, High: lockVersion, UDP: true, Serve: s.nlm},
+			{Number: stateProgram, Low: stateVersion, High: stateVersion, UDP: true, Serve: s.nsm},
 			{Number: nfs3.PortProgram, Low: portVersion, High: portVersion, UDP: true, Serve: s.portmap},
 		},
 		Place: writeData, Known: s.known, Log: cfg.Log, Limits: cfg.Limits,

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pmsapp/internal/nfs3"
+	"pmsapp/internal/rangelock"
 	"pmsapp/nfs"
 )
 
@@ -44,6 +45,7 @@ type inode struct {
 	parent  uint64
 	cookie  uint64 // the next entry's
 	made    *nfs3.Verifier
+	locks   rangelock.Table
 }
 
 type entry struct {

@@ -1,0 +1,69 @@
+package nfs
+
+import (
+	"context"
+	"errors"
+
+	"pmsapp/internal/nfs3"
+	"pmsapp/internal/rangelock"
+	"pmsapp/internal/sunrpc"
+	"pmsapp/nfs/rpc"
+)
+
+// NSM version 1 (XNFS; the state of hosts). Clients tell by it that they have been started anew, so that their locks are
+// released. The other way is not needed: locks survive failovers, so no client has to reclaim any.
+const (
+	stateProgram = 100024
+	stateVersion = 1
+
+	stateNull   = 0
+	stateNotify = 6
+)
+
+// nsm answers NOTIFY. What a host asks of its own state daemon (MON and the like) is not served to others.
+func (s *Server) nsm(ctx context.Context, rc *rpc.Call, _ *rpc.Reply) error {
+	switch rc.Proc {
+	case stateNull:
+		return nil
+	case stateNotify:
+		name := rc.Args.String(maxCaller)
+		rc.Args.Uint32()
+		if rc.Args.Err() != nil {
+			return sunrpc.GarbageArgs
+		}
+		return s.release(ctx, rc, name)
+	}
+	return sunrpc.ProcUnavail
+}
+
+// release takes the locks of a client away, in all shares that are exported to it. Only those that came from the caller's
+// own address: nobody gives away another's.
+func (s *Server) release(ctx context.Context, rc *rpc.Call, name string) error {
+	c := &call{srv: s, rpc: rc, caller: Caller{Client: rc.Client.Addr(), XID: rc.XID}}
+	c.caller.Sum = c.sum([]byte(name))
+	for _, e := range s.cfg.Exports.All() {
+		if err := s.releaseIn(ctx, c.caller, e, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) releaseIn(ctx context.Context, c Caller, e *Export, name string) error {
+	if _, ok := e.rule(c.Client); !ok {
+		return nil
+	}
+	leave := s.drains.enter(e.ID)
+	defer leave()
+	e, err := s.cfg.Exports.ByShare(ctx, e.ID)
+	if errors.Is(err, nfs3.ErrStale) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if l, ok := e.Share.(Locker); ok {
+		return l.Release(ctx, c, rangelock.Owner{Addr: c.Client, Host: name})
+	}
+	return nil
+}

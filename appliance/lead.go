@@ -229,6 +229,14 @@ func geometry(v catalog.Volume) block.Geometry {
 	return block.Geometry{Size: v.Size, Logical: v.Logical, Physical: physicalBlock, MaxLen: 8 << 20}
 }
 
+// active is the group of the node that serves a volume, as far as the catalog tells; 0 while none does.
+func active(s *catalog.State, v catalog.Volume) uint16 {
+	if v.LastServed != s.Epoch {
+		return 0
+	}
+	return s.Nodes[s.Leader].Group
+}
+
 // exports are the catalog's.
 func exports(s *catalog.State) (out []front.Export) {
 	for id, e := range s.Exports {
@@ -237,7 +245,7 @@ func exports(s *catalog.State) (out []front.Export) {
 			continue
 		}
 		out = append(out, front.Export{Volume: id, Name: v.Name, Geometry: geometry(v), LUN: e.LUN, Initiators: e.Initiators,
-			CHAP: iscsi.Credentials{Name: e.CHAPUser, Secret: e.CHAPSecret}, Reserved: s.Reservations[id], Index: s.Index})
+			CHAP: iscsi.Credentials{Name: e.CHAPUser, Secret: e.CHAPSecret}, Access: active(s, v), Reserved: s.Reservations[id], Index: s.Index})
 	}
 	return out
 }

@@ -21,14 +21,15 @@ import (
 type reservations struct {
 	cluster *cluster.Cluster
 	hosts   *front.Hosts // set before anything is asked
+	virtual bool         // there is a virtual address
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 }
 
-func newReservations(c *cluster.Cluster) *reservations {
-	r := &reservations{cluster: c}
+func newReservations(c *cluster.Cluster, virtual bool) *reservations {
+	r := &reservations{cluster: c, virtual: virtual}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
@@ -53,18 +54,40 @@ func (k keeper) Reservations() (reserve.State, uint64) {
 }
 
 // Ports implements scsi.Keeper.
-func (k keeper) Ports() []uint16 { return targetPorts(k.cluster.State()) }
+func (k keeper) Ports() []uint16 { return targetPorts(k.cluster.State(), k.virtual) }
 
-// targetPorts are those at which every LU is: one for each storage node, and the virtual one.
-func targetPorts(s *catalog.State) []uint16 {
-	ports := []uint16{front.VirtualGroup}
+// targetPorts are those at which every LU is, in ascending order: one for each storage node, and the virtual one.
+func targetPorts(s *catalog.State, virtual bool) (ports []uint16) {
 	for _, n := range s.Nodes {
 		if !n.Witness {
 			ports = append(ports, n.Group)
 		}
 	}
+	if virtual {
+		ports = append(ports, front.VirtualGroup)
+	}
 	slices.Sort(ports)
 	return ports
+}
+
+// groups are the target port groups of a volume: that of the node that serves it is active, those of the others stand by, and while
+// none serves it, so does none. The virtual address is where the volume is served.
+func (r *reservations) groups(v ids.Volume) []scsi.PortGroup {
+	s := r.cluster.State()
+	serves := active(s, s.Volumes[v])
+	leader := s.Nodes[s.Leader].Group
+	ports := targetPorts(s, r.virtual)
+	all := make([]scsi.PortGroup, len(ports))
+	for i, p := range ports {
+		all[i] = scsi.PortGroup{ID: p, Access: scsi.StandingBy}
+		switch {
+		case serves != 0 && (p == serves || p == front.VirtualGroup):
+			all[i].Access = scsi.Optimized
+		case serves == 0 && (p == leader || p == front.VirtualGroup):
+			all[i].Access = scsi.Transitioning
+		}
+	}
+	return all
 }
 
 // changeRetry is the pause before a change of unknown outcome is proposed again.

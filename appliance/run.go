@@ -30,6 +30,7 @@ import (
 	"pmsapp/replication/remote"
 	"pmsapp/replication/replica"
 	"pmsapp/target"
+	"pmsapp/target/scsi"
 )
 
 // node is a node that runs. Its fields do not change after run has wired them.
@@ -120,7 +121,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	defer close(n.service.gone)
 	n.events = newEventLog(n.recordEvents, log)
 	truth := &truths{c: n.cluster}
-	reservations := newReservations(n.cluster)
+	reservations := newReservations(n.cluster, cfg.Virtual.Portal != "")
 	defer reservations.close() // after the target's end, before the cluster's
 
 	// What hosts and peers log in to.
@@ -132,7 +133,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 		return err
 	}
 	n.hosts = front.NewHosts(front.HostsConfig{Group: group, Portals: n.discoverable, Certain: n.certain,
-		Hold: func() time.Duration { return n.tunables().Hold }, Elsewhere: reservations.elsewhere, Log: log})
+		Hold: func() time.Duration { return n.tunables().Hold }, Around: scsi.Around{Elsewhere: reservations.elsewhere, Groups: reservations.groups}, Log: log})
 	reservations.hosts = n.hosts
 	key := n.cluster.Secret("sessions between nodes")
 	server := remote.NewServer(remote.ServerConfig{Cluster: clusterID, Node: replicas, Log: log})

@@ -37,6 +37,7 @@ type Export struct {
 	Initiators []string // in lower case; empty: any
 	CHAP       iscsi.Credentials
 
+	Access   uint16        // the group of the node that serves the volume, 0 while none does
 	Reserved reserve.State // what hosts have reserved, as the state of the catalog numbered Index has it
 	Index    uint64
 }
@@ -60,9 +61,8 @@ type HostsConfig struct {
 	// is told so may give a disk up for good. It is called without a lock.
 	Certain func() bool
 	Hold    func() time.Duration // hold_timeout
-	// Elsewhere has the node that serves a volume answer commands about reservations. nil: there is no other.
-	Elsewhere scsi.Elsewhere
-	Log       *slog.Logger
+	Around  scsi.Around          // the other nodes
+	Log     *slog.Logger
 }
 
 // Hosts has the targets of the exported volumes. It is told what the catalog exports and what this node serves. Its methods
@@ -140,6 +140,10 @@ func (h *Hosts) Apply(exports []Export) error {
 		e, ok := want[name]
 		if ok && e.Volume == x.Volume && e.LUN == x.LUN {
 			x.lu.Reserved(e.Reserved, e.Index)
+			if e.Access != x.Access {
+				x.Access = e.Access
+				x.lu.AccessChanged()
+			}
 			if !e.equal(x.Export) {
 				x.Export = e
 				x.drop(ErrUnexported, func(l target.Login) bool { return !e.allows(l.Initiator) || l.User != e.CHAP.Name })
@@ -152,7 +156,7 @@ func (h *Hosts) Apply(exports []Export) error {
 		x.drop(ErrUnexported, every)
 	}
 	for name, e := range want {
-		x := &exported{Export: e, target: scsi.NewTarget(name, h.cfg.Group), lu: scsi.NewLU(e.Volume, h.cfg.Elsewhere),
+		x := &exported{Export: e, target: scsi.NewTarget(name, h.cfg.Group), lu: scsi.NewLUAmong(e.Volume, h.cfg.Around),
 			nexuses: map[*nexus]struct{}{}}
 		if err := x.target.SetLUNs(map[uint16]*scsi.LU{e.LUN: x.lu}); err != nil {
 			return fmt.Errorf("exporting %s: %w", e.Name, err)

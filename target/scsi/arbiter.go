@@ -148,6 +148,13 @@ func (a *arbiter) standby() {
 	}
 }
 
+// waits tells whether there is a device and nobody to decide about reservations: the unit is on its way.
+func (a *arbiter) waits() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.dev != nil && a.keeper == nil
+}
+
 // endAll takes all changes away. The gate stays between the two states of one that is under way, until serve says which it is.
 // Called with mu.
 func (a *arbiter) endAll() []*change {

@@ -69,6 +69,7 @@ const (
 	opReadDefects12    = 0xb7
 	saReadCapacity16   = 0x10
 	saLBAStatus        = 0x12
+	saReportGroups     = 0x0a
 	saReportOperations = 0x0c
 	saReportManagement = 0x0d
 )

@@ -60,7 +60,7 @@ func standardInquiry(qualifier byte) []byte {
 	b[2] = 0x06                                                // SPC-4
 	b[3] = gotgt.INQUIRY_HISUP | gotgt.INQUIRY_STANDARD_FORMAT // no NORMACA
 	b[4] = byte(len(b) - 5)
-	b[5] = 0x08 // 3PC
+	b[5] = 0x18 // TPGS: implicit; 3PC
 	b[7] = gotgt.INQUIRY_CMDQUE
 	copy(b[8:16], fmt.Sprintf("%-8s", vendorID))
 	copy(b[16:32], fmt.Sprintf("%-16s", productID))
@@ -82,6 +82,8 @@ func (lu *LU) designators(name string, port uint16) (b []byte) {
 	const portOf, deviceOf = 0x80 | gotgt.ASS_TGT_PORT<<4, 0x80 | gotgt.ASS_TGT_DEV<<4
 	iscsi := gotgt.PIV_ISCSI << 4
 	add([2]byte{iscsi | gotgt.INQ_CODE_BIN, portOf | gotgt.DESG_REL_TGT_PORT}, []byte{0, 0, byte(port >> 8), byte(port)})
+	const groupDesignator = 5
+	add([2]byte{iscsi | gotgt.INQ_CODE_BIN, portOf | groupDesignator}, []byte{0, 0, byte(port >> 8), byte(port)})
 	add([2]byte{iscsi | gotgt.INQ_CODE_UTF8, portOf | gotgt.DESG_SCSI}, nameString(fmt.Sprintf("%s,t,0x%04x", name, port)))
 	add([2]byte{iscsi | gotgt.INQ_CODE_UTF8, deviceOf | gotgt.DESG_SCSI}, nameString(name))
 	return b

@@ -90,7 +90,7 @@ func (x *Nexus) Execute(t *target.Task) {
 		return
 	}
 	if c.st.dev == nil {
-		check(t, standby())
+		check(t, c.unit.lu.notReady(x.port))
 		t.Done(t)
 		return
 	}

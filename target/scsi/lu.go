@@ -31,10 +31,10 @@ type LU struct {
 	state atomic.Pointer[state]
 	table []gotgt.SCSIDeviceOperation
 
-	space     space
-	swp       atomic.Bool // SOFTWARE WRITE PROTECT, until the unit is reset or stands by
-	arbiter   *arbiter
-	elsewhere Elsewhere // nil: there is nobody else
+	space   space
+	swp     atomic.Bool // SOFTWARE WRITE PROTECT, until the unit is reset or stands by
+	arbiter *arbiter
+	around  Around
 
 	mu      sync.Mutex
 	nexuses map[*attentions]struct{}
@@ -51,12 +51,12 @@ type state struct {
 	api   *api.SCSILu
 }
 
-// NewLU returns an LU of a volume that stands by. Commands about reservations are for elsewhere then, which may be nil.
-func NewLU(volume ids.Volume, elsewhere ...Elsewhere) *LU {
-	lu := &LU{id: volume, arbiter: newArbiter(), nexuses: make(map[*attentions]struct{})}
-	for _, e := range elsewhere {
-		lu.elsewhere = e
-	}
+// NewLU returns an LU of a volume that stands by.
+func NewLU(volume ids.Volume) *LU { return NewLUAmong(volume, Around{}) }
+
+// NewLUAmong returns an LU that stands by and knows of the other nodes.
+func NewLUAmong(volume ids.Volume, around Around) *LU {
+	lu := &LU{id: volume, around: around, arbiter: newArbiter(), nexuses: make(map[*attentions]struct{})}
 	lu.table = lu.newTable()
 	lu.Standby()
 	return lu

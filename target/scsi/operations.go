@@ -75,6 +75,7 @@ func operations() []operation {
 		action(saReadCapacity16, opServiceActionIn, 0x1f, ff, ff, ff, ff, ff, ff, ff, ff, ff, ff, ff, ff, 1, 4),
 		action(saLBAStatus, opServiceActionIn, 0x1f, ff, ff, ff, ff, ff, ff, ff, ff, ff, ff, ff, ff, 0, 4),
 		plain(opReportLUNs, 0, ff, 0, 0, 0, ff, ff, ff, ff, 0, 4),
+		action(saReportGroups, opMaintenanceIn, 0xff, 0, 0, 0, 0, ff, ff, ff, ff, 0, 4),
 		action(saReportOperations, opMaintenanceIn, 0x1f, 0x87, ff, ff, ff, ff, ff, ff, ff, 0, 4),
 		action(saReportManagement, opMaintenanceIn, 0x1f, 0x80, 0, 0, 0, ff, ff, ff, ff, 0, 4),
 		plain(opRead12, 0xf8, ff, ff, ff, ff, ff, ff, ff, ff, 0, 4),
@@ -97,6 +98,8 @@ func supported(cdb []byte) bool {
 
 func maintenanceIn(_ int, cmd *api.SCSICommand) api.SAMStat {
 	switch cmd.SCB[1] & 0x1f {
+	case saReportGroups:
+		return reportGroups(cmd)
 	case saReportOperations:
 		return reportOperations(cmd)
 	case saReportManagement:

@@ -153,8 +153,8 @@ func (c *io) answered(a Answer, err error) {
 // elsewhere has the node that serves the unit answer.
 func (x *Nexus) elsewhere(c *io) {
 	lu, t := c.unit.lu, c.task
-	if lu.elsewhere == nil {
-		check(t, standby())
+	if lu.around.Elsewhere == nil {
+		check(t, lu.notReady(x.port))
 		t.Done(t)
 		return
 	}
@@ -162,7 +162,7 @@ func (x *Nexus) elsewhere(c *io) {
 	q.CDB, q.List = append([]byte(nil), q.CDB...), append([]byte(nil), q.List...)
 	// The question is given up when the session ends, or aborts: what comes then goes nowhere.
 	id := x.asks(nil)
-	end := lu.elsewhere(q, func(a Answer, asked bool, err error) {
+	end := lu.around.Elsewhere(q, func(a Answer, asked bool, err error) {
 		x.asked(id)
 		switch {
 		case err != nil && asked:
@@ -242,8 +242,8 @@ func (lu *LU) unreserve(n reserve.Nexus, a reserve.Action) {
 	}
 	if lu.Serving() {
 		lu.arbiter.ask(&change{cmd: reserve.Command{Nexus: n, Action: a}})
-	} else if lu.elsewhere != nil {
-		lu.elsewhere(Question{Volume: lu.id, Nexus: n, Action: a}, func(Answer, bool, error) {})
+	} else if lu.around.Elsewhere != nil {
+		lu.around.Elsewhere(Question{Volume: lu.id, Nexus: n, Action: a}, func(Answer, bool, error) {})
 	}
 }
 

@@ -245,7 +245,7 @@ func TestElsewhere(t *testing.T) {
 	r := newRig(t)
 	var fate error
 	sent := true
-	lu := scsi.NewLU(r.lu.Volume(), func(q scsi.Question, done func(scsi.Answer, bool, error)) func() {
+	lu := scsi.NewLUAmong(r.lu.Volume(), scsi.Around{Elsewhere: func(q scsi.Question, done func(scsi.Answer, bool, error)) func() {
 		if fate != nil {
 			done(scsi.Answer{}, sent, fate)
 			return func() {}
@@ -255,7 +255,7 @@ func TestElsewhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		return end
-	})
+	}})
 	standby := *r
 	standby.target = scsi.NewTarget("iqn.2026-11.app.pmsapp:test", 4)
 	if err := standby.target.SetLUNs(map[uint16]*scsi.LU{1: lu}); err != nil {

@@ -348,6 +348,7 @@ func TestIdentity(t *testing.T) {
 		`0103 "0\x11\"3DUfw"`,
 		`0201 "PMSAPP  VDISK 00112233445566778899aabbccddeeff"`,
 		`5194 "\x00\x00\x00\x03"`,
+		`5195 "\x00\x00\x00\x03"`,
 		`5398 "iqn.2026-11.app.pmsapp:test,t,0x0003"`,
 		`53a8 "iqn.2026-11.app.pmsapp:test"`,
 	}

@@ -82,7 +82,7 @@ func (x *Nexus) primary(c *io) {
 	default:
 		if c.known && c.st.dev == nil && supported(t.CDB) {
 			block.Put(buf)
-			check(t, standby())
+			check(t, c.unit.lu.notReady(x.port))
 			return
 		}
 	}
@@ -186,7 +186,7 @@ func requestSense(_ int, cmd *api.SCSICommand) api.SAMStat {
 	}
 	s, ok := c.unit.attention.take()
 	if !ok && c.st.dev == nil {
-		s = standby()
+		s = c.unit.lu.notReady(callOf(cmd).nexus.port)
 	}
 	return senseData(cmd, s)
 }

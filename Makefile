@@ -24,7 +24,7 @@ check:
 
 # The system tests run one package at a time: they start daemons and choose ports.
 test: deps build check
-	@{ $(GO) test -timeout 10m -v ./internal/... ./replication/... ./target/... ./cluster/... ./appliance/... ./cmd/...; \
+	@{ $(GO) test -timeout 10m -v ./internal/... ./replication/... ./target/... ./nfs/... ./cluster/... ./appliance/... ./cmd/...; \
 	   $(GO) test -p 1 -timeout 15m -skip '^(TestBites|TestReplay|TestForever)$$' -v ./systemtest/...; } | .ci/left-out
 
 # The simulation against invariants broken on purpose: each break must be found.
@@ -32,7 +32,7 @@ bites:
 	$(GO) test -timeout 30m -run '^TestBites$$' -v ./systemtest/sim
 
 race:
-	$(GO) test -race -short -timeout 10m ./internal/... ./replication/... ./target/... ./cluster/... ./appliance/...
+	$(GO) test -race -short -timeout 10m ./internal/... ./replication/... ./target/... ./nfs/... ./cluster/... ./appliance/...
 	$(GO) test ./systemtest/soak -run '^TestSoak$$' -timeout 20m -v -races
 
 test-long: deps race bites

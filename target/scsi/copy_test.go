@@ -295,6 +295,22 @@ func TestCopyErrors(t *testing.T) {
 		return nil
 	})
 	r.sense(r.do(xcopy(0, list), list, 0), 7, 0x2707)
+	// Held before anything was written it is BUSY; later it has been aborted.
+	long := copyList(2, me, segment{0, 0, 5000, 0, 100})
+	for n, status := range []byte{8, 2} {
+		writes := 0
+		r.dev.Fail(func(q *block.Request) error {
+			if q.Op != block.Read {
+				if writes++; writes > n {
+					return block.ErrHeld
+				}
+			}
+			return nil
+		})
+		if w := r.do(xcopy(0, long), long, 0); w.Status != status || status == 2 && w.Sense[2] != 0xa {
+			t.Errorf("held at write %d: status %x, sense %x", n+1, w.Status, w.Sense)
+		}
+	}
 	r.dev.Fail(nil)
 	r.dev.Close()
 	if w := r.do(xcopy(0, list), list, 0); w.Drop == nil {

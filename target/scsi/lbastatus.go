@@ -17,8 +17,10 @@ const (
 const (
 	statusHead       = 8
 	statusDescriptor = 16
-	// statusWindow is how many bytes of the volume an answer covers at most: the host asks again for what follows.
-	statusWindow = 1 << 30
+	// statusWindow is how many bytes of the volume an answer covers at most: the host asks again for what follows. Some ask
+	// for one descriptor at a time, and looking at a window costs by what is in it.
+	statusWindow    = 1 << 30
+	statusWindowOne = 64 << 20
 )
 
 // lbaStatus does GET LBA STATUS (SBC-3 5.4): it asks a member for what is allocated.
@@ -27,7 +29,11 @@ func (c *io) lbaStatus() (sense, bool) {
 	if c.lba >= c.st.count {
 		return illegal(gotgt.ASC_LBA_OUT_OF_RANGE), true
 	}
-	c.n = min(c.st.count-c.lba, statusWindow>>c.st.shift)
+	window := uint64(statusWindow)
+	if binary.BigEndian.Uint32(c.task.CDB[10:]) < statusHead+2*statusDescriptor {
+		window = statusWindowOne
+	}
+	c.n = min(c.st.count-c.lba, window>>c.st.shift)
 	c.req.Extents = c.req.Extents[:0]
 	c.submit(block.Map, c.lba, c.n, nil, false)
 	return sense{}, false

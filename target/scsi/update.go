@@ -1,6 +1,8 @@
 package scsi
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
@@ -31,12 +33,17 @@ func (c *io) or() (sense, bool) {
 		return sense{}, false
 	}
 	c.update(n, func(r *block.Request) error {
-		for i, b := range t.DataOut[:len(r.Data)] {
-			r.Data[i] |= b
-		}
+		orInto(r.Data, t.DataOut)
 		return nil
 	})
 	return sense{}, false
+}
+
+// orInto sets the bits in b that are set in bits. It runs while the device is held up: blocks are whole words.
+func orInto(b, bits []byte) {
+	for ; len(b) >= 8; b, bits = b[8:], bits[8:] {
+		binary.NativeEndian.PutUint64(b, binary.NativeEndian.Uint64(b)|binary.NativeEndian.Uint64(bits))
+	}
 }
 
 // compareWrite does COMPARE AND WRITE (SBC-3 5.3). The first half of the data is compared, the second written.
@@ -62,14 +69,17 @@ func (c *io) compareWrite() (sense, bool) {
 	}
 	c.update(c.n, func(r *block.Request) error {
 		want := t.DataOut[:half]
+		if bytes.Equal(r.Data, want) {
+			copy(r.Data, t.DataOut[half:])
+			return nil
+		}
 		for i, b := range r.Data {
 			if b != want[i] {
 				c.differ = uint32(i)
-				return errMiscompare
+				break
 			}
 		}
-		copy(r.Data, t.DataOut[half:])
-		return nil
+		return errMiscompare
 	})
 	return sense{}, false
 }

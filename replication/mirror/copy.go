@@ -29,6 +29,7 @@ type copier struct {
 	bufs     [maxSlots][]byte
 	read     mask // bufs that were read
 	bad      mask // could not be read
+	doubt    mask // reconciling: they were read, and what is known of them says that they may be damaged
 	lost     mask
 	medium   mask // could not be written
 	full     mask
@@ -50,10 +51,15 @@ func (c *Core) readCopies(k *copier, from mask) {
 		if k.bufs[i] == nil {
 			k.bufs[i] = block.Get(int(k.len))
 		}
-		k.out++
-		pc := c.send(i, forCopy, peer.Read)
-		pc.copy, pc.Off, pc.Len, pc.Data = k, k.off, k.len, k.bufs[i]
+		c.copyRead(k, i)
 	}
+}
+
+func (c *Core) copyRead(k *copier, i int) {
+	k.out++
+	pc := c.send(i, forCopy, peer.Read)
+	pc.copy, pc.Off, pc.Len, pc.Data = k, k.off, k.len, k.bufs[i]
+	pc.Proved = k.kind == reconciling && !k.doubt.has(i)
 }
 
 func (c *Core) copyAnswered(pc *call, o outcome) {
@@ -66,9 +72,15 @@ func (c *Core) copyAnswered(pc *call, o outcome) {
 		k.read |= m
 	case o == fine:
 		k.copied += pc.Len
+	case !k.writing && pc.Proved && !c.ended: // again, for what it is worth
+		k.doubt |= m
+		c.copyRead(k, int(pc.slot))
 	case !k.writing:
 		k.bad |= m
-		c.report(Notice{Code: MediumError, Node: c.slots[pc.slot].node, Off: pc.Off, Err: pc.Err})
+		c.report(Notice{Code: MediumError, Node: c.slots[pc.slot].node, Off: pc.Off, Len: pc.Len, Err: pc.Err})
+		if k.kind != reconciling { // which writes it anew
+			c.wantMend(int(pc.slot), pc.Off, pc.Len)
+		}
 	case o == full:
 		k.full |= m
 	default:
@@ -122,10 +134,15 @@ func (c *Core) reconcileRead(k *copier) {
 		c.copyDone(k, block.ErrMedium)
 		return
 	}
-	src := lowest(sources)
-	if f := sources & k.reg.full; f != 0 {
-		src = lowest(f)
+	// Any member's version is right, but for damage that cannot be told from an unfinished write after a crash.
+	from := sources
+	if f := from & k.reg.full; f != 0 {
+		from = f
 	}
+	if f := from &^ k.doubt; f != 0 {
+		from = f
+	}
+	src := lowest(from)
 	if k.reg.zeros {
 		c.zerosWin(k, src, sources)
 	}

@@ -67,6 +67,10 @@ type Core struct {
 	cohort uint32
 	older  int // those of them that were sent before the last barrier
 
+	mends     []mendRange // that wait
+	mending   *mend       // the one under way; nil if none is
+	mendWaits bool        // it waits for a reconciliation
+
 	slowAt time.Duration // when the members' speeds are compared next
 
 	rs        *resync
@@ -134,9 +138,12 @@ func (c *Core) run() {
 	for {
 		if s := c.ready.pop(); s != nil {
 			s.queued = false
-			if s.req != nil {
+			switch {
+			case s.req != nil:
 				c.begin(s.req)
-			} else {
+			case s.mend != nil:
+				c.beginMend(s.mend)
+			default:
 				c.beginCopy(s.copy)
 			}
 			continue
@@ -152,6 +159,7 @@ func (c *Core) run() {
 		c.adjust()
 		c.pumpReconcile()
 		c.pumpResync()
+		c.pumpMend()
 		c.pumpClear()
 		c.pumpDrain()
 		if c.ready.head == nil && !c.rescan {
@@ -187,6 +195,8 @@ func (c *Core) Answered(pc *peer.Call) {
 		c.mapAnswered(k, o)
 	case forExtents:
 		c.extentsAnswered(k, o)
+	case forMend:
+		c.mendAnswered(k, o)
 	}
 	c.freeCall(k)
 	c.retire(s)
@@ -230,7 +240,7 @@ func (c *Core) Drain() {
 }
 
 func (c *Core) pumpDrain() {
-	if !c.draining || c.drained || c.live > 0 || c.rs != nil || c.prop.active || c.copying > 0 ||
+	if !c.draining || c.drained || c.live > 0 || c.rs != nil || c.prop.active || c.copying > 0 || c.mending != nil ||
 		c.clearing.out > 0 || c.hot.n > 0 {
 		return
 	}

@@ -64,6 +64,9 @@ const (
 	ResyncBegun                           // Node gets a copy
 	ResyncAborted                         // the resync of Node ended: Err
 	ProposalUnknown                       // a change of the set has an unknown outcome; it is repeated
+	Mended                                // Node's bytes at Off, Len of them, were bad, and are another member's now
+	MendFailed                            // Node does not take the bytes that it should have: Err
+	Unreadable                            // nobody can read Len bytes at Off: not one of Nodes
 	MemberSlow                            // Node's writes take far longer than the others': it is to leave
 )
 
@@ -73,7 +76,7 @@ func (n NoticeCode) String() string {
 		MediumError: "medium error", PoolFull: "pool full", Holding: "I/O is held", Resumed: "I/O goes on",
 		ReconcileBegun: "reconcile begun", ReconcileDone: "reconcile done", ReconcileFailed: "reconcile failed",
 		ResyncBegun: "resync begun", ResyncAborted: "resync aborted", ProposalUnknown: "outcome of a proposal unknown",
-		MemberSlow: "member slow",
+		Mended: "mended", MendFailed: "mend failed", Unreadable: "unreadable", MemberSlow: "member slow",
 	}
 	if n == 0 || int(n) >= len(names) {
 		return "unknown"
@@ -85,8 +88,10 @@ func (n NoticeCode) String() string {
 type Notice struct {
 	Code  NoticeCode
 	Node  ids.Node
-	Off   int64
+	Off   int64 // bytes
+	Len   int64 // of MediumError (of a read), Mended, MendFailed and Unreadable
 	Count int
+	Nodes []ids.Node
 	Err   error
 }
 

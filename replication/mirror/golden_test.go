@@ -336,6 +336,12 @@ func (s *script) effect(e Effect) {
 		if !e.Node.IsZero() {
 			fmt.Fprintf(w, " %s", letter(e.Node))
 		}
+		if n := e.Notice; n.Code == Mended || n.Code == MendFailed || n.Code == Unreadable {
+			fmt.Fprintf(w, " %dk+%dk", n.Off>>10, n.Len>>10)
+			for _, x := range n.Nodes {
+				fmt.Fprintf(w, " %s", letter(x))
+			}
+		}
 		if e.Notice.Err != nil {
 			fmt.Fprintf(w, ": %v", e.Notice.Err)
 		}

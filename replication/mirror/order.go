@@ -8,8 +8,9 @@ type span struct {
 	order  uint64
 	// blockers is the number of earlier spans in the tree that this one waits for.
 	blockers int
-	req      *request // one of the two
+	req      *request // one of the three
 	copy     *copier
+	mend     *mend
 
 	prio        uint64
 	max         int64 // the highest hi in this subtree

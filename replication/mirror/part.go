@@ -16,6 +16,8 @@ type part struct {
 	started  bool // a write: sent, with marks; a read: sent at least once
 	acked    bool // done for the client
 	parked   bool
+	salvage  bool  // a read that every member failed: it is read block by block
+	at       int64 // as far as that has got
 
 	targets mask // where a write was to go
 	ok      mask // who has it durably
@@ -81,7 +83,9 @@ func (c *Core) unpark() {
 func (c *Core) startRead(p *part) bool {
 	left := c.members &^ p.tried
 	if left == 0 {
-		c.failPart(p, block.ErrMedium)
+		if !c.startSalvage(p) {
+			c.failPart(p, block.ErrMedium)
+		}
 		return true
 	}
 	from := c.sources(left)
@@ -294,6 +298,11 @@ func (c *Core) readAnswered(p *part, i int, o outcome, k *call) {
 	case c.ended:
 		c.failPart(p, block.ErrEnded)
 		return
+	case p.salvage && !p.q.expired:
+		if !c.salvaged(p, i, o) {
+			c.park(p)
+		}
+		return
 	case o == fine:
 		if p.q.op == mapOp {
 			p.q.found(k.Extents)
@@ -302,7 +311,10 @@ func (c *Core) readAnswered(p *part, i int, o outcome, k *call) {
 		return
 	case o != lost:
 		p.tried |= bit(i)
-		c.report(Notice{Code: MediumError, Node: c.slots[i].node, Off: p.off, Err: k.Err})
+		c.report(Notice{Code: MediumError, Node: c.slots[i].node, Off: p.off, Len: p.len, Err: k.Err})
+		if p.q.op != mapOp {
+			c.wantMend(i, p.off, p.len)
+		}
 	}
 	if p.q.expired {
 		c.failPart(p, block.ErrHeld)

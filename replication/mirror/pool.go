@@ -16,6 +16,7 @@ const (
 	forClear
 	forMap
 	forExtents
+	forMend
 )
 
 // call is a peer.Call with what Core has to know at its answer. Owner points back to it.
@@ -28,6 +29,7 @@ type call struct {
 	at    time.Duration // a part's write: when it was sent
 	part  *part
 	copy  *copier
+	mend  *mend
 	rs    *resync
 	next  *call
 }
@@ -61,7 +63,7 @@ func (c *Core) send(i int, u user, kind peer.Kind) *call {
 
 func (c *Core) freeCall(k *call) {
 	k.Command, k.Answer = peer.Command{}, peer.Answer{}
-	k.part, k.copy, k.rs, k.owned = nil, nil, nil, false
+	k.part, k.copy, k.mend, k.rs, k.owned = nil, nil, nil, nil, false
 	k.next = c.free.calls
 	c.free.calls = k
 }

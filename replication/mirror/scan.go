@@ -154,6 +154,7 @@ func (c *Core) unparkCopies() {
 	for k.head != nil {
 		c.beginCopy(k.pop())
 	}
+	c.unparkMend()
 }
 
 func (c *Core) resyncRead(k *copier) {

@@ -201,7 +201,13 @@ func (w *world) step() {
 		for range 4 {
 			w.submit()
 		}
-	case x < 949 && w.core.rs != nil:
+	case x < 980:
+		n := w.nodes[w.rng.IntN(len(w.nodes))]
+		for range 1 + w.rng.IntN(3) {
+			n.bad[w.rng.Int64N(12)] = true // where the crowd is
+		}
+		w.logf("bad %x %v", n.id[0], n.bad)
+	case x < 983 && w.core.rs != nil:
 		w.core.StopResync(w.core.rs.node)
 		w.effects()
 	}
@@ -266,6 +272,7 @@ func (w *world) calmDown() {
 	w.calm = true
 	for _, n := range w.nodes {
 		n.full, n.sick = false, 0
+		clear(n.bad)
 	}
 	if w.ended != nil || w.deposed || w.core.draining {
 		w.takeOver()
@@ -309,7 +316,7 @@ func (w *world) calmDown() {
 			w.fail("at rest the replicas differ")
 		}
 	}
-	if !w.core.Idle() || w.core.writes != 0 || w.core.live != 0 || w.core.order.root != nil || w.core.calls != 0 {
+	if !w.core.Idle() || w.core.writes != 0 || w.core.live != 0 || w.core.order.root != nil || w.core.calls != 0 || w.core.mending != nil {
 		w.fail("at rest something is left: %+v", w.core)
 	}
 }
@@ -353,7 +360,7 @@ func TestSelf(t *testing.T) {
 	if s := os.Getenv("MIRROR_SEEDS"); s != "" {
 		n, _ = strconv.ParseUint(s, 10, 64)
 	}
-	var acks, reads, spoilt, joined, removed, takeovers int
+	var acks, reads, spoilt, joined, removed, takeovers, mended int
 	for seed := from; seed < from+n; seed++ {
 		w, bad := selfCheck(seed, 3000)
 		if bad != "" {
@@ -363,10 +370,11 @@ func TestSelf(t *testing.T) {
 			t.Fatalf("seed %d: %s", seed, bad)
 		}
 		acks, reads, spoilt = acks+w.acks, reads+w.reads, spoilt+w.spoilt
+		mended += w.mended
 		joined, removed, takeovers = joined+w.joined, removed+w.removed, takeovers+w.takeover
 	}
-	t.Logf("%d writes, %d reads, %d failed writes, %d joins, %d removals, %d take-overs", acks, reads, spoilt, joined, removed, takeovers)
-	if n >= 60 && (acks == 0 || reads == 0 || spoilt == 0 || joined == 0 || removed == 0) {
+	t.Logf("%d writes, %d reads, %d failed writes, %d joins, %d removals, %d take-overs, %d mended", acks, reads, spoilt, joined, removed, takeovers, mended)
+	if n >= 60 && (acks == 0 || reads == 0 || spoilt == 0 || joined == 0 || removed == 0 || mended == 0) {
 		t.Fatal("something never happens")
 	}
 }

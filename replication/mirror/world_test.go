@@ -31,7 +31,8 @@ type wNode struct {
 	session int // 0: none; counts up
 	cut     bool
 	full    bool
-	sick    int // chance in 100 that a command fails with ErrMedium
+	sick    int            // chance in 100 that a command fails with ErrMedium
+	bad     map[int64]bool // blocks that cannot be read until they are written
 	epoch   peer.Epoch
 }
 
@@ -83,6 +84,7 @@ type world struct {
 	reads    int
 	spoilt   int
 	takeover int
+	mended   int
 }
 
 func newWorld(seed uint64, nodes, members int, fail func(string, ...any)) *world {
@@ -96,7 +98,7 @@ func newWorld(seed uint64, nodes, members int, fail func(string, ...any)) *world
 	}
 	w.vol = truth.Volume{ID: ids.Volume{1}, Name: "v", Size: wSize, Region: wRegion, Logical: 512, Version: 1}
 	for i := range nodes {
-		n := &wNode{id: ids.Node{byte(i + 1)}, bytes: make([]byte, wSize), marks: map[uint32]peer.Seq{}}
+		n := &wNode{id: ids.Node{byte(i + 1)}, bytes: make([]byte, wSize), marks: map[uint32]peer.Seq{}, bad: map[int64]bool{}}
 		w.nodes = append(w.nodes, n)
 		if i < 3 {
 			w.vol.Replicas = append(w.vol.Replicas, truth.Place{Node: n.id, Pool: ids.Pool{byte(i + 1)}})
@@ -242,6 +244,12 @@ func (w *world) execute(k *wCall) {
 	}
 	switch c.Kind {
 	case peer.Read:
+		for b := c.Off / wBlock; b*wBlock < c.Off+c.Len; b++ {
+			if n.bad[b] {
+				c.Err = peer.ErrMedium
+				return
+			}
+		}
 		copy(c.Data, n.bytes[c.Off:c.Off+c.Len])
 	case peer.Write, peer.Zero:
 		for r := uint32(c.Off / wRegion); int64(r)*wRegion < c.Off+c.Len; r++ {
@@ -259,6 +267,7 @@ func (w *world) execute(k *wCall) {
 			}
 			if c.Kind == peer.Zero {
 				clear(to)
+				delete(n.bad, (c.Off+at)/wBlock)
 				continue
 			}
 			if n.full && allZero(to) {
@@ -266,6 +275,7 @@ func (w *world) execute(k *wCall) {
 				continue
 			}
 			copy(to, c.Data[at:end])
+			delete(n.bad, (c.Off+at)/wBlock)
 		}
 	case peer.Clear:
 		for _, r := range c.Regions {
@@ -380,6 +390,9 @@ func (w *world) effect(e Effect) {
 			w.joined++
 		}
 	case Report:
+		if e.Notice.Code == Mended {
+			w.mended++
+		}
 		w.logf("notice %d node %x off %d %v", e.Notice.Code, e.Notice.Node[0], e.Notice.Off/wBlock, e.Notice.Err)
 	}
 }

@@ -23,7 +23,7 @@ type Seq uint64
 type Kind uint8
 
 const (
-	// Read fills Data with Len bytes of the replica at Off.
+	// Read fills Data with Len bytes of the replica at Off. Bytes that differ from their checksum are ErrMedium (invariant 16).
 	Read Kind = iota + 1
 	// Write stores Data at Off durably. If a region that it touches is clean, or active with a Seq below this one's, the
 	// region is durably marked active with Seq, and Durable recorded, before a byte of the data is applied. So a region's
@@ -77,8 +77,9 @@ type Command struct {
 	Off     int64 // bytes, a multiple of 512
 	Len     int64 // bytes, a multiple of 512; len(Data) for Read and Write
 	Data    []byte
-	Seq     Seq // Write, Zero: the mark to record if a region is clean
-	Durable Seq // Write, Zero: the highest Seq that all members had durable when this was sent
+	Proved  bool // Read: ErrMedium also if the checksums say so that are void, since the region is active: they may be wrong
+	Seq     Seq  // Write, Zero: the mark to record if a region is clean
+	Durable Seq  // Write, Zero: the highest Seq that all members had durable when this was sent
 	Regions []RegionSeq
 	Spec    Spec // Create, Reset; Delete: its Pool
 }

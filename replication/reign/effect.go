@@ -138,6 +138,8 @@ const (
 	PoolFull    Kind = "pool-full"
 	VolumeHolds Kind = "volume-holds"
 	Reconciling Kind = "reconciling"
+	Mended      Kind = "replica-mended"
+	Unreadable  Kind = "data-unreadable"
 )
 
 func (Propose) effect()            {}

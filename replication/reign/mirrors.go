@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"pmsapp/internal/ids"
@@ -169,6 +170,14 @@ func (r *Reign) notice(v ids.Volume, h *handle, n mirror.Notice) {
 	}
 }
 
+func join(nodes []ids.Node) string {
+	var names []string
+	for _, n := range nodes {
+		names = append(names, n.String())
+	}
+	return strings.Join(names, ", ")
+}
+
 // describeNotice says a notice in words. Those that Core tells of itself, or that are only details, are not for people.
 func describeNotice(n mirror.Notice) (kind Kind, text string, ok bool) {
 	why := func(s string) string {
@@ -184,6 +193,12 @@ func describeNotice(n mirror.Notice) (kind Kind, text string, ok bool) {
 		return MemberAdded, "the replica entered the in-sync set", true
 	case mirror.MediumError:
 		return DiskError, why(fmt.Sprintf("the disk failed at byte %d", n.Off)), true
+	case mirror.MendFailed:
+		return DiskError, why(fmt.Sprintf("bytes %d to %d are bad, and the disk does not take what they should be", n.Off, n.Off+n.Len-1)), true
+	case mirror.Mended:
+		return Mended, fmt.Sprintf("bytes %d to %d of this replica were bad, and have been written anew from another", n.Off, n.Off+n.Len-1), true
+	case mirror.Unreadable:
+		return Unreadable, fmt.Sprintf("bytes %d to %d cannot be read from any in-sync replica: those of nodes %s", n.Off, n.Off+n.Len-1, join(n.Nodes)), true
 	case mirror.PoolFull:
 		return PoolFull, fmt.Sprintf("the pool was full at byte %d", n.Off), true
 	case mirror.ReconcileBegun:

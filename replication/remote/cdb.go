@@ -12,6 +12,7 @@ const (
 	cdbLen     = 64
 	cdbOpcode  = 0x7f
 	cdbVersion = 1
+	flagProved = 0x01 // of READ, in byte 3
 
 	// MaxTransfer is the most bytes of one READ or WRITE.
 	MaxTransfer = 8 << 20
@@ -54,11 +55,15 @@ type request struct {
 	length  int64
 	seq     uint64
 	durable uint64
+	proved  bool
 }
 
 // encode writes the CDB.
 func (q *request) encode(b *[cdbLen]byte) {
 	*b = [cdbLen]byte{0: cdbOpcode, 2: cdbVersion, 7: cdbLen - 8}
+	if q.proved {
+		b[3] = flagProved
+	}
 	binary.BigEndian.PutUint16(b[8:], uint16(q.act))
 	copy(b[16:32], q.volume[:])
 	binary.BigEndian.PutUint64(b[32:], uint64(q.off))
@@ -77,6 +82,7 @@ func decodeCDB(b []byte) (q request, err error) {
 	if q.act < actFence || q.act > actFetch && q.act < actRead || q.act > actReset {
 		return q, errUnknown
 	}
+	q.proved = b[3]&flagProved != 0
 	copy(q.volume[:], b[16:32])
 	off, length := binary.BigEndian.Uint64(b[32:]), binary.BigEndian.Uint64(b[40:])
 	q.seq, q.durable = binary.BigEndian.Uint64(b[48:]), binary.BigEndian.Uint64(b[56:])

@@ -21,7 +21,8 @@
 //	byte  0     7Fh
 //	      1     0 (control)
 //	      2     1 (version of this layout)
-//	      3..6  0
+//	      3     READ: 1 for Proved
+//	      4..6  0
 //	      7     56 (additional CDB length)
 //	      8..9  service action, see below
 //	     10..15 0

@@ -116,7 +116,7 @@ func (s *Session) Submit(c *peer.Call) {
 }
 
 func requestOf(act action, c *peer.Call) request {
-	q := request{act: act, volume: c.Volume, off: c.Off, length: c.Len, seq: uint64(c.Seq), durable: uint64(c.Durable)}
+	q := request{act: act, volume: c.Volume, off: c.Off, length: c.Len, seq: uint64(c.Seq), durable: uint64(c.Durable), proved: c.Proved}
 	if act == actDelete {
 		q.seq, q.durable = binary.BigEndian.Uint64(c.Spec.Pool[:]), binary.BigEndian.Uint64(c.Spec.Pool[8:])
 	}

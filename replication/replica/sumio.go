@@ -160,14 +160,14 @@ func (s *sums) holdFor(lo, hi int64, alone bool) (release func()) {
 	}
 }
 
-// read reads what is proved (invariant 16).
-func (r *replica) read(b []byte, off int64) error {
+// read reads what is proved (invariant 16); hints are of peer.Command.Proved.
+func (r *replica) read(b []byte, off int64, hints bool) error {
 	s, n := r.sums, int64(len(b))
 	if s.whole(off, n) {
 		if err := r.data.readAt(b, off); err != nil {
 			return err
 		}
-		return s.prove(off/sumBlock, b)
+		return s.prove(off/sumBlock, b, hints)
 	}
 	lo, hi := s.edges(off, n)
 	defer s.holdFor(lo, hi, false)()
@@ -177,15 +177,15 @@ func (r *replica) read(b []byte, off int64) error {
 	if err := r.data.readAt(p, from); err != nil {
 		return err
 	}
-	if err := s.prove(from/sumBlock, p); err != nil {
+	if err := s.prove(from/sumBlock, p, hints); err != nil {
 		return err
 	}
 	copy(b, p[off-from:])
 	return nil
 }
 
-func (s *sums) prove(first int64, b []byte) error {
-	if at, bad := s.check(first, b); bad > 0 {
+func (s *sums) prove(first int64, b []byte, hints bool) error {
+	if at, bad := s.check(first, b, hints); bad > 0 {
 		return fmt.Errorf("%w: %d of them, the first at %d", errSum, bad, at*sumBlock)
 	}
 	return nil
@@ -227,7 +227,7 @@ func (r *replica) write(off, n int64, data []byte) error {
 		defer block.Put(e.bytes)
 		if err := r.data.readAt(e.bytes, index*sumBlock); err != nil {
 			e.bad = true
-		} else if _, bad := s.check(index, e.bytes); bad > 0 {
+		} else if _, bad := s.check(index, e.bytes, false); bad > 0 {
 			e.bad = true
 		}
 		edges = append(edges, e)

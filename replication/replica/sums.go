@@ -20,7 +20,7 @@ type sums struct {
 	tail   uint32 // the CRC of zeros of the last block, which may be shorter
 
 	locks [64]sync.Mutex // each guards the leaves of every 64th page, and their void
-	void  []uint8        // for each leaf, the chunks of which nothing is known, whatever the file says
+	void  []uint8        // for each leaf, the chunks of which nothing is known; what the file says of them is a hint
 
 	off   atomic.Bool // without a file, or after a flush of it failed: nothing is known of any block, and no region becomes clean
 	dirty atomic.Bool // something was written since the last flush
@@ -46,7 +46,7 @@ func (s *sums) forget(off, end int64) {
 
 func (s *sums) lock(i int64) *sync.Mutex { return &s.locks[i/pageLeaves%int64(len(s.locks))] }
 
-// load reads a leaf; the lock is held. What cannot be read is not known.
+// load reads what the file says of a leaf; the lock is held. What cannot be read is not known.
 func (s *sums) load(i int64, l *leaf) (blank bool, err error) {
 	if s.off.Load() {
 		return decodeLeaf(nil, s.volume, i, l)
@@ -59,20 +59,25 @@ func (s *sums) load(i int64, l *leaf) (blank bool, err error) {
 	} else {
 		blank, err = decodeLeaf(b[:], s.volume, i, l)
 	}
-	if v := s.void[i]; v != 0 {
-		for k := range l {
-			if v&(1<<(k/chunkSums)) != 0 {
-				l[k] = unknownSum
-			}
-		}
-	}
 	return blank, err
 }
 
+// without makes nothing known of chunks of a leaf.
+func (l *leaf) without(chunks uint8) {
+	for k := range l {
+		if chunks&(1<<(k/chunkSums)) != 0 {
+			l[k] = unknownSum
+		}
+	}
+}
+
+// chunksOf are the chunks in which the blocks lie from from to to.
+func chunksOf(from, to int) uint8 { return 1<<((to-1)/chunkSums+1) - 1<<(from/chunkSums) }
+
 var sectors = sync.Pool{New: func() any { return new([leafSize]byte) }}
 
-// store writes a leaf; the lock is held. If that fails nothing is known of it.
-func (s *sums) store(i int64, l *leaf) {
+// store writes a leaf, of which the chunks are void from then on; the lock is held. If that fails all of it is.
+func (s *sums) store(i int64, l *leaf, void uint8) {
 	if s.off.Load() {
 		return
 	}
@@ -90,7 +95,7 @@ func (s *sums) store(i int64, l *leaf) {
 		err = s.f.writeAt(page, leafAt(i/pageLeaves*pageLeaves))
 		block.Put(page)
 	}
-	if s.void[i] = 0; err != nil {
+	if s.void[i] = void; err != nil {
 		s.void[i] = 1<<leafChunks - 1
 	}
 }
@@ -148,7 +153,10 @@ func (s *sums) change(i int64, from, to int, next *leaf, learn bool) {
 	defer m.Unlock()
 	var l leaf
 	blank, _ := s.load(i, &l)
-	changed := s.void[i] != 0
+	known := s.void[i] & chunksOf(from, to)
+	l.without(known)
+	void := s.void[i] &^ known
+	changed := known != 0
 	for k := from; k < to; k++ {
 		if l[k] != next[k] && (!learn || l[k] == unknownSum) {
 			l[k] = next[k]
@@ -158,7 +166,7 @@ func (s *sums) change(i int64, from, to int, next *leaf, learn bool) {
 	if blank && l.nothing() {
 		s.void[i] = 0 // as it says
 	} else if changed {
-		s.store(i, &l)
+		s.store(i, &l, void)
 	}
 }
 
@@ -173,16 +181,20 @@ func (l *leaf) nothing() bool {
 }
 
 // check compares the blocks from first with their sums, and learns those that are not known. It returns the first block that
-// differs, and how many do.
-func (s *sums) check(first int64, data []byte) (at int64, bad int) {
+// differs, and how many do. With hints, what differs from what the file says of a void chunk counts too.
+func (s *sums) check(first int64, data []byte, hints bool) (at int64, bad int) {
 	var has, says leaf
 	for len(data) > 0 {
 		i, from, to, rest := s.next(&has, first, data)
 		m := s.lock(i)
 		m.Lock()
 		s.load(i, &says)
+		void := s.void[i] & chunksOf(from, to)
 		m.Unlock()
-		learn := false
+		learn := void != 0
+		if !hints {
+			says.without(void)
+		}
 		for k := from; k < to; k++ {
 			switch says[k] {
 			case has[k]:
@@ -195,22 +207,12 @@ func (s *sums) check(first int64, data []byte) (at int64, bad int) {
 				bad++
 			}
 		}
-		if learn {
+		if learn && (bad == 0 || !hints) { // else it would be a hint no more
 			s.change(i, from, to, &has, true)
 		}
 		first, data = first+int64(to-from), rest
 	}
 	return at, bad
-}
-
-// one is the sum of a block, as far as it is known.
-func (s *sums) one(index int64) uint32 {
-	var l leaf
-	m := s.lock(index / leafSums)
-	m.Lock()
-	defer m.Unlock()
-	s.load(index/leafSums, &l)
-	return l[index%leafSums]
 }
 
 // settle makes the file say, for a region that is to become clean, what is known of it, and tells whether it does. sync must
@@ -222,15 +224,17 @@ func (s *sums) settle(off, end int64) bool {
 	for i := off / leafSpan; i*leafSpan < end; i++ {
 		m := s.lock(i)
 		m.Lock()
-		if s.void[i] != 0 {
+		chunks := chunksOf(int(max(off-i*leafSpan, 0)/sumBlock), int((min(end, (i+1)*leafSpan)-i*leafSpan+sumBlock-1)/sumBlock))
+		if chunks &= s.void[i]; chunks != 0 {
 			var l leaf
 			if blank, _ := s.load(i, &l); blank {
 				s.void[i] = 0 // as it says
 			} else {
-				s.store(i, &l)
+				l.without(chunks)
+				s.store(i, &l, s.void[i]&^chunks)
 			}
 		}
-		still := s.void[i] != 0
+		still := s.void[i]&chunks != 0
 		m.Unlock()
 		if still {
 			return false
@@ -273,6 +277,7 @@ func (s *sums) lost(off, end int64, out []peer.Extent) ([]peer.Extent, error) {
 			m := s.lock(i)
 			m.Lock()
 			s.load(i, &l)
+			l.without(s.void[i])
 			m.Unlock()
 			for b := max(first, i*leafSums); b < min(last, (i+1)*leafSums); b++ {
 				if v := l[b-i*leafSums]; v == 0 || v == unknownSum {

@@ -42,6 +42,8 @@ const (
 	BreakJoin         Break = "15: acknowledgements do not wait for the replica that joins"
 	BreakDigest       Break = "16: bytes that a wire spoils are taken for good"
 	BreakZero         Break = "16: one member ignores UNMAP"
+	BreakSums         Break = "16: bytes that differ from their checksum are taken for good"
+	BreakHints        Break = "16: reconciliation does not ask what the sums of an active region hint at"
 	BreakFull         Break = "16: a full pool says that it has stored the bytes"
 	BreakDeleteEarly  Break = "2: a replica that is to leave is deleted before it has left the in-sync set"
 	BreakLeftBehind   Break = "15: a replica that was removed is not deleted"
@@ -56,7 +58,7 @@ func Breaks() []Break {
 		BreakAcknowledge, BreakShrink, BreakOrder, BreakUpdate, BreakDeadWrites, BreakHeld, BreakHeldMedium, BreakEpoch, BreakServed, BreakFenceForgets,
 		BreakFenceOpen, BreakFenceBusy, BreakVotes, BreakPoolsForget, BreakPoolsEpoch,
 		BreakFlush, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
-		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakFull, BreakServeFirst, BreakYield,
+		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakHints, BreakFull, BreakServeFirst, BreakYield,
 		BreakDeleteEarly, BreakLeftBehind, BreakDeleteLate,
 	}
 }

@@ -50,6 +50,7 @@ func catalogue() []fault {
 		{"slow disk", 10, (*Cluster).slowDisk},
 		{"full pool", 4, (*Cluster).fillPool},
 		{"bad disk", 5, (*Cluster).badDisk},
+		{"flipped bits", 12, (*Cluster).flipBits},
 		{"reverted pool", 5, (*Cluster).revertPool},
 		{"reverted catalog", 4, (*Cluster).revertCatalog},
 		{"lost catalog", 1, (*Cluster).loseCatalog},
@@ -71,13 +72,15 @@ func catalogue() []fault {
 
 func (c *Cluster) startChaos() {
 	var use []fault
+	// A member whose disk cannot be read, and bits that flip on another: then nobody has the bytes.
+	not := []string{"bad disk", "flipped bits"}[c.w.Rand.Intn(2)]
 	var weights []int
 	for _, f := range catalogue() {
-		if c.w.Rand.Chance(0.5) {
+		if c.w.Rand.Chance(0.5) && f.name != not {
 			use = append(use, f)
 			weights = append(weights, f.weight)
 			c.plan.fulls = c.plan.fulls || f.name == "full pool"
-			c.plan.mediums = c.plan.mediums || f.name == "bad disk"
+			c.plan.mediums = c.plan.mediums || f.name == "bad disk" || f.name == "flipped bits"
 		}
 	}
 	if c.w.Rand.Chance(0.5) {

@@ -249,7 +249,7 @@ func (c *Cluster) checkAcknowledged(o *op) {
 			return
 		}
 		for b := o.block; b < o.block+o.n; b++ {
-			got, err := readBlock(r.data.Durable(int64(b)*blockSize, blockSize), b)
+			got, err := readBlock(r.proper(int64(b)*blockSize, blockSize), b)
 			want := o.id
 			if o.kind == opZero {
 				want = 0
@@ -297,7 +297,7 @@ func (c *Cluster) compareReplicas(vol int, all []*simReplica, a, b *simReplica) 
 	size, region := a.spec.Size, a.spec.Region
 	for off := int64(0); off < size; off += region {
 		n := min(region, size-off)
-		if slices.Equal(a.data.Durable(off, n), b.data.Durable(off, n)) {
+		if slices.Equal(a.proper(off, n), b.proper(off, n)) {
 			continue
 		}
 		g := uint32(off / region)

@@ -36,7 +36,11 @@ func (p *simPool) clone(vols []ids.Volume) *simPool {
 	for _, v := range vols {
 		if r := p.replicas[v]; r != nil {
 			c.replicas[v] = &simReplica{spec: r.spec, data: r.data.Clone(), marks: maps.Clone(r.marks), seq: r.seq, durable: r.durable,
-				writing: map[uint32]int{}}
+				writing: map[uint32]int{}, flips: newFlips()}
+			for b, f := range r.flips.blocks {
+				x := *f
+				c.replicas[v].flips.blocks[b] = &x
+			}
 		}
 	}
 	return c
@@ -48,6 +52,7 @@ type simReplica struct {
 	marks        map[uint32]peer.Seq
 	seq, durable peer.Seq
 	writing      map[uint32]int
+	flips        flips
 }
 
 func (p *simPool) epoch() peer.Epoch {
@@ -223,7 +228,7 @@ func (s *storeSession) command(m msgCommand) {
 	switch c.Kind {
 	case peer.Read:
 		step(func() {
-			if st.n.c.w.Rand.Chance(pool.bad) {
+			if st.n.c.w.Rand.Chance(pool.bad) || r.refuses(st.n.c, c.Off, c.Len, c.Proved) {
 				end(peer.Answer{Err: peer.ErrMedium}, nil)
 				return
 			}
@@ -270,6 +275,7 @@ func (s *storeSession) command(m msgCommand) {
 					return
 				}
 				fl.Done()
+				r.written(c.Off, c.Len)
 				for g := first; g <= last; g++ {
 					r.writing[g]--
 				}
@@ -292,6 +298,7 @@ func (s *storeSession) command(m msgCommand) {
 			for _, g := range c.Regions {
 				if at, ok := r.marks[g.Region]; ok && (at <= g.Seq && r.writing[g.Region] == 0 || st.n.c.breaks(BreakClear)) {
 					delete(r.marks, g.Region)
+					r.cleaned(g.Region)
 				}
 			}
 			end(peer.Answer{}, nil)
@@ -316,7 +323,7 @@ func (s *storeSession) command(m msgCommand) {
 	case peer.Create, peer.Reset:
 		step(func() {
 			if r == nil || c.Kind == peer.Reset {
-				pool.replicas[c.Volume] = &simReplica{spec: c.Spec, data: simworld.NewFile(c.Spec.Size), marks: map[uint32]peer.Seq{}, writing: map[uint32]int{}}
+				pool.replicas[c.Volume] = &simReplica{spec: c.Spec, data: simworld.NewFile(c.Spec.Size), marks: map[uint32]peer.Seq{}, writing: map[uint32]int{}, flips: newFlips()}
 				if st.n.c.breaks(BreakCreate) {
 					fillBlock(pool.replicas[c.Volume].data.Read(0, blockSize), 0, 7)
 				}

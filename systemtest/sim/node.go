@@ -103,6 +103,7 @@ func (n *node) stop(power bool) {
 	}
 	c.trace(n.host, "node: its %s dies", what)
 	n.breakDisks(power)
+	n.voidSums()
 	c.net.Died(n.proc, power)
 	// What a disk had been given may have reached it.
 	for _, p := range n.pools {

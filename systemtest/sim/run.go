@@ -176,6 +176,7 @@ func (c *Cluster) calm() {
 			p.hang, p.full, p.bad = 0, false, 0
 		}
 	}
+	c.healAll()
 }
 
 // progress is true when every client has got an answer since.

@@ -50,6 +50,9 @@ const (
 	Delete
 	// Reset makes a replica that is foreign, stale or absent into an empty one of Spec: as Delete and Create in one.
 	Reset
+	// Sums reads Len bytes at Off, as Read does, and answers in Answer.Sums the CRC-32C of each block of 4096 bytes, but no
+	// data. Off is a multiple of 4096, and so is Off+Len unless it is the end.
+	Sums
 )
 
 // RegionSeq is an active region and the Seq of the mark that made it so.
@@ -89,6 +92,7 @@ type Answer struct {
 	Err     error // nil, or one that errors.Is one of the errors below
 	Active  []RegionSeq
 	Extents []Extent
+	Sums    []uint32
 }
 
 // Errors of commands and sessions.

@@ -35,11 +35,12 @@ const (
 	actCreate  action = 0xf017
 	actDelete  action = 0xf018
 	actReset   action = 0xf019
+	actSums    action = 0xf01a
 )
 
 // actions of the kinds of peer.Command.
 func actionOf(k peer.Kind) (action, bool) {
-	if k < peer.Read || k > peer.Reset {
+	if k < peer.Read || k > peer.Sums {
 		return 0, false
 	}
 	return actRead + action(k-peer.Read), true
@@ -79,7 +80,7 @@ func decodeCDB(b []byte) (q request, err error) {
 		return q, errUnknown
 	}
 	q.act = action(binary.BigEndian.Uint16(b[8:]))
-	if q.act < actFence || q.act > actFetch && q.act < actRead || q.act > actReset {
+	if q.act < actFence || q.act > actFetch && q.act < actRead || q.act > actSums {
 		return q, errUnknown
 	}
 	q.proved = b[3]&flagProved != 0
@@ -96,7 +97,7 @@ func decodeCDB(b []byte) (q request, err error) {
 		if q.length == 0 || q.length > MaxTransfer || q.off%512 != 0 || q.length%512 != 0 {
 			return q, fmt.Errorf("%d bytes at %d: %w", q.length, q.off, peer.ErrInvalid)
 		}
-	case actZero, actExtents:
+	case actZero, actExtents, actSums:
 		if q.off%512 != 0 || q.length%512 != 0 {
 			return q, fmt.Errorf("%d bytes at %d: %w", q.length, q.off, peer.ErrInvalid)
 		}

@@ -62,7 +62,7 @@ func FuzzPayloads(f *testing.F) {
 	f.Add(appendSpec(nil, &peer.Spec{Volume: ids.NewVolume(), Size: 5, Region: 6}))
 	f.Add(appendExtents(nil, []peer.Extent{{Off: 0, Len: 512}, {Off: 1024, Len: 512}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, act := range []action{actFence, actReadMap, actExtents} {
+		for _, act := range []action{actFence, actReadMap, actExtents, actSums} {
 			if h, body, err := decodeAnswerHeader(b, act); err == nil && (uint64(len(body)) > h.length || h.length > maxBody) {
 				t.Fatal(h, len(body))
 			}
@@ -76,6 +76,9 @@ func FuzzPayloads(f *testing.F) {
 			}
 		}
 		if g, err := decodeRegions(b); err == nil && !bytes.Equal(appendRegions(nil, g), b) {
+			t.Fatal(g)
+		}
+		if g, err := decodeSums(b, int64(len(b))*1024); err == nil && !bytes.Equal(appendSums(nil, g), b) {
 			t.Fatal(g)
 		}
 		if e, err := decodeExtents(b, 0, 1<<50); err == nil {
@@ -109,7 +112,7 @@ func FuzzSense(f *testing.F) {
 
 // FuzzNexus sends commands of any kind to the server end, fenced or not.
 func FuzzNexus(f *testing.F) {
-	for a := actFence; a <= actReset; a++ {
+	for a := actFence; a <= actSums; a++ {
 		q := request{act: a, length: 512, seq: 1}
 		var b [cdbLen]byte
 		q.encode(&b)

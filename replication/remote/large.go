@@ -37,6 +37,13 @@ func (s *Session) submitLarge(act action, c *peer.Call) {
 				c.Err = s.dead(c.Err)
 			}
 		}
+	case actSums:
+		var body []byte
+		if body, c.Err = s.ask(ctx, q); c.Err == nil {
+			if c.Sums, c.Err = decodeSums(body, c.Len); c.Err != nil {
+				c.Err = s.dead(c.Err)
+			}
+		}
 	}
 }
 

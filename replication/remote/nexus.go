@@ -124,7 +124,7 @@ func (n *Nexus) Want(cdb []byte, expectedOut, expectedIn int64) (out, in int64) 
 		return min(specLen, expectedOut), 0
 	case actRead, actFetch:
 		return 0, min(q.length, expectedIn)
-	case actFence, actPoll, actReadMap, actExtents:
+	case actFence, actPoll, actReadMap, actExtents, actSums:
 		return 0, expectedIn
 	}
 	return 0, 0
@@ -297,6 +297,9 @@ func finished(c *peer.Call) {
 		return
 	case actExtents:
 		t.answer(appendExtents(nil, c.Extents))
+		return
+	case actSums:
+		t.answer(appendSums(nil, c.Sums))
 		return
 	}
 	t.Done(t)

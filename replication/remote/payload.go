@@ -181,6 +181,25 @@ func decodeExtents(b []byte, off, length int64) ([]peer.Extent, error) {
 	return out, nil
 }
 
+func appendSums(b []byte, sums []uint32) []byte {
+	for _, x := range sums {
+		b = binary.BigEndian.AppendUint32(b, x)
+	}
+	return b
+}
+
+// decodeSums verifies that there is one for each block of 4096 bytes.
+func decodeSums(b []byte, length int64) ([]uint32, error) {
+	if int64(len(b)) != 4*((length+4095)/4096) {
+		return nil, fmt.Errorf("%d bytes of sums for %d of data: %w", len(b), length, errPayload)
+	}
+	out := make([]uint32, len(b)/4)
+	for i := range out {
+		out[i] = binary.BigEndian.Uint32(b[4*i:])
+	}
+	return out, nil
+}
+
 func appendFenced(b []byte, f *peer.Fenced) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(f.Highest))
 	b = append(b, f.Boot[:]...)

@@ -32,6 +32,7 @@ type fakeNode struct {
 	data     []byte
 	active   []peer.RegionSeq
 	extents  []peer.Extent
+	sums     []uint32
 	fail     error // the answer to every command
 	hold     bool  // commands are kept in held
 	held     []*peer.Call
@@ -95,6 +96,8 @@ func (s *fakeSession) Submit(c *peer.Call) {
 		c.Active = n.active
 	case peer.Extents:
 		c.Extents = n.extents
+	case peer.Sums:
+		c.Sums = n.sums
 	}
 	got := c.Command
 	n.got = append(n.got, got)
@@ -224,6 +227,7 @@ func TestLargeAnswers(t *testing.T) {
 	n := &fakeNode{fenced: bigFenced(30000)}
 	for i := range 70000 {
 		n.active = append(n.active, peer.RegionSeq{Region: uint32(i), Seq: peer.Seq(i) << 8})
+		n.sums = append(n.sums, uint32(i)<<16)
 		n.extents = append(n.extents, peer.Extent{Off: int64(i) << 20, Len: 4096})
 	}
 	s := open(t, serve(t, n), 1)
@@ -248,6 +252,9 @@ func TestLargeAnswers(t *testing.T) {
 	if c := call(s, peer.Command{Kind: peer.Extents, Len: 1 << 40}); c.Err != nil || !cmp.Equal(c.Extents, n.extents) {
 		t.Error("extents differ", c.Err)
 	}
+	if c := call(s, peer.Command{Kind: peer.Sums, Len: int64(len(n.sums)) * 4096}); c.Err != nil || !cmp.Equal(c.Sums, n.sums) {
+		t.Error("sums differ", c.Err)
+	}
 	if c := call(s, peer.Command{Kind: peer.Clear, Regions: n.active}); c.Err != nil {
 		t.Error(c.Err)
 	}
@@ -266,7 +273,7 @@ func TestErrors(t *testing.T) {
 	for _, want := range []error{peer.ErrNoSpace, peer.ErrMedium, peer.ErrNoReplica, peer.ErrInvalid} {
 		n := &fakeNode{fail: fmt.Errorf("volume x: %w", want)}
 		s := open(t, serve(t, n), 1)
-		for k := peer.Read; k <= peer.Reset; k++ {
+		for k := peer.Read; k <= peer.Sums; k++ {
 			c := peer.Command{Kind: k}
 			if k == peer.Read || k == peer.Write {
 				c.Data, c.Len = make([]byte, 512), 512
@@ -314,7 +321,7 @@ func TestEpochs(t *testing.T) {
 	if !errors.Is(s.Err(), peer.ErrEpoch) {
 		t.Error(s.Err())
 	}
-	for k := peer.Read; k <= peer.Reset; k++ {
+	for k := peer.Read; k <= peer.Sums; k++ {
 		if c := call(s, peer.Command{Kind: k, Data: make([]byte, 512), Len: 512}); !errors.Is(c.Err, peer.ErrEpoch) {
 			t.Errorf("kind %d: %v", k, c.Err)
 		}
@@ -330,7 +337,7 @@ func TestLost(t *testing.T) {
 	d := serve(t, n)
 	s := open(t, d, 1)
 	var all sync.WaitGroup
-	for k := peer.Read; k <= peer.Reset; k++ {
+	for k := peer.Read; k <= peer.Sums; k++ {
 		c := peer.Command{Kind: k}
 		if k == peer.Read || k == peer.Write {
 			c.Data, c.Len = make([]byte, 4096), 4096
@@ -344,7 +351,7 @@ func TestLost(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, func() bool { n.mu.Lock(); defer n.mu.Unlock(); return len(n.held) == int(peer.Reset) })
+	eventually(t, func() bool { n.mu.Lock(); defer n.mu.Unlock(); return len(n.held) == int(peer.Sums) })
 	s.Close()
 	all.Wait()
 	<-s.Done()

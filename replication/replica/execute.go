@@ -37,6 +37,8 @@ func (r *replica) execute(c *peer.Call, renewed func()) error {
 	switch c.Kind {
 	case peer.Read:
 		return diskError("reading", r.read(c.Data, c.Off, c.Proved))
+	case peer.Sums:
+		return r.sumUp(c)
 	case peer.Extents:
 		var err error
 		c.Extents, err = r.extents(c.Off, c.Off+c.Len)

@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -183,6 +184,25 @@ func (r *replica) read(b []byte, off int64, hints bool) error {
 	copy(b, p[off-from:])
 	return nil
 }
+
+// sumUp answers peer.Sums: what is read is proved, and not sent.
+func (r *replica) sumUp(c *peer.Call) error {
+	if !r.sums.whole(c.Off, c.Len) || c.Len > maxSumUp {
+		return fmt.Errorf("sums of %d bytes at %d: %w", c.Len, c.Off, peer.ErrInvalid)
+	}
+	b := block.Get(int(c.Len))
+	defer block.Put(b)
+	if err := r.read(b, c.Off, false); err != nil {
+		return diskError("reading", err)
+	}
+	for at := 0; at < len(b); at += sumBlock {
+		c.Sums = append(c.Sums, crc32.Checksum(b[at:min(at+sumBlock, len(b))], castagnoli()))
+	}
+	return nil
+}
+
+// maxSumUp bounds one command.
+const maxSumUp = 8 << 20
 
 func (s *sums) prove(first int64, b []byte, hints bool) error {
 	if at, bad := s.check(first, b, hints); bad > 0 {

@@ -162,6 +162,26 @@ func TestHints(t *testing.T) {
 	}
 }
 
+// TestSums: the sums of a range, without its data, and only if it is proved.
+func TestSums(t *testing.T) {
+	p := newProved(t)
+	end := p.spec.Size - 512
+	p.write(end-4096, random(4608)) // the last block has 512 bytes
+	a := must(t, p.s, peer.Command{Kind: peer.Sums, Volume: p.spec.Volume, Off: end - 4096, Len: 4608})
+	if b := random(4608); len(a.Sums) != 2 || a.Sums[0] != crc32.Checksum(b[:4096], castagnoli()) || a.Sums[1] != crc32.Checksum(b[4096:], castagnoli()) {
+		t.Fatalf("%x", a.Sums)
+	}
+	for _, c := range [][2]int64{{512, 4096}, {4096, 512}, {0, 16 << 20}} {
+		if a := do(t, p.s, peer.Command{Kind: peer.Sums, Volume: p.spec.Volume, Off: c[0], Len: c[1]}); !errors.Is(a.Err, peer.ErrInvalid) {
+			t.Fatal(c, a.Err)
+		}
+	}
+	p.damage(fileData, end-4096, 1, 1)
+	if a := do(t, p.s, peer.Command{Kind: peer.Sums, Volume: p.spec.Volume, Off: end - 4096, Len: 4608}); !errors.Is(a.Err, peer.ErrMedium) || a.Sums != nil {
+		t.Fatal(a)
+	}
+}
+
 // TestLostBlock: a block that reads as zeros and should not is noticed, and does not pass for a hole.
 func TestLostBlock(t *testing.T) {
 	p := newProved(t)

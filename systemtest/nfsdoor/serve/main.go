@@ -1,12 +1,13 @@
 // Command serve serves a share in memory through the NFS front door, for guests, benchmarks and looking at it by hand:
 //
-//	serve [-addr address] [-size bytes] [-profile addr]
+//	serve [-addr address] [-size bytes] [-profile addr] [-drop interval]
 //
 // Clients expect portmap at port 111; NFS and MOUNT are at 2049.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -24,6 +25,8 @@ import (
 	"pmsapp/nfs/memshare"
 )
 
+var errDropped = errors.New("it is time for it")
+
 func main() {
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "serve:", err)
@@ -35,6 +38,7 @@ func run() error {
 	addr := flag.String("addr", "127.0.0.1", "the address")
 	size := flag.Uint64("size", 4<<30, "size of the share in bytes")
 	profile := flag.String("profile", "", "serve pprof here")
+	drop := flag.Duration("drop", 0, "end all connections every so often, as a failover does; never if 0")
 	flag.Parse()
 	exports := &memshare.Exports{}
 	exports.Set(nfs.Export{Path: "/vol", ID: ids.Volume{1}, Share: memshare.New(*size), Rules: []nfs.Rule{{Clients: netip.MustParsePrefix("0.0.0.0/0")}}})
@@ -61,6 +65,13 @@ func run() error {
 	fmt.Printf("nfs://%s/vol\n", *addr)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	for *drop > 0 && ctx.Err() == nil {
+		select {
+		case <-time.After(*drop):
+			srv.Drop(errDropped)
+		case <-ctx.Done():
+		}
+	}
 	<-ctx.Done()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

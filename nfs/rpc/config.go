@@ -78,6 +78,7 @@ type Config struct {
 // Limits bound what clients can make a server use. Fields that are 0 get their value from DefaultLimits.
 type Limits struct {
 	Connections int           // at once
+	PerClient   int           // connections of one client, by its address
 	Calls       int           // of one connection, under way
 	Record      int           // bytes of one call
 	Memory      int64         // bytes of calls, and as much again of replies, of all connections; one connection takes a quarter at most
@@ -88,7 +89,7 @@ type Limits struct {
 
 // DefaultLimits suit a small appliance: hypervisors open one connection or a few each, and come back when one is closed.
 func DefaultLimits() Limits {
-	return Limits{Connections: 1024, Calls: 128, Record: 1<<20 + 4096, Memory: 128 << 20, Idle: 15 * time.Minute,
+	return Limits{Connections: 1024, PerClient: 64, Calls: 128, Record: 1<<20 + 4096, Memory: 128 << 20, Idle: 15 * time.Minute,
 		Stall: 30 * time.Second, Datagrams: 16}
 }
 
@@ -100,7 +101,7 @@ var ErrConfig = errors.New("rpc: invalid configuration")
 
 func (l Limits) withDefaults() Limits {
 	d := DefaultLimits()
-	for _, f := range []struct{ have, def *int }{{&l.Connections, &d.Connections}, {&l.Calls, &d.Calls}, {&l.Record, &d.Record},
+	for _, f := range []struct{ have, def *int }{{&l.Connections, &d.Connections}, {&l.PerClient, &d.PerClient}, {&l.Calls, &d.Calls}, {&l.Record, &d.Record},
 		{&l.Datagrams, &d.Datagrams}} {
 		if *f.have == 0 {
 			*f.have = *f.def
@@ -119,7 +120,7 @@ func (l Limits) withDefaults() Limits {
 
 // Validate checks l.
 func (l Limits) Validate() error {
-	if l.Connections < 1 || l.Calls < 1 || l.Record < unknownRecord || l.Memory < 8*int64(l.Record) || l.Idle <= 0 ||
+	if l.Connections < 1 || l.PerClient < 1 || l.Calls < 1 || l.Record < unknownRecord || l.Memory < 8*int64(l.Record) || l.Idle <= 0 ||
 		l.Stall <= 0 || l.Datagrams < 1 {
 		return fmt.Errorf("%w: limits", ErrConfig)
 	}

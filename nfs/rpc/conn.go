@@ -32,6 +32,7 @@ type conn struct {
 	end    context.CancelCauseFunc
 	slots  chan struct{} // one for each call under way, until its reply is sent
 	calls  sync.WaitGroup
+	known  bool // the reader's
 
 	mu      sync.Mutex
 	queue   []*answer
@@ -71,8 +72,7 @@ func (c *conn) read() error {
 		if err != nil {
 			return c.why(err)
 		}
-		known := n <= unknownRecord || c.srv.cfg.Known == nil || c.srv.cfg.Known(c.client.Addr())
-		if !known {
+		if n > unknownRecord && !c.isKnown() {
 			return fmt.Errorf("%w: %d bytes from an unknown client", sunrpc.ErrRecord, n)
 		}
 		select {
@@ -88,7 +88,7 @@ func (c *conn) read() error {
 			return err
 		}
 		rec, err := records.Rest(c.srv.cfg.Place, func(n int) bool {
-			ok := known && c.srv.incoming.try(c, int64(n))
+			ok := c.isKnown() && c.srv.incoming.try(c, int64(n))
 			if ok {
 				held += int64(n)
 			}
@@ -108,6 +108,12 @@ func (c *conn) read() error {
 			c.call(rec, held)
 		}()
 	}
+}
+
+// isKnown tells whether the client may send long calls. Once it may, it may: what each call may do is decided by its program.
+func (c *conn) isKnown() bool {
+	c.known = c.known || c.srv.cfg.Known == nil || c.srv.cfg.Known(c.client.Addr())
+	return c.known
 }
 
 // patience sets how long the next read may take, unless the server is going down.

@@ -271,6 +271,11 @@ func TestBounds(t *testing.T) {
 		f := start(t, Limits{Connections: 2, Calls: 3, Record: 8192, Memory: 1 << 20})
 		a, b := f.dial(), f.dial()
 		gone(t, f.dial()) // a third connection
+		f.srv.mu.Lock()
+		if len(f.srv.perClient) != 1 {
+			t.Error(f.srv.perClient)
+		}
+		f.srv.mu.Unlock()
 		go func() {
 			for xid := range uint32(10) {
 				a.Write(record(xid, hold, nil))
@@ -292,6 +297,26 @@ func TestBounds(t *testing.T) {
 		b.Close()
 		f.shutdown()
 		idle(t, f.srv)
+	})
+}
+
+// TestPerClient has a client's connections bounded, and its place free again when one has ended.
+func TestPerClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := start(t, Limits{PerClient: 2})
+		a, b := f.dial(), f.dial()
+		gone(t, f.dial())
+		a.Close()
+		synctest.Wait()
+		c := f.dial()
+		go c.Write(record(1, echo, func(e *xdr.Encoder) { e.String("x") }))
+		reply(t, sunrpc.NewRecordReader(c, 8192))
+		b.Close()
+		c.Close()
+		f.shutdown()
+		if len(f.srv.perClient) != 0 {
+			t.Error(f.srv.perClient)
+		}
 	})
 }
 

@@ -27,6 +27,7 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	packets   map[net.PacketConn]struct{}
 	conns     map[*conn]struct{}
+	perClient map[netip.Addr]int // how many of conns
 	work      sync.WaitGroup
 }
 
@@ -44,7 +45,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, programs: map[uint32]Program{}, incoming: newMemory(cfg.Memory),
 		outgoing: newMemory(cfg.Memory), listeners: map[net.Listener]struct{}{}, packets: map[net.PacketConn]struct{}{},
-		conns: map[*conn]struct{}{}}
+		conns: map[*conn]struct{}{}, perClient: map[netip.Addr]int{}}
 	for _, p := range cfg.Programs {
 		if _, twice := s.programs[p.Number]; twice || p.Serve == nil || p.Low > p.High {
 			return nil, fmt.Errorf("%w: program %d", ErrConfig, p.Number)
@@ -101,18 +102,19 @@ func (s *Server) Serve(l net.Listener) error {
 func (s *Server) start(nc net.Conn) {
 	client := addrPort(nc.RemoteAddr())
 	s.mu.Lock()
-	full := len(s.conns) >= s.cfg.Connections
+	full := len(s.conns) >= s.cfg.Connections || s.perClient[client.Addr()] >= s.cfg.PerClient
 	if full || s.draining.Load() {
 		s.mu.Unlock()
 		nc.Close()
 		if full {
-			s.log.Warn("connection refused: there are too many", "client", client.String())
+			s.log.Warn("connection refused: too many are open", "client", client.String())
 		}
 		return
 	}
 	c := &conn{srv: s, net: nc, client: client, slots: make(chan struct{}, s.cfg.Calls)}
 	c.ctx, c.end = context.WithCancelCause(s.ctx)
 	s.conns[c] = struct{}{}
+	s.perClient[client.Addr()]++
 	s.work.Add(1)
 	s.mu.Unlock()
 	go func() {
@@ -120,6 +122,9 @@ func (s *Server) start(nc net.Conn) {
 		cause := c.run()
 		s.mu.Lock()
 		delete(s.conns, c)
+		if s.perClient[client.Addr()]--; s.perClient[client.Addr()] == 0 {
+			delete(s.perClient, client.Addr())
+		}
 		s.mu.Unlock()
 		level := slog.LevelInfo
 		if errors.Is(cause, errGone) {

@@ -8,7 +8,8 @@ import "errors"
 type Op uint8
 
 const (
-	// Read fills Data from the device.
+	// Read fills Data from the device. One of no bytes ends when every in-sync member's node has confirmed, in an exchange begun
+	// after Submit, that it has accepted no newer epoch (invariant 11).
 	Read Op = iota + 1
 	// Write stores Data. It is done when every in-sync member has it durably (invariant 1).
 	Write

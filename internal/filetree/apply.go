@@ -47,7 +47,7 @@ func (t *Tree) Apply(b Batch, room int64) (*Tree, []Result) {
 func grows(k Kind) bool { return k == Create || k == Link || k == Rename || k == Write }
 
 func (t *Tree) record(k Key, r Reply) {
-	if k == (Key{}) {
+	if k == (Key{}) || r.Status == Again {
 		return
 	}
 	t.seq++

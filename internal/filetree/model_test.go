@@ -40,7 +40,7 @@ func (m *model) apply(b Batch) (all []Result) {
 			continue
 		}
 		s, ino := m.do(o)
-		if o.Reply != (Key{}) {
+		if o.Reply != (Key{}) && s != Again {
 			m.replies[o.Reply] = Reply{s, ino}
 			m.order = append(m.order, o.Reply)
 		}
@@ -197,6 +197,8 @@ func (m *model) create(o *Op) (Status, uint64) {
 		switch {
 		case o.Type != Regular || f.Type != Regular || o.How == Guarded || o.How == Exclusive && (f.Aux != o.Aux || o.Aux == 0):
 			return Exist, 0
+		case o.How == Unchecked && o.Set.Fields&SetSize != 0 && o.Ino != ino:
+			return Again, 0
 		case o.How == Unchecked && o.Set.Fields&SetSize != 0:
 			return m.setAttr(&Op{Now: o.Now, Ino: ino, Set: Set{Fields: SetSize, Size: o.Set.Size}}), ino
 		}

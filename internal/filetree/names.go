@@ -66,6 +66,9 @@ func (t *Tree) createOver(o *Op, e Entry, d Inode, r *Result) {
 	case o.How == Exclusive && (n.Aux != o.Aux || o.Aux == 0):
 		r.Status = Exist
 		return
+	case o.How == Unchecked && o.Set.Fields&SetSize != 0 && o.Ino != e.Ino:
+		r.Status = Again
+		return
 	case o.How == Unchecked && o.Set.Fields&SetSize != 0:
 		resize := Op{Kind: SetAttr, Now: o.Now, Ino: e.Ino, Set: Set{Fields: SetSize, Size: o.Set.Size}}
 		if t.setAttr(&resize, r); r.Status != OK {

@@ -6,7 +6,8 @@ type Kind uint8
 // The kinds. Ino, Dir, ... are the fields of Op that they use, besides Now; those with Reply may have one.
 const (
 	// Create makes Name in Dir, of Type, with Set (mode, UID, GID, and the times and size of a regular file); Name2 is the
-	// target of a symbolic link, Aux a device's number. A name that exists: by How. Reply.
+	// target of a symbolic link, Aux a device's number. A name that exists: by How; it is given a size only if it is Ino's.
+	// Reply.
 	Create Kind = iota + 1
 	// Link gives Ino the name Name in Dir too. Reply.
 	Link

@@ -21,6 +21,10 @@ const (
 	Stale       Status = 70
 	NotSync     Status = 10002
 	ServerFault Status = 10006
+
+	// Again is never an answer to a client, and not remembered: a Create that is to give a file that exists a size found
+	// another file than Ino.
+	Again Status = 1<<32 - 1
 )
 
 var (

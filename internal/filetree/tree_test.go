@@ -137,6 +137,9 @@ func (r *random) op() Op {
 			o.Set.Fields &^= SetSize
 		}
 		o.Set.Fields &^= SetAtime | SetMtime
+		if e, ok := r.tree.Lookup(o.Dir, o.Name); ok && r.IntN(4) > 0 {
+			o.Ino = e.Ino
+		}
 	case SetAttr:
 		if n, _ := r.tree.Inode(o.Ino); r.IntN(3) == 0 {
 			o.Guarded, o.Guard = true, n.Ctime+r.Int64N(2)

@@ -1,0 +1,133 @@
+package share
+
+import (
+	"context"
+	"fmt"
+
+	"pmsapp/internal/filetree"
+	"pmsapp/internal/nfs3"
+)
+
+// Bounds of what is proposed.
+const (
+	proposers = 2    // batches under way at once: while one is flushed, the next is collected
+	maxQueued = 1024 // ops that wait
+	maxBatch  = 512  // ops in a batch
+	maxBytes  = 256 << 10
+)
+
+// proposal is ops that are applied one after the other, in one batch.
+type proposal struct {
+	ops     []filetree.Op
+	results []filetree.Result
+	err     error
+	done    chan struct{}
+}
+
+// change has ops committed and applied, with a new ceiling, and returns the result of the last, if any. Its error is an nfs3.Status if that was refused,
+// else there is no answer. If ctx ends before the ops are on their way they are dropped.
+func (s *Share) change(ctx context.Context, ops ...filetree.Op) (filetree.Result, error) {
+	p := &proposal{ops: ops, done: make(chan struct{})}
+	now := s.times.next()
+	for i := range ops {
+		ops[i].Now = now
+	}
+	if err := ctx.Err(); err != nil {
+		return filetree.Result{}, context.Cause(ctx)
+	}
+	select {
+	case s.proposals <- p:
+	case <-ctx.Done():
+		return filetree.Result{}, context.Cause(ctx)
+	case <-s.ctx.Done():
+		return filetree.Result{}, context.Cause(s.ctx)
+	}
+	select {
+	case <-p.done:
+	case <-s.ctx.Done():
+		return filetree.Result{}, context.Cause(s.ctx)
+	}
+	if p.err != nil {
+		return filetree.Result{}, p.err
+	}
+	var r filetree.Result
+	for _, r = range p.results {
+		if r.Freed {
+			s.look()
+		}
+		for _, c := range []filetree.Change{r.File, r.Dirs[0], r.Dirs[1]} {
+			s.times.seen(c.After.Ctime)
+		}
+	}
+	if r.Status != filetree.OK {
+		return r, nfs3.Status(r.Status)
+	}
+	return r, nil
+}
+
+// propose brings what waits into the catalog, as much as there is at once: many calls share one flush of the log.
+func (s *Share) propose() {
+	var next *proposal // did not fit
+	for {
+		first := next
+		next = nil
+		if first == nil {
+			select {
+			case first = <-s.proposals:
+			case <-s.ctx.Done():
+				return
+			}
+		}
+		all := []*proposal{first}
+		n, size := len(first.ops), bytesOf(first)
+	collect:
+		for {
+			select {
+			case p := <-s.proposals:
+				if n+len(p.ops) > maxBatch || size+bytesOf(p) > maxBytes {
+					next = p
+					break collect
+				}
+				all = append(all, p)
+				n, size = n+len(p.ops), size+bytesOf(p)
+			default:
+				break collect
+			}
+		}
+		s.commit(all, n)
+		if s.ctx.Err() != nil {
+			return // change looks at it too
+		}
+	}
+}
+
+// bytesOf is an upper bound of what a proposal takes in a batch.
+func bytesOf(p *proposal) (n int) {
+	for i := range p.ops {
+		n += 256 + len(p.ops[i].Name) + len(p.ops[i].Name2) + 30*len(p.ops[i].Spans)
+	}
+	return n
+}
+
+func (s *Share) commit(all []*proposal, n int) {
+	b := filetree.Batch{Ceil: s.times.ceiling(), Ops: make([]filetree.Op, 0, n)}
+	for _, p := range all {
+		b.Ops = append(b.Ops, p.ops...)
+	}
+	results, err := s.cfg.Catalog.Propose(s.ctx, b)
+	if err == nil && len(results) != n {
+		err = fmt.Errorf("share: %d results for %d ops", len(results), n)
+	}
+	if err != nil {
+		s.end(err)
+		err = context.Cause(s.ctx)
+	} else {
+		s.times.committed(b.Ceil)
+	}
+	for _, p := range all {
+		if p.err = err; err == nil {
+			p.results, results = results[:len(p.ops)], results[len(p.ops):]
+		}
+		close(p.done)
+	}
+}

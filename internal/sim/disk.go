@@ -19,6 +19,13 @@ func NewFile(size int64) *File {
 // Size is the file's, in bytes.
 func (f *File) Size() int64 { return int64(len(f.cur)) }
 
+// Grow makes the file longer by zeros, durably.
+func (f *File) Grow(size int64) {
+	f.cur = append(f.cur, make([]byte, size-f.Size())...)
+	f.dur = append(f.dur, make([]byte, size-int64(len(f.dur)))...)
+	f.dirty = append(f.dirty, make([]bool, (size+Sector-1)/Sector-int64(len(f.dirty)))...)
+}
+
 // Read returns the bytes as reads see them; they must not be changed.
 func (f *File) Read(off, n int64) []byte { return f.cur[off : off+n] }
 

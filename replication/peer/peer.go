@@ -53,6 +53,9 @@ const (
 	// Sums reads Len bytes at Off, as Read does, and answers in Answer.Sums the CRC-32C of each block of 4096 bytes, but no
 	// data. Off is a multiple of 4096, and so is Off+Len unless it is the end.
 	Sums
+	// Grow makes the replica as large as Spec.Size, durably; what is new reads as zeros, and is clean. Its lineage and region
+	// are those of Spec. One that is as large or larger is left as it is. Both sizes are multiples of 4096.
+	Grow
 )
 
 // RegionSeq is an active region and the Seq of the mark that made it so.
@@ -84,7 +87,7 @@ type Command struct {
 	Seq     Seq  // Write, Zero: the mark to record if a region is clean
 	Durable Seq  // Write, Zero: the highest Seq that all members had durable when this was sent
 	Regions []RegionSeq
-	Spec    Spec // Create, Reset; Delete: its Pool
+	Spec    Spec // Create, Reset, Grow; Delete: its Pool
 }
 
 // Answer is the outcome of a Command.

@@ -36,11 +36,12 @@ const (
 	actDelete  action = 0xf018
 	actReset   action = 0xf019
 	actSums    action = 0xf01a
+	actGrow    action = 0xf01b
 )
 
 // actions of the kinds of peer.Command.
 func actionOf(k peer.Kind) (action, bool) {
-	if k < peer.Read || k > peer.Sums {
+	if k < peer.Read || k > peer.Grow {
 		return 0, false
 	}
 	return actRead + action(k-peer.Read), true
@@ -80,7 +81,7 @@ func decodeCDB(b []byte) (q request, err error) {
 		return q, errUnknown
 	}
 	q.act = action(binary.BigEndian.Uint16(b[8:]))
-	if q.act < actFence || q.act > actFetch && q.act < actRead || q.act > actSums {
+	if q.act < actFence || q.act > actFetch && q.act < actRead || q.act > actGrow {
 		return q, errUnknown
 	}
 	q.proved = b[3]&flagProved != 0

@@ -46,6 +46,7 @@
 //	F018h DELETE
 //	F019h RESET     Data-Out: a Spec
 //	F01Ah SUMS      Data-In: an answer with the CRC-32C (4) of each block of 4096 bytes
+//	F01Bh GROW      Data-Out: a Spec
 //
 // A Spec is "PMSS", version 1 (2), 0 (2), volume id (16), lineage (16), pool id (16), size (8), region (8): 72 bytes.
 //

@@ -18,7 +18,7 @@ func (s *Session) submitLarge(act action, c *peer.Call) {
 	switch act {
 	case actClear:
 		c.Err = s.clear(ctx, q, c.Regions)
-	case actCreate, actReset:
+	case actCreate, actReset, actGrow:
 		q.volume = c.Spec.Volume
 		_, c.Err = s.exchange(ctx, q, appendSpec(nil, &c.Spec), 0)
 	case actDelete:

@@ -120,7 +120,7 @@ func (n *Nexus) Want(cdb []byte, expectedOut, expectedIn int64) (out, in int64) 
 		return min(q.length, expectedOut), 0
 	case actClear:
 		return min(maxRegions*regionLen, expectedOut), 0
-	case actCreate, actReset:
+	case actCreate, actReset, actGrow:
 		return min(specLen, expectedOut), 0
 	case actRead, actFetch:
 		return 0, min(q.length, expectedIn)
@@ -271,7 +271,7 @@ func (t *Task) payload() (err error) {
 			return errPayload
 		}
 		c.Regions, err = decodeRegions(t.DataOut)
-	case actCreate, actReset:
+	case actCreate, actReset, actGrow:
 		c.Spec, err = decodeSpec(t.DataOut)
 	}
 	return err

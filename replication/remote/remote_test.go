@@ -209,6 +209,7 @@ func TestCommands(t *testing.T) {
 		{Kind: peer.Delete, Volume: v},
 		{Kind: peer.Delete, Volume: v, Spec: peer.Spec{Pool: spec.Pool}},
 		{Kind: peer.Reset, Volume: v, Spec: spec},
+		{Kind: peer.Grow, Volume: v, Spec: spec},
 	}
 	for _, c := range want {
 		if k := call(s, c); k.Err != nil {

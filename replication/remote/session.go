@@ -213,4 +213,4 @@ func (s *Session) places(a action) chan struct{} {
 
 // patient tells which commands may take as long as they do: they make or free files, which no guest waits for. All others that
 // hang end the session, so that a member whose disk hangs is not waited for although its node answers.
-func patient(a action) bool { return a == actCreate || a == actReset || a == actDelete }
+func patient(a action) bool { return a == actCreate || a == actReset || a == actDelete || a == actGrow }

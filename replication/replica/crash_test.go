@@ -43,6 +43,34 @@ type volume struct {
 	maybe   [][]uint64 // written, and not acknowledged
 	active  map[uint32]peer.Seq
 	seq     peer.Seq // at least this was recorded
+	grows   int64    // the size that a Grow named that was not answered
+}
+
+// larger has the volume another size.
+func (v *volume) larger(size int64) {
+	n := int(size-v.spec.Size) / 512
+	v.spec.Size = size
+	v.sectors, v.maybe = append(v.sectors, make([]uint64, n)...), append(v.maybe, make([][]uint64, n)...)
+}
+
+// grow makes a replica larger: by some blocks, regions, or a block of the map.
+func (m *machine) grow(v *volume) error {
+	if v.spec.Size%sumBlock != 0 || v.spec.Size > 500*crashRegion {
+		return nil
+	}
+	spec := v.spec
+	spec.Size += []int64{sumBlock, 3 * crashRegion, 5*crashRegion + sumBlock, 480 * crashRegion}[m.rnd.Weighted([]int{4, 4, 2, 1})]
+	v.grows = spec.Size
+	err := m.call(peer.Command{Kind: peer.Grow, Volume: spec.Volume, Spec: spec}).Err
+	if err != nil {
+		if err = m.ended(err); err == nil {
+			err = m.open() // what became of it?
+		}
+		return err
+	}
+	v.larger(spec.Size)
+	v.grows = 0
+	return nil
 }
 
 type fate uint8
@@ -151,6 +179,10 @@ func (v *volume) reset() {
 
 // check compares a replica with what is known of it, and from then on relies on what was read.
 func (m *machine) check(v *volume, r peer.FencedReplica) error {
+	if v.grows != 0 && r.Spec.Size == v.grows {
+		v.larger(v.grows)
+	}
+	v.grows = 0
 	if r.Seq < v.seq || r.Spec != v.spec {
 		return fmt.Errorf("the Seq fell from %d to %d, or it is another: %+v", v.seq, r.Seq, r.Spec)
 	}
@@ -197,6 +229,9 @@ func (m *machine) check(v *volume, r peer.FencedReplica) error {
 func (m *machine) work() error {
 	if len(m.vols) < 2 {
 		v := &volume{spec: peer.Spec{Volume: ids.Volume{byte(len(m.vols) + 1)}, Lineage: ids.Lineage{1}, Pool: m.pool, Size: crashSize, Region: crashRegion}}
+		if len(m.vols) == 1 {
+			v.spec.Size -= 512
+		}
 		v.reset()
 		m.vols = append(m.vols, v)
 	}
@@ -217,10 +252,12 @@ func (m *machine) work() error {
 		return m.made(v, peer.Reset)
 	case k < 4:
 		return m.open()
+	case k == 39:
+		return m.grow(v)
 	case k < 10:
 		return m.clear(v)
 	case k < 12:
-		return m.damage(v, m.rnd.Intn(crashSize/sumBlock))
+		return m.damage(v, m.rnd.Intn(int(v.spec.Size/sumBlock)))
 	}
 	return m.write(v)
 }
@@ -396,6 +433,9 @@ func TestCrashPointsBite(t *testing.T) {
 					clear(r.sums.void)
 				}
 			}
+		},
+		"the map of a larger replica is not durable before its superblock": func(m *machine) {
+			m.d.skip = func(what, path string) bool { return what == "flush" && strings.Contains(path, "/"+fileMap+".") }
 		},
 		"an epoch is answered before it is durable":                 suffix("flush", "/epochs"),
 		"the name of a replica is not durable":                      suffix("syncDir", "/replicas"),

@@ -31,8 +31,9 @@ func (m *machine) proved(v *volume) error {
 		active[x.Region] = true
 	}
 	for reg := range regionsOf(v.spec) {
-		if first := int(reg) * crashRegion / sumBlock; !active[reg] && first < crashSize/sumBlock {
-			if err := m.damage(v, first+m.rnd.Intn(crashRegion/sumBlock)); err != nil {
+		first, end := int(reg)*crashRegion/sumBlock, int(v.spec.Size/sumBlock)
+		if !active[reg] && first < end {
+			if err := m.damage(v, first+m.rnd.Intn(min(crashRegion/sumBlock, end-first))); err != nil {
 				return fmt.Errorf("region %d is clean: %w", reg, err)
 			}
 		}
@@ -75,7 +76,7 @@ func (m *machine) damage(v *volume, index int) error {
 		return fmt.Errorf("block %d was damaged, and reading it says %v", index, err)
 	}
 	found := false
-	for _, x := range m.call(peer.Command{Kind: peer.Extents, Volume: v.spec.Volume, Len: crashSize}).Extents {
+	for _, x := range m.call(peer.Command{Kind: peer.Extents, Volume: v.spec.Volume, Len: v.spec.Size}).Extents {
 		found = found || x.Off <= int64(index)*sumBlock && x.Off+x.Len >= int64(index+1)*sumBlock || !allZero(bad)
 	}
 	if !found && !m.d.dead() {

@@ -17,6 +17,8 @@ type disk interface {
 	open(path string, grain int) (file, error)
 	// create makes a file of zeros, durable but for its name. reserve takes its space now.
 	create(path string, size int64, reserve bool) error
+	// extend makes a file that is shorter as long as size: what is new reads as zeros. It is durable when it returns.
+	extend(path string, size int64) error
 	mkdir(path string) error
 	rename(from, to string) error
 	removeAll(path string) error

@@ -151,7 +151,7 @@ func (g *Guarded) watch() {
 func (g *Guarded) hangs(now, resumed time.Time) bool {
 	for k := g.head; k != nil; k = k.next {
 		switch k.call.Kind {
-		case peer.Create, peer.Delete, peer.Reset:
+		case peer.Create, peer.Delete, peer.Reset, peer.Grow:
 			continue
 		}
 		return now.Sub(k.began) >= g.limit && now.Sub(resumed) >= g.limit

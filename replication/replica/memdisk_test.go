@@ -123,6 +123,20 @@ func (d *memDisk) mkdir(path string) error {
 	return d.make(path, newDir())
 }
 
+func (d *memDisk) extend(path string, size int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, err := d.find(path)
+	if err != nil || n.data.Size() >= size {
+		return err
+	}
+	if err := d.step(); err != nil {
+		return err
+	}
+	n.data.Grow(size)
+	return nil
+}
+
 func (d *memDisk) rename(from, to string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -65,6 +65,18 @@ func (osDisk) create(path string, size int64, reserve bool) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
+func (osDisk) extend(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() < size {
+		err = f.Truncate(size)
+	}
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
 func (osDisk) mkdir(path string) error      { return os.Mkdir(path, 0o700) }
 func (osDisk) rename(from, to string) error { return os.Rename(from, to) }
 func (osDisk) removeAll(path string) error  { return os.RemoveAll(path) }

@@ -72,8 +72,11 @@ func (r *replica) open() error {
 	if r.data, err = r.disk.open(filepath.Join(r.dir, fileData), 512); err != nil {
 		return fmt.Errorf("the data: %w", err)
 	}
-	if n, err := r.data.size(); err != nil || n != spec.Size {
+	if n, err := r.data.size(); err != nil || n < spec.Size { // a longer one is what is left of a growth: zeros
 		return fmt.Errorf("the data: %w: it has %d bytes, and should have %d (%w)", ErrDamaged, n, spec.Size, errors.Join(err))
+	}
+	if err := r.finishGrowth(spec); err != nil {
+		return fmt.Errorf("the map: %w", err)
 	}
 	if r.mapf, err = r.disk.open(filepath.Join(r.dir, fileMap), blockSize); err != nil {
 		return fmt.Errorf("the map: %w", err)

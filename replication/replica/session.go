@@ -169,7 +169,7 @@ func (s *Session) Submit(c *peer.Call) {
 	s.count++
 	s.mu.Unlock()
 	switch c.Kind {
-	case peer.Create, peer.Delete, peer.Reset:
+	case peer.Create, peer.Delete, peer.Reset, peer.Grow:
 		p.shapes.run(job{s, c, p, r})
 	default:
 		p.work.run(job{s, c, p, r})
@@ -220,6 +220,8 @@ func (j job) execute() error {
 		return j.p.remove(j.c.Volume)
 	case peer.Reset:
 		return j.p.reset(j.c.Spec)
+	case peer.Grow:
+		return j.p.grow(j.c.Spec)
 	}
 	return j.r.execute(j.c, j.s.node.renewed)
 }

@@ -88,6 +88,23 @@ func (n *node) RemoveReplica(ctx context.Context, _, name, from string) error {
 	return told(n.reign.RemoveReplica(ctx, reign.RemoveReplica{Volume: v.ID, Node: m.ID, Why: truth.WhyAsked}))
 }
 
+// ResizeVolume implements api.Backend.
+func (n *node) ResizeVolume(ctx context.Context, _, name string, w api.NewSize) (api.Volume, error) {
+	v, err := n.volumeNamed(name)
+	switch {
+	case err != nil:
+		return api.Volume{}, err
+	case w.Size < minVolume || w.Size > maxVolume || w.Size%physicalBlock != 0:
+		return api.Volume{}, api.Errorf(api.ErrInvalid, "", "size: %d is not %d to %d bytes in steps of %d", w.Size, minVolume, int64(maxVolume), physicalBlock)
+	case w.Size < v.Size:
+		return api.Volume{}, api.Errorf(api.ErrInvalid, "volumes only become larger", "size: %s has %d bytes already", v.Name, v.Size)
+	}
+	if err := n.reign.ResizeVolume(ctx, v.ID, w.Size); err != nil {
+		return api.Volume{}, told(err)
+	}
+	return n.show(v.ID)
+}
+
 // leavingState is what status says of a replica that is to leave, empty if it stays.
 func leavingState(v catalog.Volume, p catalog.Place) string {
 	for _, l := range v.Leaving {

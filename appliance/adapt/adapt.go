@@ -91,6 +91,8 @@ func Body(p truth.Proposal) (catalog.Body, error) {
 		return catalog.RetireReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node, Why: p.Why}, nil
 	case truth.DropReplica:
 		return catalog.DropReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node}, nil
+	case truth.ResizeVolume:
+		return catalog.ResizeVolume{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Size: p.Size}, nil
 	case truth.ForgetReplica:
 		return catalog.ForgetReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Place: catalog.Place(p.Place)}, nil
 	}
@@ -143,6 +145,8 @@ func volumeOf(p truth.Proposal) ids.Volume {
 	case truth.RetireReplica:
 		return p.Volume
 	case truth.DropReplica:
+		return p.Volume
+	case truth.ResizeVolume:
 		return p.Volume
 	}
 	return ids.Volume{}

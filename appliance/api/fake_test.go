@@ -69,6 +69,9 @@ func (f *fake) Resync(context.Context, string, string, Resync) error { return ni
 func (f *fake) AddReplica(_ context.Context, _, v string, r NewReplica) (Volume, error) {
 	return Volume{Name: v, Replicas: []Replica{{Node: r.Node}}}, nil
 }
+func (f *fake) ResizeVolume(_ context.Context, _, v string, s NewSize) (Volume, error) {
+	return Volume{Name: v, Size: s.Size}, nil
+}
 func (f *fake) RemoveReplica(context.Context, string, string, string) error { return nil }
 func (f *fake) Export(_ context.Context, _ string, l NewLUN) (LUN, error) {
 	return LUN{Volume: l.Volume}, nil

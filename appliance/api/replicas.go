@@ -25,6 +25,16 @@ func (c *Client) RemoveReplica(ctx context.Context, volume, node string) error {
 	return c.call(ctx, http.MethodDelete, "/v1/volumes/"+url.PathEscape(volume)+"/replicas/"+url.PathEscape(node), nil, nil)
 }
 
+// NewSize is the body of POST /v1/volumes/NAME/size.
+type NewSize struct {
+	Size int64 `json:"size"` // bytes, a multiple of 4096, not below what the volume has
+}
+
+// ResizeVolume makes a volume larger.
+func (c *Client) ResizeVolume(ctx context.Context, volume string, s NewSize) (out Volume, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/volumes/"+url.PathEscape(volume)+"/size", s, &out)
+}
+
 // replicaRoutes are the calls that change where replicas are.
 func (s *Server) replicaRoutes() {
 	b := s.backend
@@ -34,6 +44,13 @@ func (s *Server) replicaRoutes() {
 			return nil, err
 		}
 		return b.AddReplica(ctx, request, r.PathValue("name"), n)
+	})
+	s.handle("POST /v1/volumes/{name}/size", leader, func(ctx context.Context, r *http.Request, request string, body []byte) (any, error) {
+		var n NewSize
+		if err := decode(body, &n); err != nil {
+			return nil, err
+		}
+		return b.ResizeVolume(ctx, request, r.PathValue("name"), n)
 	})
 	s.handle("DELETE /v1/volumes/{name}/replicas/{node}", leader, func(ctx context.Context, r *http.Request, request string, _ []byte) (any, error) {
 		return done{true}, b.RemoveReplica(ctx, request, r.PathValue("name"), r.PathValue("node"))

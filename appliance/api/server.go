@@ -40,6 +40,7 @@ type Backend interface {
 	DeleteVolume(ctx context.Context, request, name string) error
 	Resync(ctx context.Context, request, name string, r Resync) error
 	AddReplica(ctx context.Context, request, volume string, r NewReplica) (Volume, error)
+	ResizeVolume(ctx context.Context, request, volume string, s NewSize) (Volume, error)
 	RemoveReplica(ctx context.Context, request, volume, node string) error
 	Export(ctx context.Context, request string, l NewLUN) (LUN, error)
 	Unexport(ctx context.Context, request, volume string) error

@@ -59,6 +59,7 @@ type grammar struct {
 		Create  volumeCreateCmd `cmd:"" help:"Create a volume."`
 		Delete  volumeDeleteCmd `cmd:"" help:"Delete a volume and its data."`
 		Replica replicaCmd      `cmd:"" help:"Change where a volume's replicas are."`
+		Resize  volumeResizeCmd `cmd:"" help:"Make a volume larger while it is in use."`
 		Resync  volumeResyncCmd `cmd:"" help:"Try a resync that failed again now."`
 	} `cmd:"" help:"Volumes: replicated block devices."`
 	LUN struct {

@@ -75,6 +75,21 @@ func (cmd replicaRemoveCmd) Run(e *env) error {
 	})
 }
 
+type volumeResizeCmd struct {
+	Volume string `arg:"" help:"The volume's name."`
+	Size   size   `arg:"" help:"Its new size, as in 20G."`
+}
+
+func (cmd volumeResizeCmd) Run(e *env) error {
+	return e.call(func(c *api.Client) error {
+		v, err := c.ResizeVolume(e.ctx, cmd.Volume, api.NewSize{Size: int64(cmd.Size)})
+		if err != nil {
+			return err
+		}
+		return e.show(v, func(w io.Writer) { fmt.Fprintf(w, "%s has %s.\n", v.Name, bytes(v.Size)) })
+	})
+}
+
 // findVolume asks for the state of one volume.
 func findVolume(e *env, c *api.Client, name string) (api.Volume, error) {
 	s, err := c.Status(e.ctx, false)

@@ -86,6 +86,8 @@ func (s *State) apply(c Command) (Result, error) {
 		return Result{}, s.retireReplica(b)
 	case DropReplica:
 		return Result{}, s.dropReplica(b)
+	case ResizeVolume:
+		return Result{}, s.resizeVolume(b)
 	case ForgetReplica:
 		return Result{}, s.forgetReplica(b)
 	case SetExport:

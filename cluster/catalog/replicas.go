@@ -44,6 +44,15 @@ type (
 	}
 )
 
+// ResizeVolume gives a volume a larger size, which every replica of the set of that version has.
+type ResizeVolume struct {
+	Epoch   uint64
+	Volume  ids.Volume
+	Version uint64
+	Size    int64 // bytes, a multiple of 4096
+}
+
+func (ResizeVolume) kind() Kind  { return "resize-volume" }
 func (AddReplica) kind() Kind    { return "add-replica" }
 func (RetireReplica) kind() Kind { return "retire-replica" }
 func (DropReplica) kind() Kind   { return "drop-replica" }
@@ -155,6 +164,23 @@ func (s *State) dropReplica(b DropReplica) error {
 	v.Gone = append(slices.Clone(v.Gone), v.Replicas[i])
 	v.Replicas = slices.Delete(slices.Clone(v.Replicas), i, i+1)
 	v.Leaving = slices.DeleteFunc(slices.Clone(v.Leaving), func(l Leave) bool { return l.Node == b.Node })
+	v.Version++
+	s.setVolume(v)
+	return nil
+}
+
+// maxSize bounds a volume, in bytes.
+const maxSize = 64 << 40
+
+func (s *State) resizeVolume(b ResizeVolume) error {
+	v, err := s.changePlaces(b.Epoch, b.Volume, b.Version)
+	switch {
+	case err != nil:
+		return err
+	case b.Size < v.Size || b.Size > maxSize || b.Size%4096 != 0 || v.Size%4096 != 0:
+		return invalid("volume %s has %d bytes, and cannot have %d", v.Name, v.Size, b.Size)
+	}
+	v.Size = b.Size
 	v.Version++
 	s.setVolume(v)
 	return nil

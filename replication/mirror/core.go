@@ -117,6 +117,15 @@ func New(p Params) (*Core, error) {
 	return c, nil
 }
 
+// Resize says that the volume is larger: the catalog has that size, and every member.
+func (c *Core) Resize(size int64) {
+	if size > c.p.Volume.Size && !c.ended {
+		c.abortResync(ErrStopped) // what it has looked at ends where the volume ended
+		c.p.Volume.Size = size
+	}
+	c.run()
+}
+
 // Geometry describes the device.
 func (c *Core) Geometry() block.Geometry { return c.p.geometry(c.t) }
 

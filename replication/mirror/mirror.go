@@ -49,7 +49,7 @@ type Mirror struct {
 	cfg   Config
 	log   *slog.Logger
 	start time.Time
-	geo   block.Geometry
+	geo   atomic.Pointer[block.Geometry] // replaced as a whole
 
 	answered func(*peer.Call) // made once: Call.Done of every call
 	links    atomic.Pointer[[]link]
@@ -92,13 +92,15 @@ func Open(ctx context.Context, cfg Config) (*Mirror, error) {
 		return nil, err
 	}
 	m := &Mirror{
-		cfg: cfg, core: core, start: time.Now(), geo: core.Geometry(),
+		cfg: cfg, core: core, start: time.Now(),
 		log:  cfg.Log.With("volume", cfg.Params.Volume.ID.String(), "epoch", uint64(cfg.Params.Epoch)),
 		idle: make(chan struct{}), drained: make(chan struct{}), ended: make(chan struct{}),
 		wake: make(chan struct{}, 1), quit: make(chan struct{}),
 		timer: time.NewTimer(time.Hour), timerAt: time.Hour,
 	}
 	m.answered = m.callDone
+	geo := core.Geometry()
+	m.geo.Store(&geo)
 	m.links.Store(&[]link{})
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.wg.Go(m.loop)
@@ -126,7 +128,16 @@ func (m *Mirror) look(ctx context.Context, node ids.Node) {
 }
 
 // Geometry describes the device.
-func (m *Mirror) Geometry() block.Geometry { return m.geo }
+func (m *Mirror) Geometry() block.Geometry { return *m.geo.Load() }
+
+// Resize says that the volume is larger; see Core.Resize.
+func (m *Mirror) Resize(size int64) {
+	m.tell(func(c *Core) {
+		c.Resize(size)
+		geo := c.Geometry()
+		m.geo.Store(&geo)
+	})
+}
 
 // Submit begins a request; see block.Device.
 func (m *Mirror) Submit(r *block.Request) {

@@ -304,6 +304,9 @@ func (c *Core) endAdmin(r *reign, why string) {
 		if w := v.change.wish; w != nil && w.request != 0 {
 			c.emit(Reply{Request: w.request, Err: err})
 		}
+		if v.growth != nil {
+			c.emit(Reply{Request: v.growth.request, Err: err})
+		}
 	}
 	if h := r.handing; h != nil && h.request != 0 {
 		if h.sent && !c.leading {

@@ -35,6 +35,8 @@ func (r *Reign) begin(e Effect) {
 		r.startResync(e)
 	case StopResync:
 		r.tellMirror(e.Volume, func(m Mirror) { m.StopResync(e.Node) })
+	case ResizeMirror:
+		r.resizeMirror(e.Volume)
 	case RetireMember:
 		r.tellMirror(e.Volume, func(m Mirror) { m.Retire(e.Node, e.Set) })
 	case Command:

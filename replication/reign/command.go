@@ -9,16 +9,18 @@ import (
 	"pmsapp/replication/truth"
 )
 
-// command is a Create, Reset or Delete under way, and what it is for.
+// command is a Create, Reset, Grow or Delete under way, and what it is for.
 type command struct {
 	kind  peer.Kind
 	place truth.Place
 	id    ids.Volume
-	vol   *vol      // Reset
-	reset *resync   // Reset
+	vol   *vol      // Reset, Grow
+	reset *resync   // Reset, Grow
 	make  *creation // Create
 	clear *vol      // Delete, before a replica is added
 	clean *cleaning // Delete, of what is left of one
+	grow  *vol      // Grow, of a member
+	round uint64    // likewise
 }
 
 func (c *Core) command(p truth.Place, pc peer.Command, cmd command) {
@@ -48,6 +50,10 @@ func (c *Core) commandDone(ev CommandDone) {
 		c.resetDone(cmd, ev.Err)
 	case cmd.kind == peer.Create:
 		c.createDone(cmd, ev.Err)
+	case cmd.kind == peer.Grow && cmd.reset != nil:
+		c.catchUp(cmd, ev.Err)
+	case cmd.grow != nil:
+		c.growDone(cmd, ev.Err)
 	case cmd.clear != nil:
 		c.cleared(cmd.clear, ev.Err)
 	case cmd.clean != nil:

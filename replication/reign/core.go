@@ -166,6 +166,8 @@ func (c *Core) handle(ev Event) {
 		c.restartResync(ev)
 	case AddReplica:
 		c.addReplica(ev)
+	case ResizeVolume:
+		c.resizeVolume(ev)
 	case RemoveReplica:
 		c.removeReplica(ev)
 	}
@@ -188,8 +190,8 @@ func (c *Core) drive() {
 	}
 	c.driveNodes()
 	c.driveVolumes()
-	c.driveResyncs()
 	c.driveReplicas()
+	c.driveResyncs()
 	c.driveYield()
 }
 

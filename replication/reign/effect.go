@@ -59,6 +59,8 @@ type (
 		Volume ids.Volume
 		Node   ids.Node
 	}
+	// ResizeMirror tells an open mirror that its volume has another size by now, which all members have.
+	ResizeMirror struct{ Volume truth.Volume }
 	// RetireMember has an open mirror remove Node from the in-sync set, as long as that is Set.
 	RetireMember struct {
 		Volume ids.Volume
@@ -126,6 +128,7 @@ const (
 	ResyncDone      Kind = "resync-done"
 	ResyncFailed    Kind = "resync-failed"
 	Leftover        Kind = "leftover-replica"
+	VolumeGrown     Kind = "volume-grown"
 	ReplicaAdded    Kind = "replica-added"
 	ReplicaLeaves   Kind = "replica-leaves"
 	ReplicaRemoved  Kind = "replica-removed"
@@ -151,6 +154,7 @@ func (DrainMirror) effect()        {}
 func (CloseMirror) effect()        {}
 func (StartResync) effect()        {}
 func (StopResync) effect()         {}
+func (ResizeMirror) effect()       {}
 func (RetireMember) effect()       {}
 func (Command) effect()            {}
 func (ProposeCreate) effect()      {}

@@ -107,7 +107,8 @@ type (
 		Err    error
 		View   *truth.View
 	}
-	// CreateVolume, DeleteVolume, HandOver, RestartResync, AddReplica and RemoveReplica are an admin's requests; each gets one Reply with its Request.
+	// CreateVolume, DeleteVolume, HandOver, RestartResync, AddReplica, RemoveReplica
+	// and ResizeVolume are an admin's requests; each gets one Reply with its Request.
 	CreateVolume struct {
 		Request uint64
 		// Volume has all but Replicas, InSync, Version, LastServed. ID and Lineage are made by the caller, once per wish, and
@@ -147,6 +148,12 @@ type (
 		// Copies, if above 0, is how many are to stay in the end: with as many, nothing is done.
 		Copies int
 		Space  []Space
+	}
+	// ResizeVolume makes a volume that is served here larger. The Reply comes when the catalog has the size.
+	ResizeVolume struct {
+		Request uint64
+		Volume  ids.Volume
+		Size    int64 // bytes, a multiple of 4096
 	}
 	// RemoveReplica has the replica on Node leave. The Reply comes when the catalog has it.
 	RemoveReplica struct {
@@ -200,4 +207,5 @@ func (DeleteVolume) event()   {}
 func (HandOver) event()       {}
 func (RestartResync) event()  {}
 func (AddReplica) event()     {}
+func (ResizeVolume) event()   {}
 func (RemoveReplica) event()  {}

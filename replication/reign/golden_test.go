@@ -336,6 +336,13 @@ func (s *script) do(cmd string, a []string) {
 	case "retire":
 		s.req++
 		s.step(RemoveReplica{Request: s.req, Volume: volumeID(a[0]), Node: nodeID(a[1]), Why: truth.WhyAsked})
+	case "resize":
+		s.req++
+		s.step(ResizeVolume{Request: s.req, Volume: volumeID(a[0]), Size: int64(num(1))})
+	case "grown": // the oldest command was a Grow, and is carried out
+		e := next(s, &s.cmds).(Command)
+		s.w.pool(truth.Place{Node: e.Node, Pool: e.C.Spec.Pool}).replica(e.C.Volume).Spec.Size = e.C.Spec.Size
+		s.step(CommandDone{ID: e.ID})
 	case "deleted": // the oldest command was a Delete, and is carried out
 		e := next(s, &s.cmds).(Command)
 		for _, p := range s.w.nodes[e.Node].pools {

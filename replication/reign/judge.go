@@ -33,8 +33,10 @@ func (c *Core) look(v *truth.Volume, p truth.Place) (verdict, peer.FencedReplica
 		return foreign, rep, "the replica is damaged, or of another cluster"
 	case rep.Spec.Lineage != v.Lineage:
 		return foreign, rep, "the replica is of another lineage"
-	case rep.Spec.Size != v.Size || rep.Spec.Region != v.Region:
-		return foreign, rep, "the replica has another size"
+	case rep.Spec.Region != v.Region:
+		return foreign, rep, "the replica has regions of another size"
+	case rep.Spec.Size < v.Size: // a larger one was made so before the catalog knew; what is beyond is zeros
+		return stale, rep, "the replica has not the size that the volume has grown to"
 	case v.LastServed != 0 && slices.Contains(c.distrusted[p.Pool], v.LastServed):
 		return stale, rep, fmt.Sprintf("its pool was reverted under epoch %d, under which the volume was last served", v.LastServed)
 	// Last served under our own epoch: by us, and then its members were judged before (DESIGN.md, "Previous").

@@ -10,6 +10,7 @@ import (
 	"pmsapp/internal/ids"
 	"pmsapp/replication/mirror"
 	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
 )
 
 // lookUp bounds how long a mirror that is opened waits for a session that is being opened again.
@@ -137,6 +138,22 @@ func (r *Reign) startResync(e StartResync) {
 		defer cancel()
 		if err := h.m.StartResync(ctx, n, e.Empty); err != nil {
 			r.step(ResyncEnded{Volume: e.Volume, Node: n, Epoch: h.epoch, Err: err})
+		}
+	})
+}
+
+// resizeMirror has an open mirror take another size, and then the hosts. The lock is held.
+func (r *Reign) resizeMirror(v truth.Volume) {
+	h := r.mirrors[v.ID]
+	if h == nil || h.m == nil {
+		return
+	}
+	r.wg.Go(func() {
+		h.m.Resize(v.Size)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if !h.closed {
+			r.notes.add(true, func() { r.d.Observer.Serving(v, h.m) })
 		}
 	})
 }

@@ -51,7 +51,7 @@ type Cluster interface {
 
 // Observer is told what appliance has to act on. Its methods are called one at a time, in order, and must not block.
 type Observer interface {
-	// Serving says that dev answers I/O of v from now on: swap its LUs to it.
+	// Serving says that dev answers I/O of v from now on: swap its LUs to it. It is said again when dev has another size.
 	Serving(v truth.Volume, dev block.Device)
 	// Standby says that v's mirror is closed: its LUs answer NOT READY from now on, and the hosts' sessions that brought
 	// commands which ended with block.ErrEnded are dropped (invariant 8).
@@ -66,6 +66,7 @@ type Mirror interface {
 	StartResync(ctx context.Context, node ids.Node, empty bool) error
 	StopResync(node ids.Node)
 	Retire(node ids.Node, set []ids.Node)
+	Resize(size int64)
 	Drain(ctx context.Context) error
 	Done() <-chan struct{}
 	Err() error

@@ -140,6 +140,12 @@ func (r *Reign) AddReplica(ctx context.Context, req AddReplica) error {
 	return err
 }
 
+// ResizeVolume makes a volume larger. Request is set by Reign.
+func (r *Reign) ResizeVolume(ctx context.Context, v ids.Volume, size int64) error {
+	_, err := r.ask(ctx, func(id uint64) Event { return ResizeVolume{Request: id, Volume: v, Size: size} })
+	return err
+}
+
 // RemoveReplica takes a replica from a volume. Request is set by Reign.
 func (r *Reign) RemoveReplica(ctx context.Context, req RemoveReplica) error {
 	_, err := r.ask(ctx, func(id uint64) Event { req.Request = id; return req })

@@ -107,7 +107,7 @@ func (c *Core) changeable(id ids.Volume) (*truth.Volume, error) {
 		return nil, ErrNotLeading
 	case tv == nil:
 		return nil, ErrUnknownVolume
-	case c.r.handing != nil || c.r.vols[id].stage > open || c.r.vols[id].change.wish != nil:
+	case c.r.handing != nil || c.r.vols[id].stage > open || c.r.vols[id].change.wish != nil || c.r.vols[id].growth != nil:
 		return nil, ErrBusy
 	case c.r.vols[id].stage < open:
 		return nil, fmt.Errorf("%w: %s", ErrNotServed, c.r.vols[id].reason)
@@ -179,7 +179,13 @@ func (c *Core) driveReplicas() {
 		for _, p := range tv.Gone {
 			c.cleanPlace(tv, p)
 		}
-		if v := r.vols[tv.ID]; v.stage == open && !v.change.asked && (v.change.wish != nil || len(tv.Leaving) > 0) {
+		v := r.vols[tv.ID]
+		c.followSize(v, tv)
+		if v.stage == open && v.growth != nil {
+			c.driveGrowth(v, tv)
+			continue
+		}
+		if v.stage == open && !v.change.asked && (v.change.wish != nil || len(tv.Leaving) > 0) {
 			c.changePlaces(v, tv)
 		}
 	}

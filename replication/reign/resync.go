@@ -39,6 +39,9 @@ func (c *Core) driveResyncs() {
 	for i := range c.view.Volumes {
 		tv := &c.view.Volumes[i]
 		v := r.vols[tv.ID]
+		if v.growth != nil {
+			continue // none may join with the old size
+		}
 		if len(v.resyncs) == 0 && (len(tv.InSync) == len(tv.Replicas) || v.stage != open) {
 			continue
 		}
@@ -82,6 +85,10 @@ func (c *Core) startResync(v *vol, tv *truth.Volume, p truth.Place) bool {
 	rs.running, rs.err, n.resync = true, "", v.id
 	r.resyncs++
 	k, rep, why := c.look(tv, p)
+	if k != foreign && rep.Spec.Size < tv.Size { // the volume has grown while it was away
+		c.command(p, peer.Command{Kind: peer.Grow, Volume: v.id, Spec: specOf(tv, p)}, command{reset: rs, vol: v})
+		return true
+	}
 	if k != foreign {
 		c.tell(ResyncStarted, v.id, p.Node, fmt.Sprintf("resync of volume %s to node %s", tv.Name, c.nodeName(p.Node)))
 		c.emit(StartResync{Volume: v.id, Member: c.member(p, rep)})
@@ -104,6 +111,27 @@ func (c *Core) resetDone(cmd command, err error) {
 		rep := c.created(cmd.place, specOf(tv, cmd.place))
 		c.emit(StartResync{Volume: cmd.vol.id, Member: c.member(cmd.place, rep), Empty: true})
 	}
+}
+
+// catchUp goes on with the resync of a replica that is as large as the volume now.
+func (c *Core) catchUp(cmd command, err error) {
+	tv := c.byID[cmd.vol.id]
+	switch {
+	case err != nil:
+		c.endResync(cmd.vol, cmd.reset, err)
+		return
+	case cmd.vol.stage != open || tv == nil:
+		c.endResync(cmd.vol, cmd.reset, mirror.ErrStopped)
+		return
+	}
+	c.noteSize(cmd.place, tv.ID, tv.Size)
+	k, rep, why := c.look(tv, cmd.place)
+	if k == foreign || k == unfenced || rep.Spec.Size < tv.Size {
+		c.endResync(cmd.vol, cmd.reset, fmt.Errorf("%w: %s", ErrUnusable, why))
+		return
+	}
+	c.tell(ResyncStarted, tv.ID, cmd.place.Node, fmt.Sprintf("resync of volume %s to node %s", tv.Name, c.nodeName(cmd.place.Node)))
+	c.emit(StartResync{Volume: tv.ID, Member: c.member(cmd.place, rep)})
 }
 
 func (c *Core) resyncEnded(ev ResyncEnded) {

@@ -61,7 +61,7 @@ func (c *Core) servedDecided(ev Decided) {
 			continue
 		}
 		v.stage, v.state, v.reason = opening, Opening, ""
-		v.places = tv.Replicas
+		v.places, v.size = tv.Replicas, tv.Size
 		c.emit(OpenMirror{Epoch: c.r.epoch, Volume: *tv, Members: append([]Member(nil), v.members...)})
 		n++
 	}

@@ -112,7 +112,7 @@ func (r *Reign) session(n ids.Node) peer.Session {
 	return nil
 }
 
-// command sends one to a node. A Create that is given up for its time may be executed all the same; a Delete or Reset is never
+// command sends one to a node. A Create that is given up for its time may be executed all the same; others are never
 // given up while its session lives, or one that comes late could meet what was made since.
 func (r *Reign) command(e Command) {
 	s := r.session(e.Node)

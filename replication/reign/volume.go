@@ -42,6 +42,8 @@ type vol struct {
 
 	resyncs []*resync
 	change  change
+	size    int64 // of its mirror
+	growth  *growth
 	there   bool // while volumes are adopted
 }
 
@@ -100,6 +102,9 @@ func (c *Core) adoptVolumes() {
 		v.stage = ended
 		if v.change.wish != nil {
 			c.granted(v, ErrUnknownVolume)
+		}
+		if v.growth != nil {
+			c.grown(v, ErrUnknownVolume)
 		}
 		for _, rs := range v.resyncs {
 			c.endResync(v, rs, mirror.ErrStopped)

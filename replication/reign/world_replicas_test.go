@@ -66,6 +66,12 @@ func applyReplicas(v *truth.View, p truth.Proposal) error {
 		tv.Gone = append(tv.Gone, tv.Replicas[i])
 		tv.Replicas = slices.Delete(tv.Replicas, i, i+1)
 		tv.Leaving = slices.DeleteFunc(tv.Leaving, func(l truth.Leave) bool { return l.Node == p.Node })
+	case truth.ResizeVolume:
+		tv, err := at(uint64(p.Epoch), p.Version, p.Volume)
+		if err != nil {
+			return err
+		}
+		tv.Size = p.Size
 	case truth.ForgetReplica:
 		tv := find(v, p.Volume)
 		if tv == nil || p.Epoch != v.Epoch {
@@ -84,6 +90,8 @@ func showReplicas(p truth.Proposal) string {
 		return fmt.Sprintf("RetireReplica epoch %d %s@%d %s", p.Epoch, name(p.Volume), p.Version, name(p.Node))
 	case truth.DropReplica:
 		return fmt.Sprintf("DropReplica epoch %d %s@%d %s", p.Epoch, name(p.Volume), p.Version, name(p.Node))
+	case truth.ResizeVolume:
+		return fmt.Sprintf("ResizeVolume epoch %d %s@%d to %d", p.Epoch, name(p.Volume), p.Version, p.Size)
 	case truth.ForgetReplica:
 		return fmt.Sprintf("ForgetReplica epoch %d %s %s", p.Epoch, name(p.Volume), name(p.Place.Pool))
 	}

@@ -251,7 +251,7 @@ func (w *world) apply(p truth.Proposal) (truth.Outcome, error) {
 				out.Version, out.InSync = tv.Version, tv.InSync
 			}
 		}
-	case truth.AddReplica, truth.RetireReplica, truth.DropReplica, truth.ForgetReplica:
+	case truth.AddReplica, truth.RetireReplica, truth.DropReplica, truth.ForgetReplica, truth.ResizeVolume:
 		if err := applyReplicas(v, p); err != nil {
 			return out, err
 		}
@@ -341,13 +341,15 @@ func show(e Effect) string {
 		return fmt.Sprintf("close mirror %s: %s", name(e.Volume), e.Cause)
 	case StartResync:
 		return fmt.Sprintf("start resync %s to %s empty=%v", name(e.Volume), name(e.Member.Place.Pool), e.Empty)
+	case ResizeMirror:
+		return fmt.Sprintf("resize mirror %s to %d", name(e.Volume.ID), e.Volume.Size)
 	case StopResync:
 		return fmt.Sprintf("stop resync %s to %s", name(e.Volume), name(e.Node))
 	case RetireMember:
 		return fmt.Sprintf("retire member %s of %s, of %d", name(e.Node), name(e.Volume), len(e.Set))
 	case Command:
 		return fmt.Sprintf("command %s to %s: %s", map[peer.Kind]string{
-			peer.Create: "create", peer.Reset: "reset", peer.Delete: "delete"}[e.C.Kind], name(e.Node), name(e.C.Volume))
+			peer.Create: "create", peer.Reset: "reset", peer.Delete: "delete", peer.Grow: "grow"}[e.C.Kind], name(e.Node), name(e.C.Volume))
 	case ProposeCreate:
 		return fmt.Sprintf("propose creation of %s epoch %d on %s", name(e.Volume.ID), e.Epoch, placeNames(e.Volume.Replicas))
 	case ProposeDelete:

@@ -54,6 +54,16 @@ type (
 	}
 )
 
+// ResizeVolume gives a volume a larger size, in bytes, which every in-sync replica has; it is rejected for another version of the
+// set, and raises it.
+type ResizeVolume struct {
+	Epoch   peer.Epoch
+	Volume  ids.Volume
+	Version uint64
+	Size    int64
+}
+
+func (ResizeVolume) proposal()  {}
 func (AddReplica) proposal()    {}
 func (RetireReplica) proposal() {}
 func (DropReplica) proposal()   {}

@@ -48,6 +48,7 @@ const (
 	BreakDeleteEarly  Break = "2: a replica that is to leave is deleted before it has left the in-sync set"
 	BreakLeftBehind   Break = "15: a replica that was removed is not deleted"
 	BreakDeleteLate   Break = "15: the deletion of a removed replica is taken for done when it was sent"
+	BreakGrow         Break = "15: a volume grows, and not all of its members do"
 	BreakServeFirst   Break = "17: a volume is deleted before its I/O has drained"
 	BreakYield        Break = "19: a witness keeps the leadership"
 )
@@ -59,7 +60,7 @@ func Breaks() []Break {
 		BreakFenceOpen, BreakFenceBusy, BreakVotes, BreakPoolsForget, BreakPoolsEpoch,
 		BreakFlush, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
 		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakHints, BreakFull, BreakServeFirst, BreakYield,
-		BreakDeleteEarly, BreakLeftBehind, BreakDeleteLate,
+		BreakDeleteEarly, BreakGrow, BreakLeftBehind, BreakDeleteLate,
 	}
 }
 

@@ -82,6 +82,8 @@ func command(p any) ([]byte, error) {
 		b = catalog.RetireReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node, Why: p.Why}
 	case truth.DropReplica:
 		b = catalog.DropReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node}
+	case truth.ResizeVolume:
+		b = catalog.ResizeVolume{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Size: p.Size}
 	case truth.ForgetReplica:
 		b = catalog.ForgetReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Place: catalog.Place(p.Place)}
 	case reign.ProposeCreate:

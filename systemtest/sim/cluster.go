@@ -294,7 +294,7 @@ func (c *Cluster) checkMarks() {
 }
 
 func (c *Cluster) compareReplicas(vol int, all []*simReplica, a, b *simReplica) {
-	size, region := a.spec.Size, a.spec.Region
+	size, region := min(a.spec.Size, b.spec.Size), a.spec.Region
 	for off := int64(0); off < size; off += region {
 		n := min(region, size-off)
 		if slices.Equal(a.proper(off, n), b.proper(off, n)) {
@@ -329,6 +329,7 @@ func (c *Cluster) checkHeld() {
 // watch checks what can be checked at any time, often.
 func (c *Cluster) watch() {
 	c.checkMarks()
+	c.checkSizes()
 	c.checkHeld()
 	c.w.After(c.w.Rand.Between(time.Millisecond, 60*time.Millisecond), c.watch)
 }

@@ -116,6 +116,10 @@ func (s *hostSession) command(o *op) {
 		s.send(msgDone{o.id, notReady, nil})
 		return
 	}
+	if int64(o.block+o.n)*blockSize > m.core.Geometry().Size {
+		s.send(msgDone{o.id, notReady, nil}) // it does not know yet that the volume has grown
+		return
+	}
 	o.node, o.epoch, o.order = s.fe.n.host, m.epoch, s.fe.n.c.hist.tick()
 	cmd := &hostCmd{s: s, o: o}
 	s.cmds[o.id] = cmd

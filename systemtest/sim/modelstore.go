@@ -330,6 +330,14 @@ func (s *storeSession) command(m msgCommand) {
 			}
 			end(peer.Answer{}, nil)
 		})
+	case peer.Grow:
+		step(func() {
+			if r != nil && r.spec.Size < c.Spec.Size {
+				r.data.Grow(c.Spec.Size)
+				r.spec.Size = c.Spec.Size
+			}
+			end(peer.Answer{}, nil)
+		})
 	case peer.Delete:
 		step(func() {
 			delete(pool.replicas, c.Volume)

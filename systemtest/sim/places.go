@@ -27,12 +27,17 @@ func (c *Cluster) startChanges() {
 		return
 	}
 	pace := []time.Duration{300 * time.Millisecond, 2 * time.Second, 5 * time.Second}[c.w.Rand.Intn(3)]
+	grows := c.w.Rand.Chance(0.7)
 	var change func()
 	change = func() {
 		if c.calmed {
 			return
 		}
-		c.changeReplicas()
+		if grows && c.w.Rand.Chance(0.3) {
+			c.grow()
+		} else {
+			c.changeReplicas()
+		}
 		c.w.After(c.w.Rand.Between(pace/4, pace), change)
 	}
 	c.w.After(c.w.Rand.Between(0, 2*pace), change)
@@ -73,6 +78,49 @@ func (c *Cluster) changeReplicas() {
 	})
 }
 
+// grow asks the leader of the moment for a larger volume.
+func (c *Cluster) grow() {
+	l, vol := c.leader(), c.w.Rand.Intn(len(c.vols))
+	v := c.trueVolume(vol)
+	size := c.vols[vol].Size + 4096*int64(1+c.w.Rand.Intn(3*region/4096))
+	if l == nil || v == nil || v.Size > 3*c.vols[vol].Size {
+		return
+	}
+	size += v.Size - c.vols[vol].Size
+	l.proc.After(0, func() {
+		l.reign.ask(func(err error) {
+			c.trace(l.host, "volume %d is to have %d bytes: %v", vol, size, err)
+			if err == nil {
+				c.stats["volumes that grew"]++
+			}
+		}, func(id uint64) reign.Event { return reign.ResizeVolume{Request: id, Volume: v.ID, Size: size} })
+	})
+}
+
+// blocks is how many a volume has.
+func (c *Cluster) blocks(vol int) int {
+	if v := c.trueVolume(vol); v != nil {
+		return int(v.Size / blockSize)
+	}
+	return c.plan.blocks
+}
+
+// checkSizes checks that every member has the size that the catalog says.
+func (c *Cluster) checkSizes() {
+	for vol := range c.vols {
+		v := c.trueVolume(vol)
+		if v == nil {
+			continue
+		}
+		for _, p := range v.InSync {
+			if r := c.replicaAt(p, vol); r != nil && r.spec.Size < v.Size && !c.isTainted(p.Pool, vol) {
+				c.fail("invariant 15: volume %d has %d bytes, and in-sync member %s has %d", vol, v.Size, c.nameOf(p.Node), r.spec.Size)
+				return
+			}
+		}
+	}
+}
+
 // leftBehind names a replica that is where the catalog has none; those of pools that were reverted do not count.
 func (c *Cluster) leftBehind() string {
 	for vol := range c.vols {
@@ -95,6 +143,10 @@ func (c *Cluster) leftBehind() string {
 // breakCommand may answer a command of a reign by itself.
 func (r *reignShell) breakCommand(e reign.Command) bool {
 	c := r.n.c
+	if e.C.Kind == peer.Grow && c.breaks(BreakGrow) && c.w.Rand.Chance(0.3) {
+		r.later(func() { r.step(reign.CommandDone{ID: e.ID}) })
+		return true
+	}
 	if e.C.Kind != peer.Delete || c.volIndex(e.C.Volume) < 0 || c.trueVolume(c.volIndex(e.C.Volume)) == nil {
 		return false
 	}

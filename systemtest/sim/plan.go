@@ -82,6 +82,11 @@ func (p *plan) next(cl *client) *op {
 	if r.Chance(0.02) {
 		o.block, o.n = r.Intn(8), 100+r.Intn(100)
 	}
+	if large := p.c.blocks(o.vol); large > p.blocks && r.Chance(0.3) { // what it has grown by
+		o.block = []int{p.blocks - 3, p.blocks, large - 6, p.blocks + r.Intn(large-p.blocks)}[r.Intn(4)]
+		o.n = min(o.n, large-o.block)
+		return o
+	}
 	o.n = min(o.n, p.blocks-o.block)
 	return o
 }

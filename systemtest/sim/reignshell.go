@@ -88,6 +88,10 @@ func (r *reignShell) effect(e reign.Effect) {
 		if m := r.mirrors[e.Volume]; m != nil {
 			m.do(func() { m.core.StopResync(e.Node) })
 		}
+	case reign.ResizeMirror:
+		if m := r.mirrors[e.Volume.ID]; m != nil {
+			m.do(func() { m.core.Resize(e.Volume.Size) })
+		}
 	case reign.RetireMember:
 		if m := r.mirrors[e.Volume]; m != nil {
 			m.do(func() { m.core.Retire(e.Node, e.Set) })

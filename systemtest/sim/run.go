@@ -239,13 +239,13 @@ func (c *Cluster) finalReads() error {
 		if c.trueVolume(vol) == nil {
 			continue
 		}
-		for b := 0; b < c.plan.blocks; b += 64 {
+		for b := 0; b < c.blocks(vol); b += 64 {
 			for tries := 0; ; tries++ {
 				if err := c.until("a client is logged in", 20*time.Second, func() bool { return cl.ready }); err != nil {
 					return err
 				}
 				c.plan.nextID++
-				o := &op{id: c.plan.nextID, kind: opRead, vol: vol, block: b, n: min(64, c.plan.blocks-b)}
+				o := &op{id: c.plan.nextID, kind: opRead, vol: vol, block: b, n: min(64, c.blocks(vol)-b)}
 				cl.issue(o)
 				if err := c.until("the last reads are answered", 20*time.Second, cl.quiet); err != nil {
 					return err

@@ -17,11 +17,11 @@ type drains struct {
 type shareCalls struct {
 	next    uint64 // the number of the next call
 	under   map[uint64]struct{}
-	waiters map[*waiter]struct{}
+	waiters map[*drainer]struct{}
 }
 
-// waiter waits for left calls, all with numbers below.
-type waiter struct {
+// drainer waits for left calls, all with numbers below.
+type drainer struct {
 	below uint64
 	left  int
 	done  chan struct{}
@@ -33,7 +33,7 @@ func (d *drains) enter(id ids.Volume) (leave func()) {
 	defer d.mu.Unlock()
 	s := d.busy[id]
 	if s == nil {
-		s = &shareCalls{under: map[uint64]struct{}{}, waiters: map[*waiter]struct{}{}}
+		s = &shareCalls{under: map[uint64]struct{}{}, waiters: map[*drainer]struct{}{}}
 		d.busy[id] = s
 	}
 	n := s.next
@@ -65,7 +65,7 @@ func (d *drains) wait(ctx context.Context, id ids.Volume) error {
 		d.mu.Unlock()
 		return nil
 	}
-	w := &waiter{below: s.next, left: len(s.under), done: make(chan struct{})}
+	w := &drainer{below: s.next, left: len(s.under), done: make(chan struct{})}
 	s.waiters[w] = struct{}{}
 	d.mu.Unlock()
 	select {

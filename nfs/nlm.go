@@ -22,6 +22,7 @@ const (
 	lockLock    = 2
 	lockCancel  = 3
 	lockUnlock  = 4
+	lockGrant   = 5 // the clients' to answer
 	lockNoMon   = 22
 	lockFreeAll = 23
 
@@ -48,20 +49,20 @@ type lockArgs struct {
 	exclusive bool
 	caller    string
 	file      nfs3.Handle
-	owner     []byte
+	owner     string
 	pid       uint32
 	off, len  uint64
 }
 
 func (a *lockArgs) decode(d *xdr.Decoder, proc uint32) {
-	a.cookie = d.Opaque(maxNetobj)
+	a.cookie = []byte(d.String(maxNetobj)) // it may outlive the call, as the other parts
 	if proc == lockLock || proc == lockCancel || proc == lockNoMon {
 		a.block = d.Bool()
 	}
 	if proc != lockUnlock {
 		a.exclusive = d.Bool()
 	}
-	a.caller, a.file, a.owner = d.String(maxCaller), d.Opaque(maxNetobj), d.Opaque(maxNetobj)
+	a.caller, a.file, a.owner = d.String(maxCaller), nfs3.Handle(d.String(maxNetobj)), d.String(maxNetobj)
 	a.pid, a.off, a.len = d.Uint32(), d.Uint64(), d.Uint64()
 	if proc == lockLock || proc == lockNoMon {
 		d.Bool()   // whether it is reclaimed: nothing has to be
@@ -89,8 +90,7 @@ func (s *Server) nlm(ctx context.Context, rc *rpc.Call, out *rpc.Reply) error {
 	defer func() { c.leave() }()
 	c.caller.Sum = c.sum(rc.Args.Rest())
 	var a lockArgs
-	a.decode(rc.Args, rc.Proc)
-	if rc.Args.Err() != nil {
+	if a.decode(rc.Args, rc.Proc); rc.Args.Err() != nil {
 		return sunrpc.GarbageArgs
 	}
 	leave, err := s.retries.enter(ctx, retryKey{c.caller.Client, rc.XID, rc.Proc | 1<<31})
@@ -98,7 +98,7 @@ func (s *Server) nlm(ctx context.Context, rc *rpc.Call, out *rpc.Reply) error {
 		return err
 	}
 	defer leave()
-	stat, holder, err := c.lock(ctx, &a)
+	stat, holder, err := c.lock(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -115,9 +115,9 @@ func (s *Server) nlm(ctx context.Context, rc *rpc.Call, out *rpc.Reply) error {
 }
 
 // lock does what a call asks for. With lockDenied of a TEST comes the lock that is in the way.
-func (c *call) lock(ctx context.Context, a *lockArgs) (uint32, rangelock.Lock, error) {
+func (c *call) lock(ctx context.Context, a lockArgs) (uint32, rangelock.Lock, error) {
 	l := rangelock.Lock{Off: a.off, Len: a.len, Exclusive: a.exclusive,
-		Owner: rangelock.Owner{Addr: c.caller.Client, Host: a.caller, PID: int32(a.pid), Handle: string(a.owner)}}
+		Owner: rangelock.Owner{Addr: c.caller.Client, Host: a.caller, PID: int32(a.pid), Handle: a.owner}}
 	if a.len == 1<<64-1 { // another way to say "to the end"
 		l.Len = 0
 	}
@@ -125,24 +125,33 @@ func (c *call) lock(ctx context.Context, a *lockArgs) (uint32, rangelock.Lock, e
 	if err == nil {
 		err = c.mayLock(f, a.exclusive)
 	}
-	var locker Locker
-	if err == nil {
-		var ok bool
-		if locker, ok = c.export.Share.(Locker); !ok {
-			return lockNoLocks, l, nil
-		}
+	if err != nil {
+		stat, err := c.lockStatus(ctx, err)
+		return stat, l, err
 	}
+	locker, ok := c.export.Share.(Locker)
+	if !ok {
+		return lockNoLocks, l, nil
+	}
+	w := waiter{share: c.export.ID, ref: f, lock: l, args: a, from: c.rpc.Server.Addr()}
 	var conflict *rangelock.Lock
 	switch {
-	case err != nil:
 	case !l.Valid():
 		return lockFBig, l, nil
 	case c.rpc.Proc == lockTest:
 		conflict, err = locker.Locked(ctx, f, l)
 	case c.rpc.Proc == lockUnlock:
-		err = locker.Unlock(ctx, c.caller, f, l)
-	case c.rpc.Proc == lockCancel: // nobody waits here, see DESIGN.md
+		if err = locker.Unlock(ctx, c.caller, f, l); err == nil {
+			c.srv.grants.kick(w.share, w.ref)
+		}
+	case c.rpc.Proc == lockCancel:
+		if !c.srv.grants.cancel(&w) { // it may have been granted: the client unlocks it then
+			return lockDenied, l, nil
+		}
 	default:
+		if err = c.srv.grants.settle(ctx, &w); err != nil {
+			return 0, l, err
+		}
 		conflict, err = locker.Lock(ctx, c.caller, f, l)
 	}
 	stat, err := c.lockStatus(ctx, err)
@@ -150,6 +159,7 @@ func (c *call) lock(ctx context.Context, a *lockArgs) (uint32, rangelock.Lock, e
 		return stat, l, err
 	}
 	if a.block && c.rpc.Proc == lockLock {
+		c.srv.grants.add(&w)
 		return lockBlocked, *conflict, nil
 	}
 	return lockDenied, *conflict, nil

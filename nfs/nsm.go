@@ -63,7 +63,10 @@ func (s *Server) releaseIn(ctx context.Context, c Caller, e *Export, name string
 		return err
 	}
 	if l, ok := e.Share.(Locker); ok {
-		return l.Release(ctx, c, rangelock.Owner{Addr: c.Client, Host: name})
+		if err := l.Release(ctx, c, rangelock.Owner{Addr: c.Client, Host: name}); err != nil {
+			return err
+		}
+		s.grants.kickAll(e.ID)
 	}
 	return nil
 }

@@ -19,10 +19,12 @@ type Config struct {
 	Exports Exports
 	// Key makes file handles hard to guess. It is the same on every node and never changes: handles made with another key
 	// are bad ones. At most 64 bytes; empty makes the check in a handle a mere checksum.
-	Key    []byte
-	Ports  Ports
-	Log    *slog.Logger // nil discards
-	Limits rpc.Limits
+	Key   []byte
+	Ports Ports
+	// ClientPortmap is the port of the clients' portmap, asked when a lock is granted that a client has waited for; 111 if 0.
+	ClientPortmap uint16
+	Log           *slog.Logger // nil discards
+	Limits        rpc.Limits
 }
 
 // Ports are what portmap tells clients.
@@ -39,11 +41,13 @@ var ErrConfig = errors.New("nfs: invalid configuration")
 // can do for all but the first; NFS over TCP only.
 type Server struct {
 	cfg     Config
+	log     *slog.Logger
 	handles handles
 	rpc     *rpc.Server
 	retries retries
 	drains  drains
 	mounts  mounts
+	grants  *grants
 }
 
 // New returns a Server. It starts no goroutine.
@@ -51,8 +55,12 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Exports == nil || len(cfg.Key) > 64 || cfg.Ports.NFS == 0 || cfg.Ports.Mount == 0 || cfg.Ports.Portmap == 0 {
 		return nil, ErrConfig
 	}
-	s := &Server{cfg: cfg, handles: handles{cfg.Key}, retries: retries{busy: map[retryKey]chan struct{}{}},
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg, log: cfg.Log, handles: handles{cfg.Key}, retries: retries{busy: map[retryKey]chan struct{}{}},
 		drains: drains{busy: map[ids.Volume]*shareCalls{}}}
+	s.grants = newGrants(s)
 	var err error
 	s.rpc, err = rpc.New(rpc.Config{
 		Programs: []rpc.Program{
@@ -73,7 +81,12 @@ func New(cfg Config) (*Server, error) {
 // Serve serves connections of l; ServePacket datagrams of p. Both return an error always: rpc.ErrShutdown after Shutdown.
 func (s *Server) Serve(l net.Listener) error         { return s.rpc.Serve(l) }
 func (s *Server) ServePacket(p net.PacketConn) error { return s.rpc.ServePacket(p) }
-func (s *Server) Shutdown(ctx context.Context) error { return s.rpc.Shutdown(ctx) }
+
+// Shutdown ends all: see rpc.Server.Shutdown.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.grants.close()
+	return s.rpc.Shutdown(ctx)
+}
 
 // Drop ends all connections; calls under way get no answer (invariant 8).
 func (s *Server) Drop(cause error) { s.rpc.Drop(cause) }

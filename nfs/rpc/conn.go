@@ -146,7 +146,7 @@ func (c *conn) call(rec sunrpc.Record, held int64) {
 	a := &answer{incoming: held}
 	a.r.out = c
 	a.r.B = make([]byte, sunrpc.MarkLen, 512)
-	err := c.srv.serve(c.ctx, rec.Decoder(), &Call{Client: c.client}, &a.r, false)
+	err := c.srv.serve(c.ctx, rec.Decoder(), &Call{Client: c.client, Server: addrPort(c.net.LocalAddr())}, &a.r, false)
 	rec.Free()
 	if err != nil {
 		c.done(a)

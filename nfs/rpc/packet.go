@@ -71,7 +71,7 @@ func (s *Server) datagram(p net.PacketConn, from net.Addr, b []byte) {
 	ctx, cancel := context.WithTimeoutCause(s.ctx, s.cfg.Stall, ErrStall)
 	defer cancel()
 	var r Reply
-	if err := s.serve(ctx, xdr.NewDecoder(b, nil), &Call{Client: addrPort(from)}, &r, true); err != nil {
+	if err := s.serve(ctx, xdr.NewDecoder(b, nil), &Call{Client: addrPort(from), Server: addrPort(p.LocalAddr())}, &r, true); err != nil {
 		return
 	}
 	if len(r.data) == 0 && r.Len() <= maxPacket {

@@ -68,6 +68,7 @@ type reignCluster struct {
 	*truths
 	self   func() reign.Report
 	report func(ctx context.Context, n ids.Node) (reign.Report, error)
+	keep   func() time.Duration // how long deleted volumes stay in the trash
 }
 
 // TransferLeadership implements reign.Cluster.
@@ -90,8 +91,8 @@ func (r reignCluster) CreateVolume(ctx context.Context, e peer.Epoch, v truth.Vo
 }
 
 // DeleteVolume implements reign.Cluster.
-func (r reignCluster) DeleteVolume(ctx context.Context, e peer.Epoch, v ids.Volume) error {
-	_, err := r.c.Propose(ctx, catalog.Command{Body: catalog.DeleteVolume{Epoch: uint64(e), Volume: v}})
+func (r reignCluster) DeleteVolume(ctx context.Context, e peer.Epoch, v ids.Volume, version uint64) error {
+	_, err := r.c.Propose(ctx, catalog.Command{Body: catalog.DeleteVolume{Epoch: uint64(e), Volume: v, Version: version, Keep: int64(r.keep().Seconds())}})
 	return r.verdict(err, nil)
 }
 

@@ -54,12 +54,13 @@ type node struct {
 
 	mu       sync.Mutex // guards what follows
 	timeouts config.Timeouts
+	volumes  config.Volumes
 	leaving  bool // on its way down: not electable
 }
 
 // run runs a node until ctx ends, and returns when everything of it has ended. It is the whole wiring.
 func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-chan config.Reloadable) (err error) {
-	n := &node{cfg: cfg, log: log, failed: make(chan error, 1), stop: make(chan struct{}), timeouts: cfg.Timeouts}
+	n := &node{cfg: cfg, log: log, failed: make(chan error, 1), stop: make(chan struct{}), timeouts: cfg.Timeouts, volumes: cfg.Volumes}
 	if n.addrs, err = advertise(cfg); err != nil {
 		return err
 	}
@@ -151,7 +152,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	n.reign, err = reign.New(reignConfig(cfg.Timeouts), reign.Deps{Self: n.cluster.Self(), Catalog: truth,
 		Dialer: dialer{n.cluster.Self(), replicas, func() time.Duration { return n.tunables().Peers.Recovery }, remote.NewDialer(remote.DialerConfig{Cluster: clusterID, Self: n.cluster.Self(),
 			Key: key, Portal: n.peerPortal, Timeouts: func() initiator.Timeouts { return peerTimeouts(n.tunables().Peers) }, Log: log})},
-		Cluster: reignCluster{truth, n.report, n.askReport}, Observer: n.service, Log: log, Physical: physicalBlock,
+		Cluster: reignCluster{truth, n.report, n.askReport, func() time.Duration { return n.volumeTunables().TrashKeep }}, Observer: n.service, Log: log, Physical: physicalBlock,
 		Tunables: mirror.Tunables{Hold: cfg.Timeouts.Hold, Slow: cfg.Timeouts.SlowWrite}})
 	if err != nil {
 		return fmt.Errorf("the reign: %w", err)
@@ -173,6 +174,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	work.Go(func() { n.events.run(rctx) })
 	work.Go(func() { n.watchFill(rctx) })
 	work.Go(func() { n.pools.retry(rctx, n.cluster.Refresh) })
+	work.Go(func() { n.emptyTrash(rctx) })
 	for _, l := range portals {
 		work.Go(func() { n.serveErr("the portal "+l.Addr().String(), n.target.Serve(l)) })
 	}
@@ -336,10 +338,16 @@ func (n *node) tunables() config.Timeouts {
 	return n.timeouts
 }
 
+func (n *node) volumeTunables() config.Volumes {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.volumes
+}
+
 // reload takes over what can change while the node runs. Sessions that exist keep what they were opened with.
 func (n *node) reload(r config.Reloadable) {
 	n.mu.Lock()
-	n.timeouts = r.Timeouts
+	n.timeouts, n.volumes = r.Timeouts, r.Volumes
 	n.mu.Unlock()
 	if err := n.target.Tune(hostTunables(r.Timeouts.Hosts)); err != nil {
 		n.log.Error("the hosts' timeouts were not taken over", "err", err)

@@ -122,18 +122,6 @@ func (n *node) space(ctx context.Context) (out []reign.Space) {
 	return out
 }
 
-// DeleteVolume implements api.Backend.
-func (n *node) DeleteVolume(ctx context.Context, _, name string) error {
-	v, err := n.volumeNamed(name)
-	if err != nil {
-		return err
-	}
-	if _, exported := n.cluster.State().Exports[v.ID]; exported {
-		return api.Errorf(api.ErrConflict, "pmsapp lun unexport "+v.Name+" first", "%s is exported: hosts may be using it", v.Name)
-	}
-	return told(n.reign.DeleteVolume(ctx, v.ID))
-}
-
 // Resync implements api.Backend.
 func (n *node) Resync(ctx context.Context, _, name string, r api.Resync) error {
 	v, err := n.volumeNamed(name)

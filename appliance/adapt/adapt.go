@@ -22,6 +22,10 @@ func View(s *catalog.State) *truth.View {
 		v.Volumes = append(v.Volumes, Volume(w))
 	}
 	slices.SortFunc(v.Volumes, func(a, b truth.Volume) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	for id := range s.Trash {
+		v.Trash = append(v.Trash, id)
+	}
+	slices.SortFunc(v.Trash, func(a, b ids.Volume) int { return slices.Compare(a[:], b[:]) })
 	for _, n := range s.Nodes {
 		t := truth.Node{ID: n.ID, Name: n.Name, Witness: n.Witness}
 		for _, p := range n.Pools {

@@ -25,10 +25,10 @@ func TestCallsThroughEitherNode(t *testing.T) {
 			if _, err := c.CreateVolume(ctx, NewVolume{Name: "v"}); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "choose another name") {
 				t.Fatal(err)
 			}
-			if err := c.DeleteVolume(ctx, "v"); err != nil {
+			if err := c.DeleteVolume(ctx, "v", false); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.DeleteVolume(ctx, "v"); !errors.Is(err, ErrNotFound) {
+			if err := c.DeleteVolume(ctx, "v", false); !errors.Is(err, ErrNotFound) {
 				t.Fatal(err)
 			}
 			if s, err := c.Status(ctx, false); err != nil || s.Answered != "a" {

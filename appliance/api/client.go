@@ -177,9 +177,13 @@ func (c *Client) CreateVolume(ctx context.Context, v NewVolume) (out Volume, err
 	return out, c.call(ctx, http.MethodPost, "/v1/volumes", v, &out)
 }
 
-// DeleteVolume deletes a volume and its replicas.
-func (c *Client) DeleteVolume(ctx context.Context, name string) error {
-	return c.call(ctx, http.MethodDelete, "/v1/volumes/"+url.PathEscape(name), nil, nil)
+// DeleteVolume deletes a volume: to the trash, or for good.
+func (c *Client) DeleteVolume(ctx context.Context, name string, purge bool) error {
+	path := "/v1/volumes/" + url.PathEscape(name)
+	if purge {
+		path += "?purge=1"
+	}
+	return c.call(ctx, http.MethodDelete, path, nil, nil)
 }
 
 // Resync has resyncs that failed tried again now.

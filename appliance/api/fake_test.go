@@ -58,13 +58,18 @@ func (f *fake) CreateVolume(_ context.Context, request string, v NewVolume) (Vol
 	f.volumes[v.Name], f.seen[request] = v, true
 	return Volume{Name: v.Name, Size: v.Size}, nil
 }
-func (f *fake) DeleteVolume(_ context.Context, _, name string) error {
+func (f *fake) DeleteVolume(_ context.Context, _, name string, _ bool) error {
 	if !f.find(name) {
 		return Errorf(ErrNotFound, "", "no volume %q", name)
 	}
 	delete(f.volumes, name)
 	return nil
 }
+func (f *fake) Trash(context.Context) ([]Trashed, error) { return []Trashed{{Name: "old"}}, nil }
+func (f *fake) RestoreVolume(_ context.Context, _, name string, r Restore) (Volume, error) {
+	return Volume{Name: name + r.As}, nil
+}
+func (f *fake) PurgeVolume(context.Context, string, string) error    { return nil }
 func (f *fake) Resync(context.Context, string, string, Resync) error { return nil }
 func (f *fake) AddReplica(_ context.Context, _, v string, r NewReplica) (Volume, error) {
 	return Volume{Name: v, Replicas: []Replica{{Node: r.Node}}}, nil

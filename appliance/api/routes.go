@@ -45,8 +45,9 @@ func (s *Server) routes() {
 	s.handle("POST /v1/pools", asked, with(b.AddPool))
 	s.handle("POST /v1/volumes", leader, with(b.CreateVolume))
 	s.handle("DELETE /v1/volumes/{name}", leader, func(ctx context.Context, r *http.Request, request string, _ []byte) (any, error) {
-		return done{true}, b.DeleteVolume(ctx, request, r.PathValue("name"))
+		return done{true}, b.DeleteVolume(ctx, request, r.PathValue("name"), r.URL.Query().Get("purge") != "")
 	})
+	s.trashRoutes()
 	s.handle("POST /v1/volumes/{name}/resync", leader, func(ctx context.Context, r *http.Request, request string, body []byte) (any, error) {
 		var v Resync
 		if err := decode(body, &v); err != nil {

@@ -37,7 +37,10 @@ type Backend interface {
 	NewToken(ctx context.Context, request string, t NewToken) (Token, error)
 	AddPool(ctx context.Context, request string, p NewPool) (Pool, error)
 	CreateVolume(ctx context.Context, request string, v NewVolume) (Volume, error)
-	DeleteVolume(ctx context.Context, request, name string) error
+	DeleteVolume(ctx context.Context, request, name string, purge bool) error
+	Trash(ctx context.Context) ([]Trashed, error)
+	RestoreVolume(ctx context.Context, request, name string, r Restore) (Volume, error)
+	PurgeVolume(ctx context.Context, request, name string) error
 	Resync(ctx context.Context, request, name string, r Resync) error
 	AddReplica(ctx context.Context, request, volume string, r NewReplica) (Volume, error)
 	ResizeVolume(ctx context.Context, request, volume string, s NewSize) (Volume, error)

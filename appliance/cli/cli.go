@@ -54,13 +54,15 @@ type grammar struct {
 		Add  poolAddCmd  `cmd:"" help:"Make an empty directory a pool."`
 	} `cmd:"" help:"Pools: directories that hold replicas."`
 	Volume struct {
-		List    volumeListCmd   `cmd:"" help:"List the volumes."`
-		Show    volumeShowCmd   `cmd:"" help:"Show a volume."`
-		Create  volumeCreateCmd `cmd:"" help:"Create a volume."`
-		Delete  volumeDeleteCmd `cmd:"" help:"Delete a volume and its data."`
-		Replica replicaCmd      `cmd:"" help:"Change where a volume's replicas are."`
-		Resize  volumeResizeCmd `cmd:"" help:"Make a volume larger while it is in use."`
-		Resync  volumeResyncCmd `cmd:"" help:"Try a resync that failed again now."`
+		List    volumeListCmd    `cmd:"" help:"List the volumes."`
+		Show    volumeShowCmd    `cmd:"" help:"Show a volume."`
+		Create  volumeCreateCmd  `cmd:"" help:"Create a volume."`
+		Delete  volumeDeleteCmd  `cmd:"" help:"Delete a volume: to the trash, or for good."`
+		Restore volumeRestoreCmd `cmd:"" help:"Bring a deleted volume back from the trash."`
+		Purge   volumePurgeCmd   `cmd:"" help:"Delete a volume in the trash for good."`
+		Replica replicaCmd       `cmd:"" help:"Change where a volume's replicas are."`
+		Resize  volumeResizeCmd  `cmd:"" help:"Make a volume larger while it is in use."`
+		Resync  volumeResyncCmd  `cmd:"" help:"Try a resync that failed again now."`
 	} `cmd:"" help:"Volumes: replicated block devices."`
 	LUN struct {
 		List     lunListCmd     `cmd:"" help:"List the LUNs."`

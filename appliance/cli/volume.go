@@ -7,18 +7,6 @@ import (
 	"pmsapp/appliance/api"
 )
 
-type volumeListCmd struct{}
-
-func (volumeListCmd) Run(e *env) error {
-	return e.call(func(c *api.Client) error {
-		s, err := c.Status(e.ctx, false)
-		if err != nil {
-			return err
-		}
-		return e.show(s.Volumes, func(w io.Writer) { volumeTable(w, s.Volumes) })
-	})
-}
-
 func volumeTable(w io.Writer, volumes []api.Volume) {
 	row(w, "VOLUME", "SIZE", "STATE", "REPLICAS", "WHY")
 	for _, v := range volumes {
@@ -136,23 +124,6 @@ func (cmd volumeCreateCmd) Run(e *env) error {
 			}
 			fmt.Fprintf(w, ". pmsapp lun export %s makes it a LUN.\n", v.Name)
 		})
-	})
-}
-
-type volumeDeleteCmd struct {
-	Volume string `arg:"" help:"The volume's name."`
-	Yes    bool   `help:"Delete its data; without it nothing is done."`
-}
-
-func (cmd volumeDeleteCmd) Run(e *env) error {
-	if !cmd.Yes {
-		return fmt.Errorf("deleting %s destroys its data: say --yes if that is what you want", cmd.Volume)
-	}
-	return e.call(func(c *api.Client) error {
-		if err := c.DeleteVolume(e.ctx, cmd.Volume); err != nil {
-			return err
-		}
-		return e.done("%s is deleted.", cmd.Volume)
 	})
 }
 

@@ -66,6 +66,14 @@ type Virtual struct {
 type Reloadable struct {
 	Log      Log      `toml:"log"`
 	Timeouts Timeouts `toml:"timeouts"`
+	Volumes  Volumes  `toml:"volumes"`
+}
+
+// Volumes is about what an admin may do with volumes. The leader's file counts: they should be the same on every node.
+type Volumes struct {
+	// TrashKeep is how long a deleted volume can be restored. Time passes for it while a node leads. Whole seconds; 0 (not at
+	// all), or 1 s to 8760 h.
+	TrashKeep time.Duration `toml:"trash_keep"`
 }
 
 // Log says what is logged, to standard error.
@@ -124,7 +132,8 @@ func Default() Config {
 		},
 		Virtual: Virtual{Prefix: 24, Lifetime: 5 * time.Second},
 		Reloadable: Reloadable{
-			Log: Log{Level: slog.LevelInfo, Format: "text"},
+			Log:     Log{Level: slog.LevelInfo, Format: "text"},
+			Volumes: Volumes{TrashKeep: 24 * time.Hour},
 			Timeouts: Timeouts{
 				Hold: 30 * time.Second, SlowWrite: 100 * time.Millisecond,
 				Hosts: HostTimeouts{Login: 5 * time.Second, Logout: 15 * time.Second, NoopInterval: 15 * time.Second,

@@ -101,6 +101,14 @@ func (r Reloadable) Validate() error {
 	if !slices.Contains([]string{"text", "json"}, r.Log.Format) {
 		return bad("log.format", "%q is neither text nor json", r.Log.Format)
 	}
+	if keep := r.Volumes.TrashKeep; keep != 0 {
+		if err := within("volumes.trash_keep", keep, time.Second, 8760*time.Hour); err != nil {
+			return err
+		}
+		if keep%time.Second != 0 {
+			return bad("volumes.trash_keep", "%v is not whole seconds", keep)
+		}
+	}
 	t := r.Timeouts
 	const s, ms = time.Second, time.Millisecond
 	for _, d := range []struct {

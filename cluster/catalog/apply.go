@@ -79,7 +79,13 @@ func (s *State) apply(c Command) (Result, error) {
 	case CreateVolume:
 		return Result{}, s.createVolume(c, b)
 	case DeleteVolume:
-		return Result{}, s.deleteVolume(b)
+		return Result{}, s.deleteVolume(c, b)
+	case RestoreVolume:
+		return Result{}, s.restoreVolume(b)
+	case PurgeVolume:
+		return Result{}, s.purgeVolume(b)
+	case CountTrash:
+		return Result{}, s.countTrash(b)
 	case AddReplica:
 		return Result{}, s.addReplica(b)
 	case RetireReplica:
@@ -190,6 +196,7 @@ func (s *State) adoptPools(n Node) {
 				s.setVolume(v)
 			}
 		}
+		s.moveTrash(other.ID, n)
 		other.Pools = left
 		s.setNode(other)
 		if len(left) == 0 {
@@ -214,6 +221,11 @@ func (s *State) holds(pool ids.Pool) bool {
 	for _, v := range s.Volumes {
 		at := func(p Place) bool { return p.Pool == pool }
 		if slices.ContainsFunc(v.Replicas, at) || slices.ContainsFunc(v.Gone, at) {
+			return true
+		}
+	}
+	for _, t := range s.Trash {
+		if at := func(p Place) bool { return p.Pool == pool }; slices.ContainsFunc(t.Volume.Replicas, at) || slices.ContainsFunc(t.Volume.Gone, at) {
 			return true
 		}
 	}
@@ -250,6 +262,10 @@ func (s *State) removeNode(id ids.Node) error {
 			s.setVolume(v.withoutNode(id))
 		}
 	}
+	if name, needed := s.neededByTrash(id); needed {
+		return fmt.Errorf("the last in-sync replica of %s, which is in the trash, is on %s: %w", name, n.Name, ErrInUse)
+	}
+	s.leaveTrash(id)
 	s.forget(id)
 	return nil
 }

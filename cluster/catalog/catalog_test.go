@@ -100,14 +100,14 @@ func TestVolumes(t *testing.T) {
 	}
 	m.do(Served{1, []VolumeVersion{{v.ID, 3}}})
 	m.do(SetExport{1, Export{Volume: v.ID, LUN: 1}})
-	m.fails(ErrInUse, DeleteVolume{1, v.ID})
+	m.fails(ErrInUse, DeleteVolume{1, v.ID, 3, 0})
 	m.do(TakeOver{n[1].ID, 2})
 	m.fails(ErrEpoch, RemoveExport{1, v.ID})
 	m.fails(ErrNotServed, RemoveExport{2, v.ID})
 	m.do(Served{2, []VolumeVersion{{v.ID, 3}}})
 	m.do(RemoveExport{2, v.ID})
-	m.do(DeleteVolume{2, v.ID})
-	m.do(DeleteVolume{2, v.ID})
+	m.do(DeleteVolume{2, v.ID, 3, 0})
+	m.do(DeleteVolume{2, v.ID, 3, 0})
 	m.fails(ErrNoVolume, CreateVolume{2, v})
 	m.fails(ErrEpoch, TakeOver{n[0].ID, 2})
 }

@@ -92,10 +92,13 @@ type (
 		Epoch  uint64
 		Volume Volume
 	}
-	// DeleteVolume removes a volume that is not exported; a repetition succeeds.
+	// DeleteVolume removes a volume that is not exported, and whose set has the named version; a repetition succeeds. It goes to
+	// the trash, to be kept for Keep seconds of State.Counted; with 0 it is gone for good.
 	DeleteVolume struct {
-		Epoch  uint64
-		Volume ids.Volume
+		Epoch   uint64
+		Volume  ids.Volume
+		Version uint64
+		Keep    int64
 	}
 	// SetExport exports a volume, or changes its export. RemoveExport ends it. Both through the leader that serves the
 	// volume (invariant 17): Epoch must be the catalog's and the volume's last served.
@@ -163,6 +166,7 @@ func kinds() map[Kind]known {
 		"resize-volume": reader[ResizeVolume](1),
 		"add-replica":   reader[AddReplica](1), "retire-replica": reader[RetireReplica](1),
 		"drop-replica": reader[DropReplica](1), "forget-replica": reader[ForgetReplica](1),
+		"restore-volume": reader[RestoreVolume](1), "purge-volume": reader[PurgeVolume](1), "count-trash": reader[CountTrash](1),
 		"set-export": reader[SetExport](1), "remove-export": reader[RemoveExport](1),
 		"export-share": reader[ExportShare](1), "unexport-share": reader[UnexportShare](1), "change-tree": reader[ChangeTree](1),
 		"reserve": reader[Reserve](1),

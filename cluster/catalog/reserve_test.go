@@ -52,7 +52,7 @@ func TestReservations(t *testing.T) {
 	if r := m.s.Reservations[v.ID]; r.Seq != 3 || !r.Blank() {
 		t.Fatalf("%+v", r)
 	}
-	m.do(DeleteVolume{2, v.ID})
+	m.do(DeleteVolume{2, v.ID, 1, 0})
 	if len(m.s.Reservations) != 0 {
 		t.Fatal(m.s.Reservations)
 	}

@@ -52,7 +52,7 @@ func TestShares(t *testing.T) {
 		m.fails(ErrInvalid, ExportShare{1, ShareExport{v.ID, rules}})
 	}
 	m.do(ExportShare{1, ShareExport{v.ID, []ShareRule{rule}}})
-	m.fails(ErrInUse, DeleteVolume{1, v.ID})
+	m.fails(ErrInUse, DeleteVolume{1, v.ID, 1, 60})
 
 	r := m.do(ChangeTree{1, v.ID, 1, mkdir("a")})
 	if len(r.Tree) != 1 || r.Tree[0].Status != filetree.OK {
@@ -104,7 +104,20 @@ func TestShares(t *testing.T) {
 	m.do(Served{2, []VolumeVersion{{v.ID, 2}}})
 	m.do(ChangeTree{2, v.ID, 2, mkdir("c")})
 	m.do(UnexportShare{2, v.ID})
-	m.do(DeleteVolume{2, v.ID})
+	m.do(DeleteVolume{2, v.ID, 2, 60}) // to the trash, from where it comes back with its files
+	m.fails(ErrNoVolume, ChangeTree{2, v.ID, 2, mkdir("d")})
+	if b, err = EncodeSnapshot(m.s); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = DecodeSnapshot(b); err != nil || cmp.Diff(m.s, s, sameTrees()) != "" {
+		t.Fatal(err)
+	}
+	m.do(RestoreVolume{v.ID, m.s.Trash[v.ID].Since, ""})
+	m.do(Served{2, []VolumeVersion{{v.ID, 3}}})
+	if r := m.do(ChangeTree{2, v.ID, 3, mkdir("c")}); r.Tree[0].Status != filetree.Exist {
+		t.Fatal(r)
+	}
+	m.do(DeleteVolume{2, v.ID, 3, 0})
 	if len(m.s.Trees) != 0 {
 		t.Fatal("the tree of a share that was deleted is still there")
 	}

@@ -61,7 +61,7 @@ func (s *State) loadTrees(b []byte) error {
 		if err != nil {
 			return fmt.Errorf("%w: volume %s: %w", ErrSnapshot, v, err)
 		}
-		if _, twice := s.Trees[v]; twice || !s.Volumes[v].Share {
+		if _, twice := s.Trees[v]; twice || !s.Volumes[v].Share && !s.Trash[v].Volume.Share {
 			return fmt.Errorf("%w: the file tree of %s, which is no share", ErrSnapshot, v)
 		}
 		s.setTree(v, t)
@@ -96,6 +96,14 @@ func DecodeSnapshot(b []byte) (*State, error) {
 		}
 		if _, has := s.Trees[id]; has != v.Share {
 			return nil, fmt.Errorf("%w: share %s has no file tree", ErrSnapshot, id)
+		}
+	}
+	for id, t := range s.Trash {
+		if t.Volume.ID != id || len(t.Volume.InSync) == 0 {
+			return nil, fmt.Errorf("%w: volume %s in the trash", ErrSnapshot, id)
+		}
+		if _, has := s.Trees[id]; has != t.Volume.Share {
+			return nil, fmt.Errorf("%w: share %s, in the trash, has no file tree", ErrSnapshot, id)
 		}
 	}
 	return &s, nil

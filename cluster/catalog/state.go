@@ -40,7 +40,9 @@ type State struct {
 	Volumes  map[ids.Volume]Volume
 	Exports  map[ids.Volume]Export
 	Shares   map[ids.Volume]ShareExport    `json:",omitempty"`
-	Trees    map[ids.Volume]*filetree.Tree `json:"-"` // of all volumes that are shares
+	Trees    map[ids.Volume]*filetree.Tree `json:"-"` // of all volumes that are shares, those in the trash too
+	Trash    map[ids.Volume]Trashed
+	Counted  int64 // seconds that leaders have counted for the trash: CountTrash
 	Tokens   []Token
 	Deleted  []ids.Volume // the newest MaxDeleted
 	Events   []Event      // the newest MaxEvents

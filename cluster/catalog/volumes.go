@@ -160,7 +160,7 @@ func (s *State) createVolume(c Command, b CreateVolume) error {
 	if _, taken := s.VolumeNamed(v.Name); taken {
 		return fmt.Errorf("a volume named %s: %w", v.Name, ErrNameTaken)
 	}
-	if len(s.Volumes) >= MaxVolumes {
+	if len(s.Volumes)+len(s.Trash) >= MaxVolumes {
 		return fmt.Errorf("volumes, %d are allowed: %w", MaxVolumes, ErrLimit)
 	}
 	switch {
@@ -172,7 +172,7 @@ func (s *State) createVolume(c Command, b CreateVolume) error {
 		return invalid("volume %s: regions of %d bytes", v.Name, v.Region)
 	case len(v.Replicas) < 1 || len(v.Replicas) > MaxReplicas:
 		return invalid("volume %s: %d replicas", v.Name, len(v.Replicas))
-	case slices.Contains(s.Deleted, v.ID):
+	case slices.Contains(s.Deleted, v.ID) || s.Trash[v.ID].Since != 0:
 		return fmt.Errorf("volume %s was deleted: %w", v.Name, ErrNoVolume)
 	}
 	for i, p := range v.Replicas {
@@ -190,35 +190,6 @@ func (s *State) createVolume(c Command, b CreateVolume) error {
 	if v.Share {
 		s.newTree(c, v)
 	}
-	return nil
-}
-
-func (s *State) deleteVolume(b DeleteVolume) error {
-	if err := s.current(b.Epoch); err != nil {
-		return err
-	}
-	v, ok := s.Volumes[b.Volume]
-	if !ok {
-		if slices.Contains(s.Deleted, b.Volume) {
-			return nil
-		}
-		return ErrNoVolume
-	}
-	if _, exported := s.Exports[v.ID]; exported {
-		return fmt.Errorf("%s is exported: %w", v.Name, ErrInUse)
-	}
-	if _, exported := s.Shares[v.ID]; exported {
-		return fmt.Errorf("%s is exported: %w", v.Name, ErrInUse)
-	}
-	s.Volumes = maps.Clone(s.Volumes)
-	delete(s.Volumes, v.ID)
-	if v.Share {
-		s.Trees = maps.Clone(s.Trees)
-		delete(s.Trees, v.ID)
-	}
-	s.Reservations = maps.Clone(s.Reservations)
-	delete(s.Reservations, v.ID)
-	s.Deleted = keep(s.Deleted, MaxDeleted, v.ID)
 	return nil
 }
 

@@ -27,7 +27,7 @@ type deletion struct {
 	request uint64
 	v       *vol
 	name    string
-	places  []truth.Place
+	version uint64        // of the set whose I/O is drained
 	until   time.Duration // of the drain
 	asked   bool          // ProposeDelete is under way
 	retry   pace
@@ -191,7 +191,7 @@ func (c *Core) deleteVolume(ev DeleteVolume) {
 	switch {
 	case c.r == nil || !c.r.applied:
 		reply.Err = ErrNotLeading
-	case tv == nil && slices.Contains(c.view.Deleted, ev.Volume): // a repeated request
+	case tv == nil && (slices.Contains(c.view.Deleted, ev.Volume) || c.kept(ev.Volume)): // a repeated request
 	case tv == nil:
 		reply.Err = ErrUnknownVolume
 	case c.r.handing != nil || c.r.vols[ev.Volume].stage > open:
@@ -202,7 +202,7 @@ func (c *Core) deleteVolume(ev DeleteVolume) {
 		v := c.r.vols[ev.Volume]
 		v.stage, v.state, v.reason = draining, Draining, "it is being deleted"
 		c.r.deleting = append(c.r.deleting, &deletion{
-			request: ev.Request, v: v, name: tv.Name, places: slices.Clone(tv.Replicas), until: c.now + c.cfg.DrainTimeout,
+			request: ev.Request, v: v, name: tv.Name, version: tv.Version, until: c.now + c.cfg.DrainTimeout,
 		})
 		c.emit(DrainMirror{Volume: v.id})
 		return
@@ -220,14 +220,13 @@ func (c *Core) drop(d *deletion, err error) {
 func (c *Core) deletionDecided(d *deletion, err error) {
 	d.asked = false
 	switch {
-	case c.byID[d.v.id] == nil: // adopting that view has closed the mirror
+	case c.byID[d.v.id] == nil: // adopting that view has closed the mirror, and begun to remove the replicas
 		c.r.deleting = slices.DeleteFunc(c.r.deleting, func(x *deletion) bool { return x == d })
-		for _, p := range d.places {
-			if c.fencedPool(p) != nil {
-				c.command(p, peer.Command{Kind: peer.Delete, Volume: d.v.id}, command{})
-			}
+		what := "volume " + d.name + " was deleted"
+		if c.kept(d.v.id) {
+			what += "; it is in the trash"
 		}
-		c.tell(VolumeDeleted, d.v.id, ids.Node{}, "volume "+d.name+" was deleted")
+		c.tell(VolumeDeleted, d.v.id, ids.Node{}, what)
 		c.emit(Reply{Request: d.request})
 	case err == nil || errors.Is(err, truth.ErrUnknown):
 		d.retry.later(c.now, c.cfg.RetryMin, c.cfg.RetryMax)
@@ -262,7 +261,7 @@ func (c *Core) driveAdmin() {
 			c.at(d.retry.next)
 		case d.v.stage == drained && !d.asked:
 			d.asked = true
-			c.emit(ProposeDelete{Epoch: r.epoch, Volume: d.v.id})
+			c.emit(ProposeDelete{Epoch: r.epoch, Volume: d.v.id, Version: d.version})
 		}
 	}
 	if r.handing != nil {

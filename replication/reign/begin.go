@@ -47,7 +47,7 @@ func (r *Reign) begin(e Effect) {
 		})
 	case ProposeDelete:
 		r.wg.Go(func() {
-			r.vote(e.Volume, e.Epoch, func(ctx context.Context) error { return r.d.Cluster.DeleteVolume(ctx, e.Epoch, e.Volume) })
+			r.vote(e.Volume, e.Epoch, func(ctx context.Context) error { return r.d.Cluster.DeleteVolume(ctx, e.Epoch, e.Volume, e.Version) })
 		})
 	case AskReports:
 		for _, n := range e.Nodes {

@@ -105,7 +105,7 @@ func (c *Core) eachLeftover(n *node, f func(p truth.Place, v ids.Volume, deleted
 		for _, v := range n.pools[id].order {
 			p := truth.Place{Node: n.id, Pool: id}
 			tv := c.byID[v]
-			if (tv != nil && (slices.Contains(tv.Replicas, p) || slices.Contains(tv.Gone, p))) || c.isMaking(v) {
+			if (tv != nil && (slices.Contains(tv.Replicas, p) || slices.Contains(tv.Gone, p))) || c.isMaking(v) || c.kept(v) {
 				continue
 			}
 			f(p, v, tv == nil && slices.Contains(c.view.Deleted, v))

@@ -59,7 +59,10 @@ type reign struct {
 	reachDue  bool // the same for yielding
 	placesDue bool // the same for changes of places
 	placesAt  time.Duration
-	moved     bool // a member of a served volume has another node than when its mirror was opened
+	moved     bool                // a member of a served volume has another node than when its mirror was opened
+	back      bool                // a volume that was served, and then deleted, was restored
+	retired   map[ids.Volume]bool // that were served, and then deleted
+	swept     ids.Volume          // the newest of View.Deleted whose replicas were looked for
 
 	removal  removal                  // RemoveUnfenced
 	served   batch                    // Served
@@ -221,8 +224,13 @@ func (c *Core) setView(v *truth.View) {
 func (c *Core) adopt() {
 	c.adoptNodes()
 	c.adoptVolumes()
-	if c.r.moved {
+	switch {
+	case c.r.moved:
 		c.endReign("a node with members came back under a new identity")
+	case c.r.back:
+		c.endReign("a volume was restored")
+	default:
+		c.sweepDeleted()
 	}
 	c.touch()
 }

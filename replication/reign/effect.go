@@ -80,8 +80,9 @@ type (
 		Volume truth.Volume
 	}
 	ProposeDelete struct {
-		Epoch  peer.Epoch
-		Volume ids.Volume
+		Epoch   peer.Epoch
+		Volume  ids.Volume
+		Version uint64 // of the in-sync set whose I/O was drained: the deletion is of that, or of nothing
 	}
 	// AskReports asks the nodes for their Report; each that answers is a Reported.
 	AskReports struct{ Nodes []ids.Node }
@@ -124,6 +125,8 @@ const (
 	VolumeWaits     Kind = "volume-waits"
 	VolumeCreated   Kind = "volume-created"
 	VolumeDeleted   Kind = "volume-deleted"
+	VolumeRestored  Kind = "volume-restored"
+	VolumePurged    Kind = "volume-purged"
 	ResyncStarted   Kind = "resync-started"
 	ResyncDone      Kind = "resync-done"
 	ResyncFailed    Kind = "resync-failed"

@@ -89,10 +89,10 @@ func (f *fakes) CreateVolume(ctx context.Context, e peer.Epoch, v truth.Volume) 
 	return f.w.create(e, v)
 }
 
-func (f *fakes) DeleteVolume(ctx context.Context, e peer.Epoch, v ids.Volume) error {
+func (f *fakes) DeleteVolume(ctx context.Context, e peer.Epoch, v ids.Volume, version uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.w.delete(e, v)
+	return f.w.delete(e, v, version)
 }
 
 func (f *fakes) TransferLeadership(ctx context.Context, to ids.Node) error {

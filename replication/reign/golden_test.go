@@ -349,6 +349,11 @@ func (s *script) do(cmd string, a []string) {
 			p.remove(e.C.Volume)
 		}
 		s.step(CommandDone{ID: e.ID})
+	case "keep": // deleted volumes go to the trash from now on
+		s.w.keeps = true
+	case "restore", "purge":
+		s.w.untrash(volumeID(a[0]), cmd == "restore")
+		s.step(Changed{View: s.w.view})
 	case "status":
 		s.status()
 	default:
@@ -405,7 +410,7 @@ func (s *script) vote() {
 		err := s.w.create(e.Epoch, e.Volume)
 		s.step(VolumeDecided{Volume: e.Volume.ID, Epoch: e.Epoch, Err: err, View: s.w.view})
 	case ProposeDelete:
-		err := s.w.delete(e.Epoch, e.Volume)
+		err := s.w.delete(e.Epoch, e.Volume, e.Version)
 		s.step(VolumeDecided{Volume: e.Volume, Epoch: e.Epoch, Err: err, View: s.w.view})
 	}
 }

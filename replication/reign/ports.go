@@ -44,9 +44,9 @@ type Cluster interface {
 	// Report asks a node; for the own one it answers without a message.
 	Report(ctx context.Context, node ids.Node) (Report, error)
 	// CreateVolume and DeleteVolume propose to this node's Raft; they are rejected if epoch is not current, succeed if they
-	// were applied before, and return as truth.Catalog.Propose does.
+	// were applied before, and return as truth.Catalog.Propose does. A deletion is rejected if the in-sync set has another version.
 	CreateVolume(ctx context.Context, epoch peer.Epoch, v truth.Volume) error
-	DeleteVolume(ctx context.Context, epoch peer.Epoch, v ids.Volume) error
+	DeleteVolume(ctx context.Context, epoch peer.Epoch, v ids.Volume, version uint64) error
 }
 
 // Observer is told what appliance has to act on. Its methods are called one at a time, in order, and must not block.

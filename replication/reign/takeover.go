@@ -27,7 +27,7 @@ func (c *Core) driveTakeOver() {
 		epoch: c.known, proposal: c.id(), judgeAt: never, resyncAt: never, placesAt: never,
 		nodes: make(map[ids.Node]*node), vols: make(map[ids.Volume]*vol, len(c.view.Volumes)),
 		removal: removal{pools: make(map[ids.Pool]bool)},
-		expels:  make(map[uint64]*vol), commands: make(map[uint64]command),
+		expels:  make(map[uint64]*vol), commands: make(map[uint64]command), retired: make(map[ids.Volume]bool),
 		asked: make(map[uint64]func(Decided)), cleaning: make(map[cleanKey]*cleaning),
 	}
 	c.emit(Propose{ID: c.r.proposal, P: truth.TakeOver{Node: c.self, Epoch: c.r.epoch}})

@@ -84,6 +84,7 @@ func (c *Core) adoptVolumes() {
 			v = &vol{id: id, state: TakingOver}
 			r.vols[id] = v
 			r.list = append(r.list, v)
+			r.back = r.back || r.restored(id)
 		}
 		v.there = true
 		if v.hasMirror() && v.moved(&c.view.Volumes[i]) {
@@ -97,6 +98,7 @@ func (c *Core) adoptVolumes() {
 		}
 		if v.hasMirror() {
 			c.emit(CloseMirror{Volume: v.id, Cause: "the volume is deleted"})
+			r.retired[v.id] = true
 		}
 		delete(r.vols, v.id)
 		v.stage = ended

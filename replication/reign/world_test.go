@@ -18,6 +18,8 @@ type world struct {
 	view  *truth.View
 	nodes map[ids.Node]*mnode
 	order []ids.Node
+	keeps bool // deleted volumes go to the trash
+	trash []truth.Volume
 }
 
 // mnode is a storage node.
@@ -128,7 +130,7 @@ func (w *world) change() *truth.View {
 		v.Volumes[i].InSync = slices.Clone(v.Volumes[i].InSync)
 	}
 	v.Nodes = slices.Clone(v.Nodes)
-	v.Deleted = slices.Clone(v.Deleted)
+	v.Deleted, v.Trash = slices.Clone(v.Deleted), slices.Clone(v.Trash)
 	return &v
 }
 
@@ -282,15 +284,37 @@ func (w *world) create(e peer.Epoch, tv truth.Volume) error {
 	return nil
 }
 
-func (w *world) delete(e peer.Epoch, id ids.Volume) error {
+func (w *world) delete(e peer.Epoch, id ids.Volume, version uint64) error {
 	if e != w.view.Epoch {
 		return &truth.Rejection{Why: truth.WrongEpoch, Epoch: w.view.Epoch}
 	}
 	v := w.change()
+	if tv := find(v, id); tv != nil && tv.Version != version {
+		return &truth.Rejection{Why: truth.WrongVersion, Epoch: w.view.Epoch, Current: *tv}
+	} else if tv != nil && w.keeps {
+		w.trash = append(w.trash, *tv)
+		v.Trash = append(v.Trash, id)
+	} else if tv != nil {
+		v.Deleted = append(v.Deleted, id)
+	}
 	v.Volumes = slices.DeleteFunc(v.Volumes, func(x truth.Volume) bool { return x.ID == id })
-	v.Deleted = append(v.Deleted, id)
 	w.view = v
 	return nil
+}
+
+// untrash restores a volume, or purges it.
+func (w *world) untrash(id ids.Volume, restore bool) {
+	v := w.change()
+	i := slices.IndexFunc(w.trash, func(x truth.Volume) bool { return x.ID == id })
+	if tv := w.trash[i]; restore {
+		tv.Version++
+		v.Volumes = append(v.Volumes, tv)
+	} else {
+		v.Deleted = append(v.Deleted, id)
+	}
+	w.trash = slices.Delete(w.trash, i, i+1)
+	v.Trash = slices.DeleteFunc(v.Trash, func(x ids.Volume) bool { return x == id })
+	w.view = v
 }
 
 func find(v *truth.View, id ids.Volume) *truth.Volume {
@@ -353,7 +377,7 @@ func show(e Effect) string {
 	case ProposeCreate:
 		return fmt.Sprintf("propose creation of %s epoch %d on %s", name(e.Volume.ID), e.Epoch, placeNames(e.Volume.Replicas))
 	case ProposeDelete:
-		return fmt.Sprintf("propose deletion of %s epoch %d", name(e.Volume), e.Epoch)
+		return fmt.Sprintf("propose deletion of %s@%d epoch %d", name(e.Volume), e.Version, e.Epoch)
 	case AskReports:
 		var ns []string
 		for _, n := range e.Nodes {

@@ -46,6 +46,9 @@ type View struct {
 	// Deleted is the volumes whose deletion is known (a bounded number, the newest): what is left of their replicas may be
 	// removed. A replica of a volume that is neither here nor in Volumes is reported and left alone.
 	Deleted []ids.Volume
+	// Trash is the volumes that were deleted and can be restored, in the order of their ids: nobody serves them, and their replicas
+	// are left alone.
+	Trash []ids.Volume
 }
 
 // Node is a member of the cluster.

@@ -80,7 +80,7 @@ func refused(t *testing.T, bin, file string, args []string, words ...string) {
 	}
 }
 
-// TestScripts runs the commands by scripts: testdata/alone without a cluster, testdata/cluster on one of two storage nodes and
+// TestScripts runs the commands by scripts: testdata/alone without a cluster, the others on one of two storage nodes and
 // a witness.
 func TestScripts(t *testing.T) {
 	if testing.Short() {
@@ -115,7 +115,7 @@ func TestScripts(t *testing.T) {
 		return nil
 	}
 	// One after the other: they share the cluster, and what they say is checked whole.
-	for _, dir := range []string{"alone", "cluster"} {
+	for _, dir := range []string{"alone", "cluster", "trash"} {
 		t.Run(dir, func(t *testing.T) {
 			testscript.Run(t, testscript.Params{Dir: filepath.Join("testdata", dir), Setup: setup})
 		})

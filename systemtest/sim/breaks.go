@@ -50,6 +50,7 @@ const (
 	BreakDeleteLate   Break = "15: the deletion of a removed replica is taken for done when it was sent"
 	BreakGrow         Break = "15: a volume grows, and not all of its members do"
 	BreakServeFirst   Break = "17: a volume is deleted before its I/O has drained"
+	BreakTrash        Break = "17: replicas of volumes in the trash are removed"
 	BreakYield        Break = "19: a witness keeps the leadership"
 )
 
@@ -59,7 +60,7 @@ func Breaks() []Break {
 		BreakAcknowledge, BreakShrink, BreakOrder, BreakUpdate, BreakDeadWrites, BreakHeld, BreakHeldMedium, BreakEpoch, BreakServed, BreakFenceForgets,
 		BreakFenceOpen, BreakFenceBusy, BreakVotes, BreakPoolsForget, BreakPoolsEpoch,
 		BreakFlush, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
-		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakHints, BreakFull, BreakServeFirst, BreakYield,
+		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakHints, BreakFull, BreakServeFirst, BreakTrash, BreakYield,
 		BreakDeleteEarly, BreakGrow, BreakLeftBehind, BreakDeleteLate,
 	}
 }
@@ -166,6 +167,11 @@ func (n *node) breakProposal(p any, done func(truth.Outcome, error)) bool {
 
 // breakView changes what a reign sees of the catalog.
 func (n *node) breakView(v *truth.View) *truth.View {
+	if n.c.breaks(BreakTrash) && len(v.Trash) > 0 {
+		w := *v
+		w.Deleted, w.Trash = append(slices.Clone(v.Deleted), v.Trash...), nil
+		return &w
+	}
 	if n.c.breaks(BreakServed) {
 		w := *v
 		w.Volumes = slices.Clone(v.Volumes)

@@ -58,6 +58,12 @@ func (m *machine) rejection(err error, entry []byte) error {
 	return r
 }
 
+// deletion is a reign's, with how long the volume stays in the trash.
+type deletion struct {
+	reign.ProposeDelete
+	Keep int64
+}
+
 // command encodes a proposal for the log.
 func command(p any) ([]byte, error) {
 	var b catalog.Body
@@ -91,8 +97,8 @@ func command(p any) ([]byte, error) {
 		b = catalog.CreateVolume{Epoch: uint64(p.Epoch), Volume: catalog.Volume{
 			ID: v.ID, Lineage: v.Lineage, Name: v.Name, Size: v.Size, Region: v.Region, Logical: v.Logical, Replicas: placesIn(v.Replicas),
 		}}
-	case reign.ProposeDelete:
-		b = catalog.DeleteVolume{Epoch: uint64(p.Epoch), Volume: p.Volume}
+	case deletion:
+		b = catalog.DeleteVolume{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Keep: p.Keep}
 	case catalog.Body:
 		b = p
 	}
@@ -125,6 +131,9 @@ func viewOf(s *catalog.State) *truth.View {
 			t.Leaving = append(t.Leaving, truth.Leave(l))
 		}
 		v.Volumes = append(v.Volumes, t)
+	}
+	for id := range s.Trash {
+		v.Trash = append(v.Trash, id) // at most one
 	}
 	for _, x := range s.Nodes {
 		n := truth.Node{ID: x.ID, Name: x.Name, Witness: x.Witness}

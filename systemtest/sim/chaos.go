@@ -126,21 +126,6 @@ func (c *Cluster) startChaos() {
 	}
 }
 
-// deleteVolume asks the leader of the moment to delete the second volume, until it is gone.
-func (c *Cluster) deleteVolume() {
-	if c.trueVolume(1) == nil {
-		return
-	}
-	c.deleted[1] = true
-	if l := c.leader(); l != nil {
-		c.stats["deletions asked for"]++
-		l.reign.ask(func(err error) { c.trace(l.host, "deletion: %v", err) }, func(id uint64) reign.Event {
-			return reign.DeleteVolume{Request: id, Volume: c.volIDs[1]}
-		})
-	}
-	c.w.After(c.w.Rand.Between(100*time.Millisecond, 2*time.Second), c.deleteVolume)
-}
-
 // after runs fn later, unless the faults are over by then: calm mends everything itself.
 func (c *Cluster) after(lo, hi time.Duration, fn func()) {
 	c.w.After(c.w.Rand.Long(lo, hi*time.Duration(c.plan.stretch), 0.4), func() {

@@ -105,7 +105,11 @@ func (c *Cluster) noteCommit(r *raft, index uint64) {
 			if v := c.trueVolume(1); v != nil {
 				members = slices.Clone(v.InSync)
 			}
+			gone := c.goneAt != 0
 			c.truth.apply(i+1, e.cmd)
+			if gone && c.trueVolume(1) != nil {
+				c.noteRestored()
+			}
 			if members != nil && c.trueVolume(1) == nil {
 				c.goneAt = c.hist.tick()
 				c.noteDeleted(r, members)
@@ -139,7 +143,7 @@ func (c *Cluster) noteDeleted(r *raft, members []truth.Place) {
 // untaint forgets what left the in-sync sets: it comes back by a copy only.
 func (c *Cluster) untaint() {
 	for t := range c.tainted {
-		if v := c.trueVolume(t.vol); v == nil || !memberPool(v, t.pool) {
+		if v := c.trueVolume(t.vol); (v == nil || !memberPool(v, t.pool)) && !(t.vol == 1 && c.keptIn(t.pool)) {
 			delete(c.tainted, t)
 		}
 	}

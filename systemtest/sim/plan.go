@@ -23,6 +23,7 @@ type plan struct {
 	tunables mirror.Tunables
 	hot      []int // first blocks
 	nextID   uint32
+	keep     int64 // how long deleted volumes stay in the trash, in seconds; 0: not at all
 	fulls    bool
 	mediums  bool
 	swaps    bool // some writes are updates
@@ -52,6 +53,9 @@ func newPlan(c *Cluster) *plan {
 		p.stretch, p.chaos, p.think = 3, 25*time.Second, max(p.think, 100*time.Millisecond)
 	}
 	p.lease = []time.Duration{500 * time.Millisecond, time.Second, 3 * time.Second}[r.Intn(3)]
+	if r.Chance(0.6) {
+		p.keep = 3600
+	}
 	per := int64(region / blockSize)
 	p.hot = []int{0, 3, 8, int(per) - 3, int(per), int(2*per) + 5, p.blocks - 6}
 	p.tunables = mirror.Tunables{

@@ -111,7 +111,7 @@ func (r *reignShell) effect(e reign.Effect) {
 			r.step(reign.VolumeDecided{Volume: e.Volume.ID, Epoch: e.Epoch, Err: err, View: n.view()})
 		})
 	case reign.ProposeDelete:
-		n.proposeVolume(e, func(err error) {
+		n.proposeVolume(deletion{e, n.c.plan.keep}, func(err error) {
 			r.step(reign.VolumeDecided{Volume: e.Volume, Epoch: e.Epoch, Err: err, View: n.view()})
 		})
 	case reign.AskReports:

@@ -58,6 +58,7 @@ func (n *node) CreateVolume(ctx context.Context, request string, w api.NewVolume
 		if _, err := n.reign.CreateVolume(ctx, req); err != nil {
 			return api.Volume{}, told(err)
 		}
+		n.awaitServed(ctx, v.ID)
 	}
 	return n.show(v.ID)
 }

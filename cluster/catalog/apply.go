@@ -108,6 +108,14 @@ func (s *State) apply(c Command) (Result, error) {
 		return s.changeTree(b)
 	case Reserve:
 		return Result{}, s.reserve(b)
+	case PutHost:
+		return Result{}, s.putHost(b.Host)
+	case RemoveHost:
+		return Result{}, s.removeHost(b.Name)
+	case MapLUN:
+		return Result{}, s.mapLUN(b)
+	case UnmapLUN:
+		return Result{}, s.unmapLUN(b)
 	}
 	return Result{}, ErrUnknownCommand
 }

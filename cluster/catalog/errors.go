@@ -34,6 +34,8 @@ var (
 	// ErrNoShare is returned when a volume that a share is meant by is none, ErrIsShare when one that is a share is to be a LUN.
 	ErrNoShare = errors.New("catalog: the volume is no share")
 	ErrIsShare = errors.New("catalog: the volume is a share")
+	// ErrNoHost is returned for a host that is not known.
+	ErrNoHost = errors.New("catalog: no such host")
 	// ErrReservations is returned when a change of reservations was judged by others than there are.
 	ErrReservations = errors.New("catalog: the reservations have changed")
 	// ErrToken is returned for a token that is unknown, used or expired.

@@ -50,6 +50,8 @@ type State struct {
 	Removed  []ids.Node   // the newest of those that were removed: their certificates are refused
 
 	Reservations map[ids.Volume]reserve.State
+	Hosts        map[string]Host // by name
+	Maps         map[ids.Volume][]Mapping
 }
 
 // Node is a member of the cluster.

@@ -96,6 +96,8 @@ func (s *State) deleteVolume(c Command, b DeleteVolume) error {
 		return fmt.Errorf("%s: version %d, the set has %d: %w", v.Name, b.Version, v.Version, ErrVersion)
 	case exported || shared:
 		return fmt.Errorf("%s is exported: %w", v.Name, ErrInUse)
+	case len(s.Maps[v.ID]) > 0:
+		return fmt.Errorf("%s is mapped to hosts: %w", v.Name, ErrInUse)
 	case b.Keep < 0:
 		return invalid("%s: to be kept for %d seconds", v.Name, b.Keep)
 	}

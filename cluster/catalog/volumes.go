@@ -213,6 +213,9 @@ func (s *State) setExport(b SetExport) error {
 	if err := s.mayExport(b.Epoch, e.Volume); err != nil {
 		return err
 	}
+	if len(s.Maps[e.Volume]) > 0 {
+		return fmt.Errorf("%s is mapped to hosts, not exported: %w", s.Volumes[e.Volume].Name, ErrInUse)
+	}
 	switch {
 	case s.Volumes[e.Volume].Share:
 		return fmt.Errorf("%s: %w", s.Volumes[e.Volume].Name, ErrIsShare)

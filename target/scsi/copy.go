@@ -109,10 +109,11 @@ func (k *copying) look(l copyList) sense {
 		switch {
 		case a.dev == nil || b.dev == nil:
 			return standby()
-		case to.writeProtected():
-			return writeProtected()
 		case wrongBlock(l.targets[g.from], a) || wrongBlock(l.targets[g.to], b):
 			return invalidParm()
+		}
+		if s, fixed := found[g.to].writeProtected(); fixed {
+			return s
 		}
 		if !k.c.also(found[g.from], reserve.Read) || !k.c.also(found[g.to], reserve.Write) {
 			return sense{key: gotgt.COPY_ABORTED, asc: ascThirdParty} // reserved by somebody else

@@ -151,8 +151,10 @@ func (c *io) refused() (sense, bool) {
 	if control(t.CDB)&controlNACA != 0 {
 		return invalidField(), true
 	}
-	if c.kind.changes() && c.unit.lu.writeProtected() {
-		return writeProtected(), true
+	if c.kind.changes() {
+		if s, fixed := c.unit.writeProtected(); fixed {
+			return s, true
+		}
 	}
 	return sense{}, false
 }

@@ -78,7 +78,7 @@ func modeSense(_ int, cmd *api.SCSICommand) api.SAMStat {
 		descriptor = blockDescriptor(callOf(cmd).io.st, long)
 	}
 	specific := byte(0x10) // DPOFUA
-	if swp {
+	if _, fixed := callOf(cmd).io.unit.writeProtected(); fixed {
 		specific |= 0x80 // WP
 	}
 	var b []byte

@@ -23,6 +23,10 @@ func modeSelect(_ int, cmd *api.SCSICommand) api.SAMStat {
 		return refuse(cmd, illegal(gotgt.ASC_PARAMETER_LIST_LENGTH_ERR))
 	}
 	lu := c.unit.lu
+	if c.unit.readOnly {
+		s, _ := c.unit.writeProtected()
+		return refuse(cmd, s)
+	}
 	swp, s := parseModeSelect(c.task.DataOut[:length], cmd.SCB[0] == opModeSelect6, c.st, lu.writeProtected())
 	if s != (sense{}) {
 		return refuse(cmd, s)

@@ -20,6 +20,8 @@ type Target struct {
 	name  string
 	group uint16
 	luns  atomic.Pointer[map[uint16]*LU]
+	// fixed are the LUNs that hosts may not write. Guarded by mu; a LUN that becomes one, or ceases to be, is a new unit.
+	fixed map[uint16]bool
 
 	mu      sync.Mutex
 	nexuses map[*Nexus]struct{}
@@ -38,7 +40,10 @@ func (t *Target) Name() string { return t.name }
 
 // SetLUNs replaces the LUN map; hosts are told if it changed. Commands under way on an LU that has left go on. LUNs are
 // below 16384.
-func (t *Target) SetLUNs(luns map[uint16]*LU) error {
+func (t *Target) SetLUNs(luns map[uint16]*LU) error { return t.SetMap(luns, nil) }
+
+// SetMap is SetLUNs with LUNs that hosts may not write.
+func (t *Target) SetMap(luns map[uint16]*LU, readOnly map[uint16]bool) error {
 	for n, lu := range luns {
 		if n > 0x3fff || lu == nil {
 			return fmt.Errorf("scsi: target %s: LUN %d is not one", t.name, n)
@@ -48,9 +53,10 @@ func (t *Target) SetLUNs(luns map[uint16]*LU) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	old := *t.luns.Load()
-	if maps.Equal(old, luns) {
+	if maps.Equal(old, luns) && maps.Equal(t.fixed, readOnly) {
 		return nil
 	}
+	t.fixed = maps.Clone(readOnly)
 	t.luns.Store(&luns)
 	for x := range t.nexuses {
 		x.remap(luns)
@@ -84,6 +90,18 @@ type unit struct {
 	lu        *LU
 	attention *attentions
 	flight    *flight
+	readOnly  bool // to this nexus
+}
+
+// writeProtected returns the sense data with which a write to the unit is refused.
+func (u unit) writeProtected() (sense, bool) {
+	switch {
+	case u.readOnly:
+		return sense{key: gotgt.DATA_PROTECT, asc: uint16(gotgt.ASC_WRITE_PROTECT)}, true
+	case u.lu.writeProtected():
+		return writeProtected(), true
+	}
+	return sense{}, false
 }
 
 // Nexus executes the commands of one session. It is a target.Nexus.
@@ -113,7 +131,7 @@ func (x *Nexus) remap(luns map[uint16]*LU) {
 	}
 	first := len(x.units) == 0
 	for n, u := range x.units {
-		if luns[n] != u.lu {
+		if luns[n] != u.lu || x.target.fixed[n] != u.readOnly {
 			u.lu.leave(u.attention)
 			u.lu.arbiter.part(u.flight)
 			u.lu.unreserve(x.nexus, reserve.LoseNexus)
@@ -123,7 +141,7 @@ func (x *Nexus) remap(luns map[uint16]*LU) {
 	for n, lu := range luns {
 		if _, ok := x.units[n]; !ok {
 			a := lu.join()
-			x.units[n] = unit{lu, a, lu.arbiter.join(x.nexus, a)}
+			x.units[n] = unit{lu, a, lu.arbiter.join(x.nexus, a), x.target.fixed[n]}
 		}
 	}
 	if first {

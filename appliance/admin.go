@@ -96,7 +96,7 @@ func told(err error) error {
 	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrNoLeader), errors.Is(err, cluster.ErrUnknown),
 		errors.Is(err, reign.ErrNotLeading), errors.Is(err, truth.ErrUnknown), errors.Is(err, reign.ErrClosed):
 		return api.Errorf(api.ErrNoLeader, "repeat the command in a few seconds", "the leader has changed: %v", err)
-	case errors.Is(err, catalog.ErrNoVolume), errors.Is(err, catalog.ErrNoNode), errors.Is(err, catalog.ErrNoReplica),
+	case errors.Is(err, catalog.ErrNoVolume), errors.Is(err, catalog.ErrNoHost), errors.Is(err, catalog.ErrNoNode), errors.Is(err, catalog.ErrNoReplica),
 		errors.Is(err, reign.ErrUnknownVolume):
 		return plain(api.ErrNotFound, "")
 	case errors.Is(err, catalog.ErrNameTaken):

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -103,7 +104,9 @@ func (s *service) Changed() {
 func (s *service) applyExports() error {
 	s.exporting.Lock()
 	defer s.exporting.Unlock()
-	return s.hosts.Apply(exports(s.cluster.State()))
+	st := s.cluster.State()
+	hosts, volumes := maps(st)
+	return errors.Join(s.hosts.Apply(exports(st)), s.hosts.ApplyMaps(hosts, volumes))
 }
 
 // Opinion implements cluster.Observer.
@@ -235,6 +238,26 @@ func active(s *catalog.State, v catalog.Volume) uint16 {
 		return 0
 	}
 	return s.Nodes[s.Leader].Group
+}
+
+// maps are the catalog's hosts, and the volumes that are mapped to them.
+func maps(s *catalog.State) (hosts []front.Host, volumes []front.Offered) {
+	luns := map[string][]front.HostLUN{}
+	for id, all := range s.Maps {
+		v, ok := s.Volumes[id]
+		if !ok {
+			continue
+		}
+		volumes = append(volumes, front.Offered{Volume: id, Name: v.Name, Access: active(s, v), Reserved: s.Reservations[id], Index: s.Index})
+		for _, m := range all {
+			luns[m.Host] = append(luns[m.Host], front.HostLUN{Volume: id, LUN: m.LUN, ReadOnly: m.ReadOnly})
+		}
+	}
+	for _, h := range s.Hosts {
+		hosts = append(hosts, front.Host{Name: h.Name, IQNs: h.IQNs, LUNs: luns[h.Name],
+			CHAP: iscsi.Credentials{Name: h.CHAPUser, Secret: h.CHAPSecret}, Own: iscsi.Credentials{Name: h.MutualUser, Secret: h.MutualSecret}})
+	}
+	return hosts, volumes
 }
 
 // exports are the catalog's.

@@ -51,6 +51,7 @@ type node struct {
 	once    sync.Once
 
 	poolCache poolCache
+	refusals  refusals
 
 	mu       sync.Mutex // guards what follows
 	timeouts config.Timeouts
@@ -107,12 +108,14 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 		About: n.about, Written: written(replicas), HeartbeatTimeout: cfg.Timeouts.Cluster.Heartbeat,
 		ElectionTimeout: cfg.Timeouts.Cluster.Election, LeaseTimeout: cfg.Timeouts.Cluster.Lease, Observer: n.service, Log: log},
 		map[string]cluster.Handler{
-			"api":     cluster.Handle(n.handleAPI),
-			"events":  cluster.Handle(n.handleEvents),
-			"report":  cluster.Handle(n.handleReport),
-			"pools":   cluster.Handle(n.handlePools),
-			"stop":    cluster.Handle(n.handleStop),
-			"reserve": cluster.Handle(n.handleReserve),
+			"api":      cluster.Handle(n.handleAPI),
+			"events":   cluster.Handle(n.handleEvents),
+			"report":   cluster.Handle(n.handleReport),
+			"pools":    cluster.Handle(n.handlePools),
+			"stop":     cluster.Handle(n.handleStop),
+			"reserve":  cluster.Handle(n.handleReserve),
+			"sessions": cluster.Handle(n.handleSessions),
+			"identity": cluster.Handle(n.handleIdentity),
 		})
 	if err != nil {
 		return err
@@ -134,7 +137,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 		return err
 	}
 	n.hosts = front.NewHosts(front.HostsConfig{Group: group, Portals: n.discoverable, Certain: n.certain,
-		Hold: func() time.Duration { return n.tunables().Hold }, Around: scsi.Around{Elsewhere: reservations.elsewhere, Groups: reservations.groups}, Log: log})
+		Hold: func() time.Duration { return n.tunables().Hold }, Around: scsi.Around{Elsewhere: reservations.elsewhere, Groups: reservations.groups}, Cluster: clusterID, Log: log})
 	reservations.hosts = n.hosts
 	key := n.cluster.Secret("sessions between nodes")
 	server := remote.NewServer(remote.ServerConfig{Cluster: clusterID, Node: replicas, Log: log})
@@ -143,7 +146,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	if !witness {
 		provider.Peers = front.NewPeers(n.cluster.Self(), key, server)
 	}
-	n.target, err = target.New(target.Config{Provider: provider, Log: log, Group: group, GroupOf: n.groupOf(group), Tunables: hostTunables(cfg.Timeouts.Hosts)})
+	n.target, err = target.New(target.Config{Provider: provider, Log: log, Group: group, GroupOf: n.groupOf(group), Refused: n.refused, Tunables: hostTunables(cfg.Timeouts.Hosts)})
 	if err != nil {
 		return fmt.Errorf("the target: %w", err)
 	}

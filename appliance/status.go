@@ -146,15 +146,21 @@ func (n *node) lun(st *catalog.State, v catalog.Volume, e catalog.Export) api.LU
 	if l.Initiators == nil {
 		l.Initiators = []string{}
 	}
+	l.Portals = n.portals(st)
+	return l
+}
+
+// portals are the cluster's for hosts, the virtual one first.
+func (n *node) portals(st *catalog.State) (all []string) {
 	if n.cfg.Virtual.Portal != "" {
-		l.Portals = append(l.Portals, n.cfg.Virtual.Portal)
+		all = append(all, n.cfg.Virtual.Portal)
 	}
 	for _, c := range adapt.Nodes(st) {
 		if !c.Witness && c.Portal != "" {
-			l.Portals = append(l.Portals, c.Portal)
+			all = append(all, c.Portal)
 		}
 	}
-	return l
+	return all
 }
 
 // lowPool is the part of a pool that should stay free.

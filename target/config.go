@@ -18,6 +18,8 @@ type Config struct {
 	// GroupOf, if not nil, tells the group of a portal by the address that an initiator connected to: an address that moves
 	// between nodes is a group of its own, and so a target port that outlives them.
 	GroupOf func(portal netip.AddrPort) uint16
+	// Refused, if not nil, is told of logins that came to nothing once the initiator had named itself. It must not block.
+	Refused func(l Login, err error)
 	Limits
 	Tunables
 }

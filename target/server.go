@@ -160,6 +160,9 @@ func (s *Server) serve(c net.Conn) {
 	l := &loggingIn{srv: s, conn: c}
 	se, err := l.run()
 	if err != nil {
+		if s.cfg.Refused != nil && l.login.Initiator != "" {
+			s.cfg.Refused(l.login, err)
+		}
 		level := slog.LevelInfo
 		if l.login.Initiator == "" && errors.Is(err, io.EOF) { // somebody looked whether the port is open
 			level = slog.LevelDebug
@@ -245,10 +248,16 @@ type SessionInfo struct {
 	TSIH  uint16
 	Since time.Time
 	Nexus Nexus // nil for discovery
+	// Params is what was agreed at login, and Tasks how many commands are under way.
+	Params iscsi.Params
+	Tasks  int
 }
 
 func (s *session) info() SessionInfo {
-	return SessionInfo{Login: s.login, TSIH: s.tsih, Since: s.since, Nexus: s.nexus}
+	s.mu.Lock()
+	n := len(s.tasks)
+	s.mu.Unlock()
+	return SessionInfo{Login: s.login, TSIH: s.tsih, Since: s.since, Nexus: s.nexus, Params: s.params, Tasks: n}
 }
 
 // Sessions returns the sessions whose login was accepted.

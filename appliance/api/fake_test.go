@@ -155,3 +155,15 @@ func certificates(t *testing.T) (*x509.Certificate, tls.Certificate) {
 		ca, &nodeKey.PublicKey, caKey)
 	return ca, tls.Certificate{Certificate: [][]byte{node.Raw, ca.Raw}, PrivateKey: nodeKey}
 }
+
+func (f *fake) Hosts(context.Context) ([]Host, error) { return []Host{}, nil }
+func (f *fake) AddHost(_ context.Context, _ string, h NewHost) (Host, error) {
+	return Host{Name: h.Name}, nil
+}
+func (f *fake) RemoveHost(context.Context, string, string) error { return nil }
+func (f *fake) Maps(context.Context) ([]Map, error)              { return []Map{}, nil }
+func (f *fake) MapLUN(_ context.Context, _ string, m NewMap) (Map, error) {
+	return Map{Volume: m.Volume}, nil
+}
+func (f *fake) UnmapLUN(context.Context, string, string, string) error { return nil }
+func (f *fake) VerifyLUNs(context.Context) (Verified, error)           { return Verified{}, nil }

@@ -60,6 +60,7 @@ func (s *Server) routes() {
 	s.handle("DELETE /v1/luns/{volume}", leader, func(ctx context.Context, r *http.Request, request string, _ []byte) (any, error) {
 		return done{true}, b.Unexport(ctx, request, r.PathValue("volume"))
 	})
+	s.hostRoutes()
 	s.handle("POST /v1/leader/transfer", leader, with(func(ctx context.Context, request string, t Transfer) (done, error) {
 		return done{true}, b.Transfer(ctx, request, t)
 	}))

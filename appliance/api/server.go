@@ -47,6 +47,13 @@ type Backend interface {
 	RemoveReplica(ctx context.Context, request, volume, node string) error
 	Export(ctx context.Context, request string, l NewLUN) (LUN, error)
 	Unexport(ctx context.Context, request, volume string) error
+	Hosts(ctx context.Context) ([]Host, error)
+	AddHost(ctx context.Context, request string, h NewHost) (Host, error)
+	RemoveHost(ctx context.Context, request, name string) error
+	Maps(ctx context.Context) ([]Map, error)
+	MapLUN(ctx context.Context, request string, m NewMap) (Map, error)
+	UnmapLUN(ctx context.Context, request, volume, host string) error
+	VerifyLUNs(ctx context.Context) (Verified, error)
 	Transfer(ctx context.Context, request string, t Transfer) error
 	ShutdownCluster(ctx context.Context, request string) error
 }

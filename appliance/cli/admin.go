@@ -126,14 +126,29 @@ func (lunListCmd) Run(e *env) error {
 				luns = append(luns, *v.LUN)
 			}
 		}
-		return e.show(luns, func(w io.Writer) {
-			row(w, "VOLUME", "TARGET", "LUN", "INITIATORS", "CHAP", "PORTALS")
+		maps, err := c.Maps(e.ctx)
+		if err != nil {
+			return err
+		}
+		all := struct {
+			Exports []api.LUN `json:"exports"`
+			Maps    []api.Map `json:"maps"`
+		}{luns, maps}
+		return e.show(all, func(w io.Writer) {
+			row(w, "VOLUME", "TARGET", "LUN", "FOR", "CHAP", "PORTALS")
 			for _, l := range luns {
 				who := strings.Join(l.Initiators, ",")
 				if who == "" {
 					who = "any"
 				}
 				row(w, l.Volume, l.Target, fmt.Sprint(l.Number), who, l.CHAPUser, strings.Join(l.Portals, ","))
+			}
+			for _, m := range maps {
+				who := "host " + m.Host
+				if m.ReadOnly {
+					who += ", read-only"
+				}
+				row(w, m.Volume, m.Target, fmt.Sprint(m.LUN), who, "", strings.Join(m.Portals, ","))
 			}
 		})
 	})

@@ -68,7 +68,15 @@ type grammar struct {
 		List     lunListCmd     `cmd:"" help:"List the LUNs."`
 		Export   lunExportCmd   `cmd:"" help:"Export a volume to iSCSI hosts."`
 		Unexport lunUnexportCmd `cmd:"" help:"End the export of a volume; its data stays."`
+		Map      lunMapCmd      `cmd:"" help:"Make a volume a LUN of a host."`
+		Unmap    lunUnmapCmd    `cmd:"" help:"Take a LUN from a host; its data stays."`
+		Verify   lunVerifyCmd   `cmd:"" help:"Check that hosts see the same LUNs at all portals."`
 	} `cmd:"" name:"lun" help:"LUNs: volumes exported by iSCSI."`
+	Host struct {
+		List   hostListCmd   `cmd:"" help:"List the hosts and their sessions."`
+		Add    hostAddCmd    `cmd:"" help:"Add a host."`
+		Remove hostRemoveCmd `cmd:"" help:"Take a host out that has no LUN."`
+	} `cmd:"" help:"Hosts: initiators that LUNs are mapped to."`
 	Event struct {
 		List eventListCmd `cmd:"" help:"List the newest events."`
 	} `cmd:"" help:"The event log."`

@@ -62,6 +62,8 @@ type HostsConfig struct {
 	Certain func() bool
 	Hold    func() time.Duration // hold_timeout
 	Around  scsi.Around          // the other nodes
+	Cluster ids.Cluster          // names the target of mapped LUNs
+	Now     func() time.Time     // time.Now if nil
 	Log     *slog.Logger
 }
 
@@ -75,6 +77,11 @@ type Hosts struct {
 	devices map[ids.Volume]served   // what is served here
 	waits   map[ids.Volume]*waiting // what is waited for here; never also in devices
 	closing map[ids.Volume]struct{} // exports on their way out: no login
+
+	hosts map[string]*mapped      // by name
+	units map[ids.Volume]*offered // of mapped volumes
+	shut  map[string]struct{}     // hosts whose maps change: no login
+	slow  backoff
 }
 
 // served is a device, and who keeps its reservations.
@@ -83,17 +90,22 @@ type served struct {
 	keeper scsi.Keeper
 }
 
-// exported is a target.
-type exported struct {
-	Export
+// door is a target with its sessions.
+type door struct {
 	target *scsi.Target
-	lu     *scsi.LU
 	// nexuses are those of the sessions that were accepted and have not ended. Guarded by Hosts.mu.
 	nexuses map[*nexus]struct{}
 }
 
+// exported is the target of a volume.
+type exported struct {
+	Export
+	door
+	lu *scsi.LU
+}
+
 // drop ends the sessions that match, and does not wait for that. Called with Hosts.mu.
-func (x *exported) drop(cause error, match func(target.Login) bool) {
+func (x *door) drop(cause error, match func(target.Login) bool) {
 	for n := range x.nexuses {
 		if match(n.login) {
 			n.login.Drop(cause)
@@ -108,7 +120,7 @@ type nexus struct {
 	*scsi.Nexus
 	login target.Login
 	hosts *Hosts
-	of    *exported
+	of    *door
 	ended chan struct{}
 }
 
@@ -124,7 +136,8 @@ func (n *nexus) End(cause error) {
 // NewHosts returns Hosts without exports.
 func NewHosts(cfg HostsConfig) *Hosts {
 	return &Hosts{cfg: cfg, targets: map[string]*exported{}, devices: map[ids.Volume]served{},
-		waits: map[ids.Volume]*waiting{}, closing: map[ids.Volume]struct{}{}}
+		waits: map[ids.Volume]*waiting{}, closing: map[ids.Volume]struct{}{}, hosts: map[string]*mapped{}, units: map[ids.Volume]*offered{},
+		shut: map[string]struct{}{}}
 }
 
 // Apply makes the targets those of exports. Sessions of targets that went, or that changed so that the host would be
@@ -156,31 +169,31 @@ func (h *Hosts) Apply(exports []Export) error {
 		x.drop(ErrUnexported, every)
 	}
 	for name, e := range want {
-		x := &exported{Export: e, target: scsi.NewTarget(name, h.cfg.Group), lu: scsi.NewLUAmong(e.Volume, h.cfg.Around),
-			nexuses: map[*nexus]struct{}{}}
+		x := &exported{Export: e, door: door{scsi.NewTarget(name, h.cfg.Group), map[*nexus]struct{}{}},
+			lu: scsi.NewLUAmong(e.Volume, h.cfg.Around)}
 		if err := x.target.SetLUNs(map[uint16]*scsi.LU{e.LUN: x.lu}); err != nil {
 			return fmt.Errorf("exporting %s: %w", e.Name, err)
 		}
 		x.lu.Reserved(e.Reserved, e.Index)
 		h.targets[name] = x
-		h.connect(x)
+		h.connect(x.lu, x.Name)
 	}
 	return nil
 }
 
 // connect gives an LU what is served. Called with mu.
-func (h *Hosts) connect(x *exported) {
-	dev := h.devices[x.Volume]
-	if w := h.waits[x.Volume]; w != nil {
+func (h *Hosts) connect(lu *scsi.LU, name string) {
+	dev := h.devices[lu.Volume()]
+	if w := h.waits[lu.Volume()]; w != nil {
 		dev = served{w, nil}
 	}
 	if dev.Device == nil {
-		x.lu.Standby()
+		lu.Standby()
 		return
 	}
-	if err := x.lu.Serve(dev.Device, dev.keeper); err != nil {
-		h.cfg.Log.Error("a volume cannot be served", "volume", x.Name, "err", err)
-		x.lu.Standby()
+	if err := lu.Serve(dev.Device, dev.keeper); err != nil {
+		h.cfg.Log.Error("a volume cannot be served", "volume", name, "err", err)
+		lu.Standby()
 	}
 }
 
@@ -192,8 +205,11 @@ func (h *Hosts) change(v ids.Volume, f func()) {
 	f()
 	for _, x := range h.targets {
 		if x.Volume == v {
-			h.connect(x)
+			h.connect(x.lu, x.Name)
 		}
+	}
+	if u := h.units[v]; u != nil {
+		h.connect(u.lu, u.Name)
 	}
 	if old != nil && h.waits[v] != old {
 		// Its requests' Done may need a lock that their Submit holds; they need none of ours.
@@ -214,6 +230,9 @@ func (h *Hosts) Ask(q scsi.Question, done func(scsi.Answer, error)) (end func(),
 		if x.Volume == q.Volume && h.devices[q.Volume].Device != nil {
 			lu = x.lu
 		}
+	}
+	if u := h.units[q.Volume]; u != nil && h.devices[q.Volume].Device != nil {
+		lu = u.lu
 	}
 	h.mu.Unlock()
 	if lu == nil {
@@ -244,6 +263,11 @@ func (h *Hosts) Standby(v ids.Volume) {
 			x.drop(ErrNotServed, every)
 		}
 	}
+	for _, m := range h.hosts {
+		if m.has(v) {
+			m.drop(ErrNotServed, every)
+		}
+	}
 }
 
 // StandbyAll is Standby for every volume.
@@ -269,6 +293,11 @@ func (h *Hosts) Known() bool {
 	defer h.mu.Unlock()
 	for _, x := range h.targets {
 		if h.devices[x.Volume].Device == nil && h.waits[x.Volume] == nil {
+			return false
+		}
+	}
+	for v := range h.units {
+		if h.devices[v].Device == nil && h.waits[v] == nil {
 			return false
 		}
 	}
@@ -311,8 +340,22 @@ func (h *Hosts) Close(ctx context.Context, v ids.Volume) (undo func(), err error
 	return undo, nil
 }
 
-// Credentials tells how a host must prove who it is.
+// Credentials tells how a host must prove who it is. One that has failed to for several times waits.
 func (h *Hosts) Credentials(l target.Login) (iscsi.Auth, error) {
+	h.mu.Lock()
+	late := h.slow.barred(l.Remote.Addr(), h.now())
+	h.mu.Unlock()
+	if late {
+		return iscsi.Auth{}, errTooMany
+	}
+	if h.isCommon(l.Target) {
+		m, err := h.admitHost(l)
+		defer h.mu.Unlock()
+		if err != nil {
+			return iscsi.Auth{}, err
+		}
+		return iscsi.Auth{Initiator: m.CHAP, Own: m.Own}, nil
+	}
 	x, err := h.admit(l)
 	defer h.mu.Unlock()
 	if err != nil {
@@ -323,17 +366,39 @@ func (h *Hosts) Credentials(l target.Login) (iscsi.Auth, error) {
 
 // Open accepts a login.
 func (h *Hosts) Open(l target.Login) (target.Opened, error) {
-	x, err := h.admit(l)
-	defer h.mu.Unlock()
-	if err != nil {
-		return target.Opened{}, err
+	var in *door
+	var chap string
+	if h.isCommon(l.Target) {
+		m, err := h.admitHost(l)
+		defer h.mu.Unlock()
+		if err != nil {
+			return target.Opened{}, err
+		}
+		in, chap = &m.door, m.CHAP.Name
+	} else {
+		x, err := h.admit(l)
+		defer h.mu.Unlock()
+		if err != nil {
+			return target.Opened{}, err
+		}
+		in, chap = &x.door, x.CHAP.Name
 	}
-	if l.User != x.CHAP.Name { // the export has changed since Credentials
+	if l.User != chap { // it has changed since Credentials
 		return target.Opened{}, target.ErrForbidden
 	}
-	n := &nexus{Nexus: x.target.Nexus(l), login: l, hosts: h, of: x, ended: make(chan struct{})}
-	x.nexuses[n] = struct{}{}
+	if chap != "" {
+		h.slow.forgive(l.Remote.Addr())
+	}
+	n := &nexus{Nexus: in.target.Nexus(l), login: l, hosts: h, of: in, ended: make(chan struct{})}
+	in.nexuses[n] = struct{}{}
 	return target.Opened{Nexus: n}, nil
+}
+
+func (h *Hosts) now() time.Time {
+	if h.cfg.Now != nil {
+		return h.cfg.Now()
+	}
+	return time.Now()
 }
 
 // admit finds the target of a login that is allowed. It returns with mu held, which what it has found is good for.
@@ -375,6 +440,9 @@ func (h *Hosts) Discover(l target.Login) []target.Discovered {
 		if x.allows(l.Initiator) {
 			all = append(all, target.Discovered{Name: name, Portals: portals})
 		}
+	}
+	if m := h.known(l.Initiator); m != nil && len(m.LUNs) > 0 {
+		all = append(all, target.Discovered{Name: CommonName(h.cfg.Cluster), Portals: portals})
 	}
 	slices.SortFunc(all, func(a, b target.Discovered) int { return strings.Compare(a.Name, b.Name) })
 	return all

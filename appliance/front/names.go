@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/remote"
 )
 
 // targetPrefix begins the names of hosts' targets.
@@ -18,6 +21,15 @@ const VirtualGroup = 0x8000
 
 // TargetName is the name of an exported volume's target. iSCSI names have no capitals (RFC 7143, 4.2.7).
 func TargetName(volume string) string { return targetPrefix + strings.ToLower(volume) }
+
+// CommonName is the name of the target of all LUNs that are mapped to hosts; which LUNs it has depends on who asks.
+func CommonName(c ids.Cluster) string { return targetPrefix + "cluster:" + c.String() }
+
+// IsNodeTarget tells whether a target is a node's own, for the other nodes.
+func IsNodeTarget(name string) bool {
+	_, err := remote.ParseTargetName(name)
+	return err == nil
+}
 
 // ErrInitiator is returned for what cannot be the iSCSI name of an initiator.
 var ErrInitiator = errors.New("not an iSCSI name")

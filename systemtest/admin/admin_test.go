@@ -115,7 +115,7 @@ func TestScripts(t *testing.T) {
 		return nil
 	}
 	// One after the other: they share the cluster, and what they say is checked whole.
-	for _, dir := range []string{"alone", "cluster", "trash"} {
+	for _, dir := range []string{"alone", "cluster", "trash", "hosts"} {
 		t.Run(dir, func(t *testing.T) {
 			testscript.Run(t, testscript.Params{Dir: filepath.Join("testdata", dir), Setup: setup})
 		})

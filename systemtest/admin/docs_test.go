@@ -40,9 +40,13 @@ func TestOperations(t *testing.T) {
 	check("call", "../../appliance/api/replicas.go", `s\.handle\("([^"]+)"`, func(s string) string {
 		return strings.NewReplacer("{name}", "NAME", "{node}", "NODE").Replace(s)
 	})
+	check("call", "../../appliance/api/hosts.go", `s\.handle\("([^"]+)"`, func(s string) string {
+		return strings.NewReplacer("{name}", "NAME", "{volume}", "VOLUME", "{host}", "HOST").Replace(s)
+	})
 	check("code", "../../appliance/api/errors.go", `Code: "([a-z-]+)"`, func(s string) string { return "`" + s + "`" })
 	check("event", "../../appliance/fill.go", `Kind: "([a-z-]+)"`, func(s string) string { return "`" + s + "`" })
-	kinds := text(t, "../../replication/reign/effect.go") + text(t, "../../appliance/fill.go")
+	check("event", "../../appliance/hosts.go", `Kind: "([a-z-]+)"`, func(s string) string { return "`" + s + "`" })
+	kinds := text(t, "../../replication/reign/effect.go") + text(t, "../../appliance/fill.go") + text(t, "../../appliance/hosts.go")
 	events := doc[strings.Index(doc, "## Events"):strings.Index(doc, "## Warnings")]
 	for _, m := range regexp.MustCompile("(?m)^\\| (`[^|]+) \\|").FindAllStringSubmatch(events, -1) {
 		for _, k := range strings.Split(m[1], ", ") {
@@ -53,7 +57,7 @@ func TestOperations(t *testing.T) {
 	}
 
 	bin := program(t)
-	for _, group := range []string{"", "node", "pool", "volume", "lun", "event", "leader", "cluster"} {
+	for _, group := range []string{"", "node", "pool", "volume", "lun", "host", "event", "leader", "cluster"} {
 		args := strings.Fields(group + " --help")
 		out, err := exec.Command(bin, args...).CombinedOutput()
 		if err != nil {

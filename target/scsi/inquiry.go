@@ -28,7 +28,7 @@ func (lu *LU) inquiry(_ int, cmd *api.SCSICommand) api.SAMStat {
 	case 0x00:
 		body = []byte{0x00, 0x80, 0x83, 0x86, 0x8f, 0xb0, 0xb1, 0xb2}
 	case 0x80:
-		body = []byte(lu.id.String())
+		body = []byte(lu.serial())
 	case 0x83:
 		body = lu.designators(cmd.Target.Name, cmd.RelTargetPortID)
 	case 0x86: // extended INQUIRY data

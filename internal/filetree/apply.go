@@ -44,10 +44,10 @@ func (t *Tree) Apply(b Batch, room int64) (*Tree, []Result) {
 }
 
 // grows tells which ops make the tree larger, other than by a bounded sum.
-func grows(k Kind) bool { return k == Create || k == Link || k == Rename || k == Write }
+func grows(k Kind) bool { return k == Create || k == Link || k == Rename || k == Write || k == Lock }
 
 func (t *Tree) record(k Key, r Reply) {
-	if k == (Key{}) || r.Status == Again {
+	if k == (Key{}) || r.Status == Again || r.Status == Held {
 		return
 	}
 	t.seq++
@@ -101,6 +101,12 @@ func (t *Tree) do(o *Op, r *Result) {
 		t.open(o, r)
 	case Resize:
 		t.resize(o, r)
+	case Lock:
+		t.lock(o, r)
+	case Unlock:
+		t.unlock(o, r)
+	case Release:
+		t.release(o, r)
 	default:
 		r.Status = ServerFault
 	}

@@ -24,7 +24,7 @@ func (t *Tree) Check() error {
 	if !ok || root.Type != Directory || root.Nlink < 2 || root.Aux != Root {
 		return bad("its root is %+v", root)
 	}
-	if err := errors.Join(t.checkSpace(), t.checkNames()); err != nil {
+	if err := errors.Join(t.checkSpace(), t.checkNames(), t.checkLocks()); err != nil {
 		return err
 	}
 	if t.order.n != t.replies.n || t.order.n > MaxReplies {

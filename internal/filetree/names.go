@@ -1,5 +1,7 @@
 package filetree
 
+import "pmsapp/internal/rangelock"
+
 func (t *Tree) create(o *Op, r *Result) {
 	d, s := t.dir(o.Dir, o.Name)
 	if s != OK {
@@ -159,6 +161,7 @@ func (t *Tree) unlink(ino uint64, n Inode, now int64, r *Result) {
 	}
 	r.Freed = r.Freed || n.Used > 0
 	t.unmark(ino)
+	t.setLocks(ino, &rangelock.Table{})
 	if t.freeTail(ino, 0, fewExtents) {
 		t.forget(ino)
 	} else {

@@ -37,6 +37,11 @@ const (
 	Open
 	// Resize makes the volume Size bytes, not less than it is; what is new reads as zeros.
 	Resize
+	// Lock and Unlock, as LockOp makes them, change the locks of Ino: from Aux on Size bytes, to the end if that is 0,
+	// exclusive if Guarded, of the owner Name. Release, as ReleaseOp makes it, takes all locks of a host away. Reply.
+	Lock
+	Unlock
+	Release
 
 	kindEnd
 )

@@ -10,9 +10,13 @@ import (
 	"math"
 )
 
-// A snapshot of a tree is "PMSTREE" and 1 (8 bytes: magic and version), numbers as in codec.go, and the CRC-32C of all before
-// it (4 bytes, big endian): docs/FORMATS.md.
-const snapshotMagic = "PMSTREE\x01"
+// A snapshot of a tree is "PMSTREE" and 2 (8 bytes: magic and version), numbers as in codec.go, and the CRC-32C of all before
+// it (4 bytes, big endian): docs/FORMATS.md. Version 1 had no locks.
+const (
+	snapshotMagic   = "PMSTREE"
+	snapshotVersion = 2
+	snapshotHead    = len(snapshotMagic) + 1
+)
 
 // saver writes a snapshot; the first error sticks to w.
 type saver struct {
@@ -42,7 +46,7 @@ func (s *saver) string(v string) {
 // Save writes the tree.
 func (t *Tree) Save(w io.Writer) error {
 	s := &saver{w: bufio.NewWriterSize(w, 64<<10), sum: crc32.New(crc32.MakeTable(crc32.Castagnoli))}
-	s.put([]byte(snapshotMagic))
+	s.put(append([]byte(snapshotMagic), snapshotVersion))
 	s.uints(uint64(t.size), uint64(t.gen), t.next, uint64(t.clock), uint64(t.ceil), t.seq)
 	s.uints(uint64(t.inodes.n))
 	for ino, n := range t.inodes.from(0) {
@@ -81,6 +85,7 @@ func (t *Tree) Save(w io.Writer) error {
 			s.uints(uint64(off), uint64(n))
 		}
 	}
+	t.saveLocks(s)
 	s.w.Write(binary.BigEndian.AppendUint32(nil, s.sum.Sum32()))
 	if err := s.w.Flush(); err != nil {
 		return fmt.Errorf("writing a file tree: %w", err)
@@ -93,14 +98,17 @@ func (t *Tree) Save(w io.Writer) error {
 func Load(b []byte) (*Tree, error) {
 	end := len(b) - 4
 	switch {
-	case end < len(snapshotMagic) || string(b[:len(snapshotMagic)]) != snapshotMagic:
+	case end < snapshotHead || string(b[:len(snapshotMagic)]) != snapshotMagic || b[len(snapshotMagic)]-1 >= snapshotVersion:
 		return nil, fmt.Errorf("%w: %d bytes, or another version", ErrSnapshot, len(b))
 	case crc32.Checksum(b[:end], crc32.MakeTable(crc32.Castagnoli)) != binary.BigEndian.Uint32(b[end:]):
 		return nil, fmt.Errorf("%w: the checksum differs", ErrSnapshot)
 	}
 	t := &Tree{by: new(edit)}
-	s := &scanner{b: b[len(snapshotMagic):end]}
+	s := &scanner{b: b[snapshotHead:end]}
 	t.load(s)
+	if b[len(snapshotMagic)] > 1 {
+		t.loadLocks(s)
+	}
 	t.by = nil
 	if s.err != nil || len(s.b) != 0 {
 		return nil, fmt.Errorf("%w: %w", ErrSnapshot, errShort)

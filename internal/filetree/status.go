@@ -25,6 +25,8 @@ const (
 	// Again is never an answer to a client, and not remembered: a Create that is to give a file that exists a size found
 	// another file than Ino.
 	Again Status = 1<<32 - 1
+	// Held is never an answer to a client, and not remembered: somebody has a lock that is in the way of a Lock.
+	Held Status = 1<<32 - 2
 )
 
 var (

@@ -1,6 +1,10 @@
 package filetree
 
-import "cmp"
+import (
+	"cmp"
+
+	"pmsapp/internal/rangelock"
+)
 
 // Sizes, in bytes, and other limits.
 const (
@@ -120,7 +124,8 @@ type Tree struct {
 	entries bmap[entryKey, dirent]
 	extents bmap[extentKey, extent]
 	orphans bmap[number, struct{}]
-	marks   bmap[number, struct{}] // files that may have been written since their times were committed
+	marks   bmap[number, struct{}]         // files that may have been written since their times were committed
+	locks   bmap[number, *rangelock.Table] // of files that have some
 	replies bmap[Key, recorded]
 	order   bmap[number, Key] // by seq
 

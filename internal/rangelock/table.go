@@ -154,6 +154,9 @@ func (t *Table) Release(match func(Owner) bool) {
 	t.locks = slices.DeleteFunc(slices.Clone(t.locks), func(o span) bool { return match(o.owner) })
 }
 
+// Clone returns a table that changes by itself.
+func (t *Table) Clone() *Table { return &Table{slices.Clone(t.locks)} }
+
 // Len is how many locks there are.
 func (t *Table) Len() int { return len(t.locks) }
 

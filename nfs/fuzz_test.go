@@ -15,6 +15,7 @@ import (
 	"pmsapp/internal/xdr"
 	"pmsapp/nfs"
 	"pmsapp/nfs/memshare"
+	"pmsapp/nfs/rpc"
 )
 
 // pipes gives a server connections in memory.
@@ -51,7 +52,8 @@ func fuzzed(f *testing.F) (p *pipes, handles []nfs3.Handle) {
 	p = &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
 	share, exports := memshare.New(8<<20), &memshare.Exports{}
 	exports.Set(nfs.Export{Path: "/vol", ID: ids.Volume{1}, Share: share, Rules: []nfs.Rule{{Clients: everybody}}})
-	srv, err := nfs.New(nfs.Config{Exports: exports, Ports: nfs.Ports{NFS: 1, Mount: 1, Portmap: 1}})
+	srv, err := nfs.New(nfs.Config{Exports: exports, Ports: nfs.Ports{NFS: 1, Mount: 1, Portmap: 1},
+		Limits: rpc.Limits{Connections: 1 << 16, PerClient: 1 << 16}}) // those that were closed may take a while to end
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -29,7 +29,7 @@ type Call struct {
 	sunrpc.Header
 	Args   *xdr.Decoder
 	Client netip.AddrPort
-	Server netip.AddrPort // which the client has called; of a datagram where the socket is bound
+	Server netip.AddrPort // which the client has called
 }
 
 // Reply collects the results of a call: what is encoded, and then the data.

@@ -36,9 +36,10 @@ func (s *Server) ServePacket(p net.PacketConn) error {
 		p.Close()
 	}()
 	slots := make(chan struct{}, s.cfg.Datagrams)
+	d := newDatagrams(p)
 	for {
 		b := make([]byte, maxPacket)
-		n, from, err := p.ReadFrom(b)
+		n, e, err := d.read(b)
 		switch {
 		case err == nil:
 		case s.draining.Load():
@@ -61,22 +62,22 @@ func (s *Server) ServePacket(p net.PacketConn) error {
 		go func() {
 			defer calls.Done()
 			defer func() { <-slots }()
-			s.datagram(p, from, b[:n])
+			s.datagram(d, e, b[:n])
 		}()
 	}
 }
 
 // datagram answers one call. What takes longer than a client waits is not answered.
-func (s *Server) datagram(p net.PacketConn, from net.Addr, b []byte) {
+func (s *Server) datagram(d datagrams, e envelope, b []byte) {
 	ctx, cancel := context.WithTimeoutCause(s.ctx, s.cfg.Stall, ErrStall)
 	defer cancel()
 	var r Reply
-	if err := s.serve(ctx, xdr.NewDecoder(b, nil), &Call{Client: addrPort(from), Server: addrPort(p.LocalAddr())}, &r, true); err != nil {
+	if err := s.serve(ctx, xdr.NewDecoder(b, nil), &Call{Client: e.client, Server: e.server}, &r, true); err != nil {
 		return
 	}
 	if len(r.data) == 0 && r.Len() <= maxPacket {
 		// An error means a client that cannot be reached: it asks again, or it is gone.
-		_, _ = p.WriteTo(r.B, from)
+		_ = d.write(r.B, e)
 	}
 	r.free()
 }

@@ -67,6 +67,7 @@ func (t *truths) verdict(err error, p truth.Proposal) error {
 type reignCluster struct {
 	*truths
 	self   func() reign.Report
+	space  func(ctx context.Context) []reign.Space
 	report func(ctx context.Context, n ids.Node) (reign.Report, error)
 	keep   func() time.Duration // how long deleted volumes stay in the trash
 }
@@ -83,6 +84,9 @@ func (r reignCluster) Report(ctx context.Context, n ids.Node) (reign.Report, err
 	}
 	return r.report(ctx, n)
 }
+
+// Space implements reign.Cluster.
+func (r reignCluster) Space(ctx context.Context) []reign.Space { return r.space(ctx) }
 
 // CreateVolume implements reign.Cluster.
 func (r reignCluster) CreateVolume(ctx context.Context, e peer.Epoch, v truth.Volume) error {

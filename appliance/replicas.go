@@ -2,8 +2,10 @@ package appliance
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
+	"pmsapp/appliance/adapt"
 	"pmsapp/appliance/api"
 	"pmsapp/cluster/catalog"
 	"pmsapp/internal/ids"
@@ -86,6 +88,56 @@ func (n *node) RemoveReplica(ctx context.Context, _, name, from string) error {
 		return err
 	}
 	return told(n.reign.RemoveReplica(ctx, reign.RemoveReplica{Volume: v.ID, Node: m.ID, Why: truth.WhyAsked}))
+}
+
+// Drain implements api.Backend.
+func (n *node) Drain(ctx context.Context, request, name string, w api.Drain) error {
+	find := n.storageNode
+	if w.Cancel {
+		find = n.named
+	}
+	m, err := find(name)
+	if err != nil {
+		return err
+	}
+	pool, err := poolOf(m, w.Pool)
+	if err != nil {
+		return err
+	}
+	return n.propose(ctx, catalog.Command{Request: request, Body: catalog.SetDrain{Node: m.ID, Pool: pool, On: !w.Cancel}})
+}
+
+// held is how many replicas are on a node, and how many of them are to move away.
+func held(st *catalog.State, m catalog.Node) (all, moving int) {
+	for _, v := range st.Volumes {
+		for _, p := range v.Replicas {
+			if p.Node != m.ID {
+				continue
+			}
+			all++
+			if m.Draining || slices.ContainsFunc(m.Pools, func(q catalog.Pool) bool { return q.ID == p.Pool && q.Draining }) {
+				moving++
+			}
+		}
+	}
+	return all, moving
+}
+
+// drainWarnings tell how far the emptying of nodes and pools is.
+func drainWarnings(st *catalog.State) (out []string) {
+	for _, m := range adapt.Nodes(st) {
+		_, moving := held(st, m)
+		if m.Draining {
+			out = append(out, fmt.Sprintf("node %s is being drained: %d replicas are left", m.Name, moving))
+			continue
+		}
+		for _, p := range m.Pools {
+			if p.Draining {
+				out = append(out, fmt.Sprintf("pool %s of node %s is being evacuated: %d replicas are left on such pools", p.Path, m.Name, moving))
+			}
+		}
+	}
+	return out
 }
 
 // ResizeVolume implements api.Backend.

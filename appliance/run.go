@@ -155,7 +155,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	n.reign, err = reign.New(reignConfig(cfg.Timeouts), reign.Deps{Self: n.cluster.Self(), Catalog: truth,
 		Dialer: dialer{n.cluster.Self(), replicas, func() time.Duration { return n.tunables().Peers.Recovery }, remote.NewDialer(remote.DialerConfig{Cluster: clusterID, Self: n.cluster.Self(),
 			Key: key, Portal: n.peerPortal, Timeouts: func() initiator.Timeouts { return peerTimeouts(n.tunables().Peers) }, Log: log})},
-		Cluster: reignCluster{truth, n.report, n.askReport, func() time.Duration { return n.volumeTunables().TrashKeep }}, Observer: n.service, Log: log, Physical: physicalBlock,
+		Cluster: reignCluster{truth, n.report, n.space, n.askReport, func() time.Duration { return n.volumeTunables().TrashKeep }}, Observer: n.service, Log: log, Physical: physicalBlock,
 		Tunables: mirror.Tunables{Hold: cfg.Timeouts.Hold, Slow: cfg.Timeouts.SlowWrite}})
 	if err != nil {
 		return fmt.Errorf("the reign: %w", err)
@@ -352,6 +352,7 @@ func (n *node) reload(r config.Reloadable) {
 	n.mu.Lock()
 	n.timeouts, n.volumes = r.Timeouts, r.Volumes
 	n.mu.Unlock()
+	n.reign.Tune(r.Timeouts.ReplaceAfter)
 	if err := n.target.Tune(hostTunables(r.Timeouts.Hosts)); err != nil {
 		n.log.Error("the hosts' timeouts were not taken over", "err", err)
 		return
@@ -369,7 +370,7 @@ func peerTimeouts(t config.PeerTimeouts) initiator.Timeouts {
 
 func reignConfig(t config.Timeouts) reign.Config {
 	c := reign.Default()
-	c.OpenTimeout = t.Peers.Login
+	c.OpenTimeout, c.ReplaceAfter = t.Peers.Login, t.ReplaceAfter
 	return c
 }
 

@@ -43,8 +43,9 @@ func (n *node) Status(ctx context.Context) (api.Status, error) {
 		if c.Witness {
 			role = "witness"
 		}
+		left, _ := held(st, c)
 		out.Nodes = append(out.Nodes, api.Node{ID: c.ID.String(), Name: c.Name, Role: role, State: state, Voter: voters[c.ID],
-			Leader: c.ID == leader, Address: c.Address, Portal: c.Portal, API: c.API, Version: c.Release, Pools: poolsIn(c, pools)})
+			Leader: c.ID == leader, Address: c.Address, Portal: c.Portal, API: c.API, Version: c.Release, Pools: poolsIn(c, pools), Drained: c.Draining, Left: left})
 	}
 	states := make(map[ids.Volume]reign.VolumeStatus, len(r.Volumes))
 	for _, v := range r.Volumes {
@@ -54,6 +55,7 @@ func (n *node) Status(ctx context.Context) (api.Status, error) {
 		out.Volumes = append(out.Volumes, n.volume(st, v, states[v.ID]))
 	}
 	out.Warnings = append(out.Warnings, warnings(st, voters, out, r)...)
+	out.Warnings = append(out.Warnings, drainWarnings(st)...)
 	return out, nil
 }
 
@@ -68,6 +70,7 @@ func poolsIn(c catalog.Node, said map[ids.Node][]api.Pool) []api.Pool {
 		} else if ok {
 			q.State = "absent"
 		}
+		q.Drained = p.Draining
 		all = append(all, q)
 	}
 	return all

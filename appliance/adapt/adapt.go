@@ -27,9 +27,12 @@ func View(s *catalog.State) *truth.View {
 	}
 	slices.SortFunc(v.Trash, func(a, b ids.Volume) int { return slices.Compare(a[:], b[:]) })
 	for _, n := range s.Nodes {
-		t := truth.Node{ID: n.ID, Name: n.Name, Witness: n.Witness}
+		t := truth.Node{ID: n.ID, Name: n.Name, Witness: n.Witness, Leaves: n.Draining}
 		for _, p := range n.Pools {
 			t.Pools = append(t.Pools, p.ID)
+			if p.Draining || n.Draining {
+				t.Draining = append(t.Draining, p.ID)
+			}
 		}
 		v.Nodes = append(v.Nodes, t)
 	}

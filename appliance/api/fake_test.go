@@ -74,6 +74,7 @@ func (f *fake) Resync(context.Context, string, string, Resync) error { return ni
 func (f *fake) AddReplica(_ context.Context, _, v string, r NewReplica) (Volume, error) {
 	return Volume{Name: v, Replicas: []Replica{{Node: r.Node}}}, nil
 }
+func (f *fake) Drain(context.Context, string, string, Drain) error { return nil }
 func (f *fake) ResizeVolume(_ context.Context, _, v string, s NewSize) (Volume, error) {
 	return Volume{Name: v, Size: s.Size}, nil
 }

@@ -35,6 +35,17 @@ func (c *Client) ResizeVolume(ctx context.Context, volume string, s NewSize) (ou
 	return out, c.call(ctx, http.MethodPost, "/v1/volumes/"+url.PathEscape(volume)+"/size", s, &out)
 }
 
+// Drain is the body of POST /v1/nodes/NAME/drain: the replicas on the node, or in one pool of it, are to move to other nodes.
+type Drain struct {
+	Pool   string `json:"pool,omitempty"`   // path or id; empty: the whole node, which gives the leadership up too
+	Cancel bool   `json:"cancel,omitempty"` // they may stay after all
+}
+
+// Drain empties a node or a pool, or calls that off.
+func (c *Client) Drain(ctx context.Context, node string, d Drain) error {
+	return c.call(ctx, http.MethodPost, "/v1/nodes/"+url.PathEscape(node)+"/drain", d, nil)
+}
+
 // replicaRoutes are the calls that change where replicas are.
 func (s *Server) replicaRoutes() {
 	b := s.backend
@@ -51,6 +62,13 @@ func (s *Server) replicaRoutes() {
 			return nil, err
 		}
 		return b.ResizeVolume(ctx, request, r.PathValue("name"), n)
+	})
+	s.handle("POST /v1/nodes/{name}/drain", leader, func(ctx context.Context, r *http.Request, request string, body []byte) (any, error) {
+		var d Drain
+		if err := decode(body, &d); err != nil {
+			return nil, err
+		}
+		return done{true}, b.Drain(ctx, request, r.PathValue("name"), d)
 	})
 	s.handle("DELETE /v1/volumes/{name}/replicas/{node}", leader, func(ctx context.Context, r *http.Request, request string, _ []byte) (any, error) {
 		return done{true}, b.RemoveReplica(ctx, request, r.PathValue("name"), r.PathValue("node"))

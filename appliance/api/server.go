@@ -43,6 +43,7 @@ type Backend interface {
 	PurgeVolume(ctx context.Context, request, name string) error
 	Resync(ctx context.Context, request, name string, r Resync) error
 	AddReplica(ctx context.Context, request, volume string, r NewReplica) (Volume, error)
+	Drain(ctx context.Context, request, node string, d Drain) error
 	ResizeVolume(ctx context.Context, request, volume string, s NewSize) (Volume, error)
 	RemoveReplica(ctx context.Context, request, volume, node string) error
 	Export(ctx context.Context, request string, l NewLUN) (LUN, error)

@@ -30,6 +30,8 @@ type Node struct {
 	API     string `json:"api"`
 	Version string `json:"version"`
 	Pools   []Pool `json:"pools"`
+	Drained bool   `json:"draining,omitempty"` // its replicas are to move elsewhere
+	Left    int    `json:"replicas"`           // how many replicas it has
 }
 
 // Pool is a directory of a node that holds replicas. Sizes are bytes; -1 where the node did not say.
@@ -40,6 +42,8 @@ type Pool struct {
 	Size  int64  `json:"size"`
 	Free  int64  `json:"free"`
 	State string `json:"state"` // "ok", "absent", or what is wrong
+	// Drained says that its replicas are to move to other nodes.
+	Drained bool `json:"draining,omitempty"`
 }
 
 // Volume is a replicated block device.

@@ -46,12 +46,14 @@ type grammar struct {
 	Status statusCmd `cmd:"" help:"Show the state of the cluster."`
 	Node   struct {
 		List   nodeListCmd   `cmd:"" help:"List the nodes."`
+		Drain  nodeDrainCmd  `cmd:"" help:"Move all replicas of a node elsewhere."`
 		Remove nodeRemoveCmd `cmd:"" help:"Take a node out of the cluster, for good."`
 		Token  nodeTokenCmd  `cmd:"" help:"Make a token with which one machine can join."`
 	} `cmd:"" help:"Nodes."`
 	Pool struct {
-		List poolListCmd `cmd:"" help:"List the pools."`
-		Add  poolAddCmd  `cmd:"" help:"Make an empty directory a pool."`
+		List     poolListCmd     `cmd:"" help:"List the pools."`
+		Add      poolAddCmd      `cmd:"" help:"Make an empty directory a pool."`
+		Evacuate poolEvacuateCmd `cmd:"" help:"Move all replicas in a pool to other nodes."`
 	} `cmd:"" help:"Pools: directories that hold replicas."`
 	Volume struct {
 		List    volumeListCmd    `cmd:"" help:"List the volumes."`

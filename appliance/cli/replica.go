@@ -90,6 +90,41 @@ func (cmd volumeResizeCmd) Run(e *env) error {
 	})
 }
 
+type nodeDrainCmd struct {
+	Node   string `arg:"" help:"The node's name."`
+	Cancel bool   `help:"Its replicas may stay after all."`
+}
+
+func (cmd nodeDrainCmd) Run(e *env) error {
+	return e.call(func(c *api.Client) error {
+		if err := c.Drain(e.ctx, cmd.Node, api.Drain{Cancel: cmd.Cancel}); err != nil {
+			return err
+		}
+		if cmd.Cancel {
+			return e.done("%s is not drained any more.", cmd.Node)
+		}
+		return e.done("%s is being drained; pmsapp status tells how many replicas are left.", cmd.Node)
+	})
+}
+
+type poolEvacuateCmd struct {
+	Node   string `arg:"" help:"The node's name."`
+	Path   string `arg:"" help:"The pool's path."`
+	Cancel bool   `help:"Its replicas may stay after all."`
+}
+
+func (cmd poolEvacuateCmd) Run(e *env) error {
+	return e.call(func(c *api.Client) error {
+		if err := c.Drain(e.ctx, cmd.Node, api.Drain{Pool: cmd.Path, Cancel: cmd.Cancel}); err != nil {
+			return err
+		}
+		if cmd.Cancel {
+			return e.done("%s on %s is not evacuated any more.", cmd.Path, cmd.Node)
+		}
+		return e.done("%s on %s is being evacuated; pmsapp status tells how many replicas are left.", cmd.Path, cmd.Node)
+	})
+}
+
 // findVolume asks for the state of one volume.
 func findVolume(e *env, c *api.Client, name string) (api.Volume, error) {
 	s, err := c.Status(e.ctx, false)

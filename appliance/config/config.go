@@ -90,6 +90,10 @@ type Timeouts struct {
 	// other. 10 ms to 10 s.
 	SlowWrite time.Duration `toml:"slow_write"`
 
+	// ReplaceAfter is how long a replica is out of reach before it is made anew on another node that has room for it. 0 (never),
+	// or 1 s to 720 h.
+	ReplaceAfter time.Duration `toml:"replace_after"`
+
 	Hosts   HostTimeouts    `toml:"hosts"`
 	Peers   PeerTimeouts    `toml:"peers"`
 	Cluster ClusterTimeouts `toml:"cluster"`
@@ -135,7 +139,7 @@ func Default() Config {
 			Log:     Log{Level: slog.LevelInfo, Format: "text"},
 			Volumes: Volumes{TrashKeep: 24 * time.Hour},
 			Timeouts: Timeouts{
-				Hold: 30 * time.Second, SlowWrite: 100 * time.Millisecond,
+				Hold: 30 * time.Second, SlowWrite: 100 * time.Millisecond, ReplaceAfter: 10 * time.Minute,
 				Hosts: HostTimeouts{Login: 5 * time.Second, Logout: 15 * time.Second, NoopInterval: 15 * time.Second,
 					NoopTimeout: 10 * time.Second, Recovery: 10 * time.Second},
 				Peers: PeerTimeouts{Login: 2 * time.Second, Logout: 5 * time.Second, NoopInterval: time.Second,

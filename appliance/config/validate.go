@@ -118,6 +118,7 @@ func (r Reloadable) Validate() error {
 	}{
 		{"hold_timeout", t.Hold, 10 * s, 600 * s, false},
 		{"slow_write", t.SlowWrite, 10 * ms, 10 * s, false},
+		{"replace_after", t.ReplaceAfter, s, 720 * time.Hour, true},
 		{"hosts.login_timeout", t.Hosts.Login, s, 60 * s, false},
 		{"hosts.logout_timeout", t.Hosts.Logout, 0, 60 * s, false},
 		{"hosts.noop_interval", t.Hosts.NoopInterval, s, 60 * s, true},

@@ -92,6 +92,8 @@ func (s *State) apply(c Command) (Result, error) {
 		return Result{}, s.retireReplica(b)
 	case DropReplica:
 		return Result{}, s.dropReplica(b)
+	case SetDrain:
+		return Result{}, s.setDrain(b)
 	case ResizeVolume:
 		return Result{}, s.resizeVolume(b)
 	case ForgetReplica:
@@ -153,6 +155,7 @@ func (s *State) putNode(n Node, former ids.Node) error {
 			return invalid("node %s: pool %s", n.Name, p.Path)
 		}
 	}
+	s.keepDrains(&n)
 	old, had := s.Nodes[n.ID]
 	if f, ok := s.Nodes[former]; ok && former != n.ID {
 		for _, p := range f.Pools { // those that are absent now too

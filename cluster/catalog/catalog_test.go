@@ -66,7 +66,7 @@ func (m *machine) three() (n [3]Node, v Volume) {
 	m.t.Helper()
 	m.do(Bootstrap{ids.NewCluster(), ids.NewLineage(), make([]byte, 32)})
 	for i := range n {
-		n[i] = Node{ID: ids.NewNode(), Name: fmt.Sprint("node", i), Version: 1, Pools: []Pool{{ids.NewPool(), "/p"}}}
+		n[i] = Node{ID: ids.NewNode(), Name: fmt.Sprint("node", i), Version: 1, Pools: []Pool{{ID: ids.NewPool(), Path: "/p"}}}
 		m.do(PutNode{Node: n[i]})
 	}
 	m.do(TakeOver{n[0].ID, 1})

@@ -163,7 +163,7 @@ func kinds() map[Kind]known {
 		"take-over": reader[TakeOver](1), "remove-unfenced": reader[RemoveUnfenced](1), "served": reader[Served](1),
 		"remove-member": reader[RemoveMember](1), "add-member": reader[AddMember](1),
 		"create-volume": reader[CreateVolume](1), "delete-volume": reader[DeleteVolume](1),
-		"resize-volume": reader[ResizeVolume](1),
+		"set-drain": reader[SetDrain](1), "resize-volume": reader[ResizeVolume](1),
 		"add-replica":   reader[AddReplica](1), "retire-replica": reader[RetireReplica](1),
 		"drop-replica": reader[DropReplica](1), "forget-replica": reader[ForgetReplica](1),
 		"restore-volume": reader[RestoreVolume](1), "purge-volume": reader[PurgeVolume](1), "count-trash": reader[CountTrash](1),

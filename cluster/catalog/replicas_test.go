@@ -112,7 +112,7 @@ func TestMaxPlaces(t *testing.T) {
 	m.add(v(), at(n[2]), ids.Node{})
 	var more [2]Node
 	for i := range more {
-		more[i] = Node{ID: ids.NewNode(), Name: string(rune('a' + i)), Version: 1, Pools: []Pool{{ids.NewPool(), "/q"}}}
+		more[i] = Node{ID: ids.NewNode(), Name: string(rune('a' + i)), Version: 1, Pools: []Pool{{ID: ids.NewPool(), Path: "/q"}}}
 		m.do(PutNode{Node: more[i]})
 	}
 	m.fails(ErrLimit, AddReplica{1, v().ID, v().Version, at(more[0]), ids.Node{}, ""})

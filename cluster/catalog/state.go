@@ -67,12 +67,14 @@ type Node struct {
 	Version    int    // the newest commands that it knows
 	Release    string // for people
 	Pools      []Pool
+	Draining   bool `json:",omitempty"` // its replicas are to move elsewhere
 }
 
 // Pool is a directory of a node.
 type Pool struct {
-	ID   ids.Pool
-	Path string
+	ID       ids.Pool
+	Path     string
+	Draining bool `json:",omitempty"` // its replicas are to move to other nodes
 }
 
 // Place is where a replica is.

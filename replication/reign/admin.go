@@ -87,7 +87,7 @@ func (c *Core) choose(ev *CreateVolume) ([]truth.Place, error) {
 		top := Space{Free: -1}
 		for _, s := range ev.Space {
 			p := truth.Place{Node: n.id, Pool: s.Pool}
-			if s.Node != n.id || !slices.Contains(n.expect, s.Pool) || c.fencedPool(p) == nil || s.Free <= top.Free {
+			if s.Node != n.id || !slices.Contains(n.expect, s.Pool) || c.fencedPool(p) == nil || c.drains(p) || s.Free <= top.Free {
 				continue
 			}
 			top = s

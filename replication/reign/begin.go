@@ -35,6 +35,8 @@ func (r *Reign) begin(e Effect) {
 		r.startResync(e)
 	case StopResync:
 		r.tellMirror(e.Volume, func(m Mirror) { m.StopResync(e.Node) })
+	case AskSpace:
+		r.wg.Go(func() { r.step(Spaced{Space: r.d.Cluster.Space(r.ctx)}) })
 	case ResizeMirror:
 		r.resizeMirror(e.Volume)
 	case RetireMember:

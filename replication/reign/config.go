@@ -31,6 +31,10 @@ type Config struct {
 	// slowness; it doubles with each further time, up to ProbationMax, and begins anew after a pool has been good for that
 	// long. 1 s to 24 h.
 	ProbationMin, ProbationMax time.Duration
+	// ReplaceAfter is how long a replica is out of reach before it is made anew on another node; 0: never. Replacements is how
+	// many such moves, and those from nodes and pools that are drained, are under way at once. 0, or 1 s to 30 days; 1 to 64.
+	ReplaceAfter time.Duration
+	Replacements int
 	// Batch is how many volumes one Served names at most; Removals is how many RemoveMember are under way at once. 1 to 65536.
 	Batch, Removals int
 	// YieldAfter is how long some volume is out of reach before other nodes are asked whether they reach more; YieldMin and
@@ -46,7 +50,7 @@ func Default() Config {
 		PollBusy: 20 * time.Millisecond, PollAbsent: time.Second,
 		OpenTimeout: 2 * time.Second, CallTimeout: 10 * time.Second, DrainTimeout: 5 * time.Second,
 		ProbationMin: time.Minute, ProbationMax: time.Hour,
-		Resyncs: 4, Batch: 4096, Removals: 256,
+		Resyncs: 4, ReplaceAfter: 10 * time.Minute, Replacements: 2, Batch: 4096, Removals: 256,
 		YieldAfter: 2 * time.Second, YieldMin: 5 * time.Second, YieldMax: time.Minute,
 	}
 }
@@ -76,10 +80,13 @@ func (c Config) Validate() error {
 			return fmt.Errorf("%w: %s is %v, not %v to %v", ErrConfig, d.name, d.v, d.lo, d.hi)
 		}
 	}
+	if c.ReplaceAfter != 0 && (c.ReplaceAfter < time.Second || c.ReplaceAfter > 720*time.Hour) {
+		return fmt.Errorf("%w: replace after is %v, not 0 or 1s to 720h", ErrConfig, c.ReplaceAfter)
+	}
 	for _, n := range []struct {
 		name      string
 		v, lo, hi int
-	}{{"resyncs", c.Resyncs, 1, 64}, {"batch", c.Batch, 1, 65536}, {"removals", c.Removals, 1, 65536}} {
+	}{{"replacements", c.Replacements, 1, 64}, {"resyncs", c.Resyncs, 1, 64}, {"batch", c.Batch, 1, 65536}, {"removals", c.Removals, 1, 65536}} {
 		if n.v < n.lo || n.v > n.hi {
 			return fmt.Errorf("%w: %s is %d, not %d to %d", ErrConfig, n.name, n.v, n.lo, n.hi)
 		}

@@ -38,6 +38,7 @@ type Core struct {
 	reports    map[ids.Node]stamped
 	witness    witness
 	yield      yielding
+	auto       moving
 }
 
 // reign is one take-over and what came of it. Nothing in it outlives its epoch.
@@ -115,6 +116,7 @@ func (c *Core) handle(ev Event) {
 		c.endReign("the leadership was gained anew")
 		c.leading, c.again, c.tries, c.witness = true, pace{}, 0, witness{}
 		c.endings = make(map[ids.Volume]int)
+		c.auto = newMoving()
 		c.setView(ev.View)
 	case Following:
 		c.leading = false
@@ -169,6 +171,11 @@ func (c *Core) handle(ev Event) {
 		c.restartResync(ev)
 	case AddReplica:
 		c.addReplica(ev)
+	case Spaced:
+		c.spaced(ev)
+	case Tuned:
+		c.cfg.ReplaceAfter = ev.ReplaceAfter
+		c.touch()
 	case ResizeVolume:
 		c.resizeVolume(ev)
 	case RemoveReplica:

@@ -59,6 +59,8 @@ type (
 		Volume ids.Volume
 		Node   ids.Node
 	}
+	// AskSpace asks for the free space of all pools; its end is Spaced.
+	AskSpace struct{}
 	// ResizeMirror tells an open mirror that its volume has another size by now, which all members have.
 	ResizeMirror struct{ Volume truth.Volume }
 	// RetireMember has an open mirror remove Node from the in-sync set, as long as that is Set.
@@ -131,6 +133,9 @@ const (
 	ResyncDone      Kind = "resync-done"
 	ResyncFailed    Kind = "resync-failed"
 	Leftover        Kind = "leftover-replica"
+	ReplicaLost     Kind = "replica-lost"
+	ReplicaStuck    Kind = "replica-stuck"
+	NodeDrained     Kind = "node-drained"
 	VolumeGrown     Kind = "volume-grown"
 	ReplicaAdded    Kind = "replica-added"
 	ReplicaLeaves   Kind = "replica-leaves"
@@ -157,6 +162,7 @@ func (DrainMirror) effect()        {}
 func (CloseMirror) effect()        {}
 func (StartResync) effect()        {}
 func (StopResync) effect()         {}
+func (AskSpace) effect()           {}
 func (ResizeMirror) effect()       {}
 func (RetireMember) effect()       {}
 func (Command) effect()            {}

@@ -1,6 +1,8 @@
 package reign
 
 import (
+	"time"
+
 	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
 	"pmsapp/replication/truth"
@@ -149,6 +151,10 @@ type (
 		Copies int
 		Space  []Space
 	}
+	// Spaced is the end of an AskSpace: the free space of the pools that answered.
+	Spaced struct{ Space []Space }
+	// Tuned changes a tunable while Core runs.
+	Tuned struct{ ReplaceAfter time.Duration }
 	// ResizeVolume makes a volume that is served here larger. The Reply comes when the catalog has the size.
 	ResizeVolume struct {
 		Request uint64
@@ -207,5 +213,7 @@ func (DeleteVolume) event()   {}
 func (HandOver) event()       {}
 func (RestartResync) event()  {}
 func (AddReplica) event()     {}
+func (Spaced) event()         {}
+func (Tuned) event()          {}
 func (ResizeVolume) event()   {}
 func (RemoveReplica) event()  {}

@@ -102,6 +102,8 @@ func (f *fakes) TransferLeadership(ctx context.Context, to ids.Node) error {
 	return f.transfer(to)
 }
 
+func (f *fakes) Space(context.Context) []Space { return nil }
+
 func (f *fakes) Report(ctx context.Context, n ids.Node) (Report, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -336,6 +336,21 @@ func (s *script) do(cmd string, a []string) {
 	case "retire":
 		s.req++
 		s.step(RemoveReplica{Request: s.req, Volume: volumeID(a[0]), Node: nodeID(a[1]), Why: truth.WhyAsked})
+	case "spaced": // spaced 2097152: that is free in every pool
+		var space []Space
+		for _, x := range s.space() {
+			space = append(space, Space{Node: x.Node, Pool: x.Pool, Free: int64(num(0))})
+		}
+		s.step(Spaced{Space: space})
+	case "drain", "undrain": // drain b, or drain b.1
+		s.w.drain(a[0], cmd == "drain")
+		s.step(Changed{View: s.w.view})
+	case "tune":
+		d, err := time.ParseDuration(a[0])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.step(Tuned{ReplaceAfter: d})
 	case "resize":
 		s.req++
 		s.step(ResizeVolume{Request: s.req, Volume: volumeID(a[0]), Size: int64(num(1))})

@@ -110,7 +110,7 @@ func (c *Core) best(since time.Duration, least int) (to ids.Node, found bool) {
 	var log uint64
 	for _, n := range c.others() {
 		r, ok := c.electable(n, since)
-		if !ok {
+		if !ok || c.isDrained(n) {
 			continue
 		}
 		if k := c.reachOf(r); k > least || (found && k == least && r.LastIndex > log) {

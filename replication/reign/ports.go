@@ -43,6 +43,8 @@ type Cluster interface {
 	TransferLeadership(ctx context.Context, to ids.Node) error
 	// Report asks a node; for the own one it answers without a message.
 	Report(ctx context.Context, node ids.Node) (Report, error)
+	// Space asks all nodes that seem to be there for the free space of their pools; it is bounded in time.
+	Space(ctx context.Context) []Space
 	// CreateVolume and DeleteVolume propose to this node's Raft; they are rejected if epoch is not current, succeed if they
 	// were applied before, and return as truth.Catalog.Propose does. A deletion is rejected if the in-sync set has another version.
 	CreateVolume(ctx context.Context, epoch peer.Epoch, v truth.Volume) error

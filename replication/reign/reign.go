@@ -140,6 +140,9 @@ func (r *Reign) AddReplica(ctx context.Context, req AddReplica) error {
 	return err
 }
 
+// Tune changes how long a replica is out of reach before it is made anew elsewhere; 0: never.
+func (r *Reign) Tune(replaceAfter time.Duration) { r.step(Tuned{ReplaceAfter: replaceAfter}) }
+
 // ResizeVolume makes a volume larger. Request is set by Reign.
 func (r *Reign) ResizeVolume(ctx context.Context, v ids.Volume, size int64) error {
 	_, err := r.ask(ctx, func(id uint64) Event { return ResizeVolume{Request: id, Volume: v, Size: size} })

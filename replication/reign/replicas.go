@@ -124,7 +124,7 @@ func (c *Core) bestPlace(tv *truth.Volume, space []Space, will func(Space) bool)
 		}
 		for _, s := range space {
 			p := truth.Place{Node: n.id, Pool: s.Pool}
-			if s.Node == n.id && !slices.Contains(tv.Gone, p) && slices.Contains(n.expect, s.Pool) && c.fencedPool(p) != nil && will(s) && (!found || s.Free > free) {
+			if s.Node == n.id && !slices.Contains(tv.Gone, p) && !c.drains(p) && slices.Contains(n.expect, s.Pool) && c.fencedPool(p) != nil && will(s) && (!found || s.Free > free) {
 				best, free, found = p, s.Free, true
 			}
 		}
@@ -174,6 +174,9 @@ func (c *Core) driveReplicas() {
 		return
 	}
 	r.placesDue, r.placesAt = false, never
+	if c.planMoves(); r.handing != nil {
+		return
+	}
 	for i := range c.view.Volumes {
 		tv := &c.view.Volumes[i]
 		for _, p := range tv.Gone {
@@ -271,6 +274,9 @@ func (c *Core) cleared(v *vol, err error) {
 func (c *Core) granted(v *vol, err error) {
 	w := v.change.wish
 	v.change.wish, c.r.placesDue = nil, true
+	if w.request == 0 && err != nil { // it will be wished for again
+		v.change.retry.later(c.now, resyncMin, resyncMax)
+	}
 	if w.request != 0 {
 		c.emit(Reply{Request: w.request, Err: err})
 	}

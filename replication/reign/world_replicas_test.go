@@ -82,6 +82,29 @@ func applyReplicas(v *truth.View, p truth.Proposal) error {
 	return nil
 }
 
+// drain says that a node, or a pool of it, is to be emptied, or not.
+func (w *world) drain(what string, on bool) {
+	v := w.change()
+	for i := range v.Nodes {
+		n := &v.Nodes[i]
+		var draining []ids.Pool
+		for _, p := range n.Pools {
+			is := slices.Contains(n.Draining, p)
+			if name(n.ID) == what || name(p) == what {
+				is = on
+			}
+			if is {
+				draining = append(draining, p)
+			}
+		}
+		n.Draining = draining
+		if name(n.ID) == what {
+			n.Leaves = on
+		}
+	}
+	w.view = v
+}
+
 func showReplicas(p truth.Proposal) string {
 	switch p := p.(type) {
 	case truth.AddReplica:

@@ -367,6 +367,8 @@ func show(e Effect) string {
 		return fmt.Sprintf("start resync %s to %s empty=%v", name(e.Volume), name(e.Member.Place.Pool), e.Empty)
 	case ResizeMirror:
 		return fmt.Sprintf("resize mirror %s to %d", name(e.Volume.ID), e.Volume.Size)
+	case AskSpace:
+		return "ask for space"
 	case StopResync:
 		return fmt.Sprintf("stop resync %s to %s", name(e.Volume), name(e.Node))
 	case RetireMember:

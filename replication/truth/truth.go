@@ -57,6 +57,10 @@ type Node struct {
 	Name    string
 	Witness bool
 	Pools   []ids.Pool
+	// Draining are those of Pools whose replicas are to move to other nodes.
+	Draining []ids.Pool
+	// Leaves says that the whole node is being drained: it is not to lead either.
+	Leaves bool
 }
 
 // A Proposal is one of the commands below. All of them name the epoch; the state machine rejects those of another.

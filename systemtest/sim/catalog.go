@@ -136,9 +136,12 @@ func viewOf(s *catalog.State) *truth.View {
 		v.Trash = append(v.Trash, id) // at most one
 	}
 	for _, x := range s.Nodes {
-		n := truth.Node{ID: x.ID, Name: x.Name, Witness: x.Witness}
+		n := truth.Node{ID: x.ID, Name: x.Name, Witness: x.Witness, Leaves: x.Draining}
 		for _, p := range x.Pools {
 			n.Pools = append(n.Pools, p.ID)
+			if p.Draining || x.Draining {
+				n.Draining = append(n.Draining, p.ID)
+			}
 		}
 		v.Nodes = append(v.Nodes, n)
 	}

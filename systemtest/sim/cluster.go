@@ -77,7 +77,11 @@ func (c *Cluster) volIndex(id ids.Volume) int { return slices.Index(c.volIDs, id
 
 func (c *Cluster) volName(id ids.Volume) string { return fmt.Sprint("v", c.volIndex(id)) }
 
-func (c *Cluster) reignConfig() reign.Config { return reign.Default() }
+func (c *Cluster) reignConfig() reign.Config {
+	cfg := reign.Default()
+	cfg.ReplaceAfter, cfg.Replacements = c.plan.replace, c.plan.replacements
+	return cfg
+}
 
 func (c *Cluster) tunables() mirror.Tunables { return c.breakTunables(c.plan.tunables) }
 

@@ -177,6 +177,9 @@ func (n *node) propose(p any, done func(truth.Outcome, error)) {
 		a := res.(applied)
 		n.c.trace(n.host, "%T: %+v %v", p, a.out, a.err)
 		n.breakRetired(p, a.err)
+		if add, ok := p.(truth.AddReplica); ok && a.err == nil && add.Why != truth.WhyAsked && add.Why != "" {
+			n.c.stats["moves of replicas because they are "+map[string]string{truth.WhyLost: "lost", truth.WhyDrain: "on a drained node"}[add.Why]]++
+		}
 		done(a.out, a.err)
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"pmsapp/cluster/catalog"
 	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
 	"pmsapp/replication/reign"
@@ -27,13 +28,15 @@ func (c *Cluster) startChanges() {
 		return
 	}
 	pace := []time.Duration{300 * time.Millisecond, 2 * time.Second, 5 * time.Second}[c.w.Rand.Intn(3)]
-	grows := c.w.Rand.Chance(0.7)
+	grows, drains := c.w.Rand.Chance(0.7), c.w.Rand.Chance(0.5)
 	var change func()
 	change = func() {
 		if c.calmed {
 			return
 		}
-		if grows && c.w.Rand.Chance(0.3) {
+		if drains && c.w.Rand.Chance(0.2) {
+			c.drain()
+		} else if grows && c.w.Rand.Chance(0.3) {
 			c.grow()
 		} else {
 			c.changeReplicas()
@@ -95,6 +98,43 @@ func (c *Cluster) grow() {
 			}
 		}, func(id uint64) reign.Event { return reign.ResizeVolume{Request: id, Volume: v.ID, Size: size} })
 	})
+}
+
+// drain has a node drained for a while.
+func (c *Cluster) drain() {
+	n := c.nodes[c.w.Rand.Intn(len(c.nodes))]
+	if n.witness {
+		return
+	}
+	c.setDrain(n, true)
+	c.after(500*time.Millisecond, 8*time.Second, func() { c.setDrain(n, false) })
+}
+
+func (c *Cluster) setDrain(n *node, on bool) {
+	l := c.leader()
+	if l == nil {
+		return
+	}
+	b := catalog.SetDrain{Node: n.id(), On: on}
+	if c.w.Rand.Chance(0.3) {
+		b.Pool = n.pools[0].id
+	}
+	c.stats["nodes or pools drained, or not any more"]++
+	l.propose(b, func(truth.Outcome, error) {})
+}
+
+// undrain ends what is left of drains when the faults are over.
+func (c *Cluster) undrain() {
+	l := c.leader()
+	for i := range c.truth.view.Nodes {
+		if n := &c.truth.view.Nodes[i]; l != nil && len(n.Draining) > 0 {
+			l.propose(catalog.SetDrain{Node: n.ID}, func(truth.Outcome, error) {})
+			for _, p := range n.Pools {
+				l.propose(catalog.SetDrain{Node: n.ID, Pool: p}, func(truth.Outcome, error) {})
+			}
+		}
+	}
+	c.w.After(time.Second, c.undrain)
 }
 
 // blocks is how many a volume has.

@@ -11,22 +11,24 @@ import (
 
 // plan is what a seed decides before the run: the shape of the cluster, the workload, which faults there are.
 type plan struct {
-	c        *Cluster
-	storage  int
-	witness  bool
-	copies   []int // by volume
-	blocks   int   // of each volume
-	think    time.Duration
-	lease    time.Duration // a leader that reached no quorum for so long steps down
-	chaos    time.Duration
-	stretch  int // how much longer than usual the faults last at most
-	tunables mirror.Tunables
-	hot      []int // first blocks
-	nextID   uint32
-	keep     int64 // how long deleted volumes stay in the trash, in seconds; 0: not at all
-	fulls    bool
-	mediums  bool
-	swaps    bool // some writes are updates
+	c            *Cluster
+	storage      int
+	witness      bool
+	copies       []int // by volume
+	blocks       int   // of each volume
+	think        time.Duration
+	lease        time.Duration // a leader that reached no quorum for so long steps down
+	chaos        time.Duration
+	stretch      int // how much longer than usual the faults last at most
+	tunables     mirror.Tunables
+	hot          []int // first blocks
+	nextID       uint32
+	keep         int64 // how long deleted volumes stay in the trash, in seconds; 0: not at all
+	fulls        bool
+	mediums      bool
+	swaps        bool          // some writes are updates
+	replace      time.Duration // replace_after
+	replacements int
 }
 
 // faults are the rates of what happens all the time.
@@ -52,6 +54,8 @@ func newPlan(c *Cluster) *plan {
 	if r.Chance(0.2) {
 		p.stretch, p.chaos, p.think = 3, 25*time.Second, max(p.think, 100*time.Millisecond)
 	}
+	p.replace = []time.Duration{0, 1500 * time.Millisecond, 5 * time.Second}[r.Intn(3)]
+	p.replacements = 1 + r.Intn(2)
 	p.lease = []time.Duration{500 * time.Millisecond, time.Second, 3 * time.Second}[r.Intn(3)]
 	if r.Chance(0.6) {
 		p.keep = 3600

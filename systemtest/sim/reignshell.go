@@ -88,6 +88,8 @@ func (r *reignShell) effect(e reign.Effect) {
 		if m := r.mirrors[e.Volume]; m != nil {
 			m.do(func() { m.core.StopResync(e.Node) })
 		}
+	case reign.AskSpace:
+		r.n.proc.After(r.n.c.w.Rand.Between(time.Millisecond, 50*time.Millisecond), func() { r.step(reign.Spaced{Space: r.n.c.space()}) })
 	case reign.ResizeMirror:
 		if m := r.mirrors[e.Volume.ID]; m != nil {
 			m.do(func() { m.core.Resize(e.Volume.Size) })

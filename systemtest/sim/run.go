@@ -163,6 +163,7 @@ func (c *Cluster) leader() *node {
 func (c *Cluster) calm() {
 	c.trace(0, "---- all faults end ----")
 	c.calmed = true
+	c.undrain()
 	c.faults = faults{}
 	c.net.Loss, c.net.Double = 0, 0
 	c.net.Heal()

@@ -20,11 +20,13 @@ const (
 	AllKilled       Kind = "all-killed"       // SIGKILL of all, and restart
 	HandOver        Kind = "hand-over"        // by command
 	Terminated      Kind = "leader-ended"     // SIGTERM
+	Move            Kind = "move"             // of a replica, by command
+	Grow            Kind = "grow"             // of the volume, by command
 )
 
 // Kinds are all of them.
 func Kinds() []Kind {
-	return []Kind{LeaderKilled, FollowerStopped, LeaderStopped, FollowerKilled, AllKilled, HandOver, Terminated}
+	return []Kind{LeaderKilled, FollowerStopped, LeaderStopped, FollowerKilled, AllKilled, HandOver, Terminated, Move, Grow}
 }
 
 // limit is the target for a kind's standstill: of its median and of its maximum; 0 means none. The targets are reported, not
@@ -94,6 +96,10 @@ func (s *soak) round(ctx context.Context, k Kind) (r Round, err error) {
 			back = time.Now()
 			err = first(err, s.cluster.Start(leader))
 		}
+	case Move:
+		err = s.move(ctx, st, &back)
+	case Grow:
+		err = s.grow(ctx, st, &back)
 	default:
 		err = fmt.Errorf("there is no kind of round %q", k)
 	}
@@ -208,9 +214,9 @@ func (s *soak) settled(ctx context.Context) (api.Status, error) {
 		}
 		ok := st.Leader != "" && len(st.Volumes) == 1 && len(st.Nodes) == len(s.cluster.Nodes)
 		for _, v := range st.Volumes {
-			ok = ok && v.Served
+			ok = ok && v.Served && len(v.Gone) == 0
 			for _, r := range v.Replicas {
-				ok = ok && r.State == "in sync"
+				ok = ok && r.State == "in sync" && r.Leaves == ""
 			}
 		}
 		for _, n := range st.Nodes {

@@ -39,6 +39,7 @@ type soak struct {
 	load    *load
 	lun     api.LUN
 	hosts   *os.File // the hosts' log
+	places  int      // rounds that changed the volume
 }
 
 // hooks log what a host sees of failovers.

@@ -164,7 +164,7 @@ func kinds() map[Kind]known {
 		"remove-member": reader[RemoveMember](1), "add-member": reader[AddMember](1),
 		"create-volume": reader[CreateVolume](1), "delete-volume": reader[DeleteVolume](1),
 		"set-drain": reader[SetDrain](1), "resize-volume": reader[ResizeVolume](1),
-		"add-replica":   reader[AddReplica](1), "retire-replica": reader[RetireReplica](1),
+		"add-replica": reader[AddReplica](1), "retire-replica": reader[RetireReplica](1),
 		"drop-replica": reader[DropReplica](1), "forget-replica": reader[ForgetReplica](1),
 		"restore-volume": reader[RestoreVolume](1), "purge-volume": reader[PurgeVolume](1), "count-trash": reader[CountTrash](1),
 		"set-export": reader[SetExport](1), "remove-export": reader[RemoveExport](1),

@@ -196,6 +196,9 @@ func (n *node) Export(ctx context.Context, request string, w api.NewLUN) (api.LU
 	if err != nil {
 		return api.LUN{}, err
 	}
+	if v.Share {
+		return api.LUN{}, api.Errorf(api.ErrConflict, "pmsapp share export "+v.Name, "%s is a share", v.Name)
+	}
 	e := catalog.Export{Volume: v.ID, LUN: front.DefaultLUN, CHAPUser: w.CHAPUser, CHAPSecret: []byte(w.CHAPSecret)}
 	for _, s := range w.Initiators {
 		name, err := front.CheckInitiator(s)

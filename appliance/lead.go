@@ -28,6 +28,7 @@ type service struct {
 	vip          *vip.Holder      // nil: there is no virtual address
 	events       *eventLog
 	reservations *reservations
+	door         *nfsDoor
 	failed       func(error)
 	log          *slog.Logger
 
@@ -70,6 +71,7 @@ func (s *service) Leads() {
 	s.mu.Lock()
 	s.leading = true
 	s.mu.Unlock()
+	s.door.shares.Lead(true)
 	s.reign.Lead()
 	s.look()
 }
@@ -84,6 +86,8 @@ func (s *service) Follows() {
 	s.mu.Unlock()
 	s.reign.Follow()
 	s.hosts.StandbyAll()
+	s.door.shares.Lead(false)
+	s.door.drop(front.ErrNotServed)
 	s.look()
 }
 
@@ -130,7 +134,11 @@ func (s *service) Serving(v truth.Volume, dev block.Device) {
 	if m, ok := dev.(reign.Mirror); ok {
 		s.mirrors[v.ID] = m
 	}
-	if s.leading { // otherwise Follow has been called, and Standby comes
+	switch {
+	case !s.leading: // Follow has been called, and Standby comes
+	case v.Share:
+		s.door.shares.Serve(v.ID, uint64(v.LastServed), dev)
+	default:
 		s.hosts.Serve(v.ID, dev, keeper{s.reservations, v.ID, uint64(v.LastServed)})
 	}
 	s.mu.Unlock()
@@ -143,6 +151,10 @@ func (s *service) Standby(v ids.Volume, _ string) {
 	delete(s.mirrors, v)
 	s.mu.Unlock()
 	s.hosts.Standby(v)
+	if s.cluster.State().Volumes[v].Share {
+		s.door.drop(front.ErrNotServed)
+	}
+	s.door.shares.Standby(v)
 	s.look()
 }
 
@@ -213,7 +225,7 @@ func (s *service) holdWaiting() {
 	volumes := s.cluster.State().Volumes
 	for _, v := range st.Volumes {
 		if v.State == reign.Waits || v.State == reign.NeedsForce {
-			if cv, ok := volumes[v.Volume]; ok {
+			if cv, ok := volumes[v.Volume]; ok && !cv.Share {
 				s.mu.Lock()
 				if s.leading { // it may have ended meanwhile
 					s.hosts.Wait(v.Volume, geometry(cv))

@@ -41,6 +41,7 @@ type node struct {
 	pools   *pools
 	cluster *cluster.Cluster
 	hosts   *front.Hosts
+	door    *nfsDoor
 	target  *target.Server
 	reign   *reign.Reign
 	service *service
@@ -52,6 +53,8 @@ type node struct {
 
 	poolCache poolCache
 	refusals  refusals
+
+	ruling sync.Mutex // held by who changes the rules of a share
 
 	mu       sync.Mutex // guards what follows
 	timeouts config.Timeouts
@@ -100,6 +103,11 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 		return err
 	}
 	defer closeAll(portals)
+	door, err := n.listenNFS()
+	if err != nil {
+		return err
+	}
+	defer door.close()
 
 	// Cluster and reign tell the service what happens; it needs both, so it is made before them and completed after.
 	n.service = &service{wake: make(chan struct{}, 1), mirrors: map[ids.Volume]reign.Mirror{}, failed: n.fail, log: log, ready: make(chan struct{}),
@@ -139,6 +147,11 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	n.hosts = front.NewHosts(front.HostsConfig{Group: group, Portals: n.discoverable, Certain: n.certain,
 		Hold: func() time.Duration { return n.tunables().Hold }, Around: scsi.Around{Elsewhere: reservations.elsewhere, Groups: reservations.groups}, Cluster: clusterID, Log: log})
 	reservations.hosts = n.hosts
+	if err := door.open(n.cluster, func() time.Duration { return n.tunables().Hold }, log); err != nil {
+		return fmt.Errorf("the NFS server: %w", err)
+	}
+	defer door.shares.Close() // after the reign's end: the mirrors have answered
+	n.door = door
 	key := n.cluster.Secret("sessions between nodes")
 	server := remote.NewServer(remote.ServerConfig{Cluster: clusterID, Node: replicas, Log: log})
 	defer server.Wait() // after the target's end
@@ -161,7 +174,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 		return fmt.Errorf("the reign: %w", err)
 	}
 	n.service.hosts, n.service.reign, n.service.cluster, n.service.events = n.hosts, n.reign, n.cluster, n.events
-	n.service.reservations = reservations
+	n.service.reservations, n.service.door = reservations, door
 	if cfg.Virtual.Portal != "" {
 		n.service.vip = vip.New(vip.Config{Portal: netip.MustParseAddrPort(cfg.Virtual.Portal), Prefix: cfg.Virtual.Prefix,
 			Interface: cfg.Virtual.Interface, Lifetime: cfg.Virtual.Lifetime, Listen: !covers(cfg.Address.Portal, cfg.Virtual.Portal),
@@ -180,6 +193,12 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	work.Go(func() { n.emptyTrash(rctx) })
 	for _, l := range portals {
 		work.Go(func() { n.serveErr("the portal "+l.Addr().String(), n.target.Serve(l)) })
+	}
+	for _, l := range door.streams {
+		work.Go(func() { n.serveNFS(l.Addr(), func() error { return door.server.Serve(l) }) })
+	}
+	for _, p := range door.packets {
+		work.Go(func() { n.serveNFS(p.LocalAddr(), func() error { return door.server.ServePacket(p) }) })
 	}
 	web, err := n.webServer()
 	if err != nil {
@@ -221,6 +240,7 @@ wait:
 	// 2. No host finds this node any more, or it would come again while the rest ends.
 	n.service.close()
 	closeAll(portals)
+	door.close()
 	// 3. No request of the admin begins any more, and those under way end: they need all of the rest.
 	if err := web.Shutdown(stop); err != nil {
 		web.Close()
@@ -231,6 +251,11 @@ wait:
 	sctx, scancel := context.WithTimeout(stop, time.Second)
 	if err := n.target.Shutdown(sctx); err != nil {
 		log.Debug("sessions were dropped", "err", err)
+	}
+	if door.server != nil {
+		if err := door.server.Shutdown(sctx); err != nil {
+			log.Debug("clients of shares were dropped", "err", err)
+		}
 	}
 	scancel()
 	// 6. The loops. The virtual address is released here at the latest. Then, by the defers above: the cluster, the replicas.

@@ -25,6 +25,11 @@ const (
 
 // CreateVolume implements api.Backend. Its ids follow from the request, so that a repeated call makes nothing twice.
 func (n *node) CreateVolume(ctx context.Context, request string, w api.NewVolume) (_ api.Volume, err error) {
+	return n.createVolume(ctx, request, w, false)
+}
+
+// createVolume makes a volume, or a share.
+func (n *node) createVolume(ctx context.Context, request string, w api.NewVolume, share bool) (_ api.Volume, err error) {
 	if err := config.CheckName(w.Name); err != nil {
 		return api.Volume{}, api.Errorf(api.ErrInvalid, "", "name: %v", err)
 	}
@@ -40,7 +45,7 @@ func (n *node) CreateVolume(ctx context.Context, request string, w api.NewVolume
 		return api.Volume{}, api.Errorf(api.ErrInvalid, "", "logical_block: %d is neither 512 nor 4096", w.Logical)
 	}
 	seed := sha256.Sum256([]byte("volume " + n.cluster.ID().String() + " " + request))
-	v := truth.Volume{Name: w.Name, Size: w.Size, Region: smallRegion, Logical: w.Logical}
+	v := truth.Volume{Name: w.Name, Size: w.Size, Region: smallRegion, Logical: w.Logical, Share: share}
 	copy(v.ID[:], seed[:16])
 	copy(v.Lineage[:], seed[16:])
 	if v.Size >= largeVolume {

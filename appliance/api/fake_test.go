@@ -82,9 +82,24 @@ func (f *fake) RemoveReplica(context.Context, string, string, string) error { re
 func (f *fake) Export(_ context.Context, _ string, l NewLUN) (LUN, error) {
 	return LUN{Volume: l.Volume}, nil
 }
-func (f *fake) Unexport(context.Context, string, string) error      { return nil }
-func (f *fake) Transfer(context.Context, string, Transfer) error    { return nil }
-func (f *fake) ShutdownCluster(ctx context.Context, _ string) error { return nil }
+func (f *fake) Shares(context.Context) ([]Share, error) { return []Share{}, nil }
+func (f *fake) Share(_ context.Context, name string) (Share, error) {
+	return Share{Volume: Volume{Name: name}}, nil
+}
+func (f *fake) CreateShare(ctx context.Context, request string, v NewVolume) (Share, error) {
+	w, err := f.CreateVolume(ctx, request, v)
+	return Share{Volume: w}, err
+}
+func (f *fake) DeleteShare(ctx context.Context, request, name string, purge bool) error {
+	return f.DeleteVolume(ctx, request, name, purge)
+}
+func (f *fake) ExportShare(_ context.Context, _, name string, r ShareRule) (Share, error) {
+	return Share{Volume: Volume{Name: name}, Rules: []ShareRule{r}}, nil
+}
+func (f *fake) UnexportShare(context.Context, string, string, string) error { return nil }
+func (f *fake) Unexport(context.Context, string, string) error              { return nil }
+func (f *fake) Transfer(context.Context, string, Transfer) error            { return nil }
+func (f *fake) ShutdownCluster(ctx context.Context, _ string) error         { return nil }
 
 // world has a leader a and a follower b behind TLS.
 type world struct {

@@ -56,6 +56,7 @@ func (s *Server) routes() {
 		return done{true}, b.Resync(ctx, request, r.PathValue("name"), v)
 	})
 	s.replicaRoutes()
+	s.shareRoutes()
 	s.handle("POST /v1/luns", leader, with(b.Export))
 	s.handle("DELETE /v1/luns/{volume}", leader, func(ctx context.Context, r *http.Request, request string, _ []byte) (any, error) {
 		return done{true}, b.Unexport(ctx, request, r.PathValue("volume"))

@@ -57,6 +57,7 @@ type Backend interface {
 	VerifyLUNs(ctx context.Context) (Verified, error)
 	Transfer(ctx context.Context, request string, t Transfer) error
 	ShutdownCluster(ctx context.Context, request string) error
+	ShareBackend
 }
 
 // Call is a request as it is forwarded between nodes.

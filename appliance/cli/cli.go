@@ -79,6 +79,7 @@ type grammar struct {
 		Add    hostAddCmd    `cmd:"" help:"Add a host."`
 		Remove hostRemoveCmd `cmd:"" help:"Take a host out that has no LUN."`
 	} `cmd:"" help:"Hosts: initiators that LUNs are mapped to."`
+	Share shareCmd `cmd:"" help:"Shares: volumes with files, exported by NFS."`
 	Event struct {
 		List eventListCmd `cmd:"" help:"List the newest events."`
 	} `cmd:"" help:"The event log."`

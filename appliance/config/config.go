@@ -39,6 +39,10 @@ type Address struct {
 	Portal string `toml:"portal"`
 	// PeerPortal is for the other nodes' iSCSI sessions; the same as Portal if empty.
 	PeerPortal string `toml:"peer_portal"`
+	// NFS is for clients of shares: NFS by TCP, and MOUNT by both TCP and UDP. 2049 is usual. None if empty.
+	NFS string `toml:"nfs"`
+	// Portmap tells clients that port, by TCP and UDP. They look for it at 111. None if empty.
+	Portmap string `toml:"portmap"`
 }
 
 // Peers returns the portal for the other nodes' sessions.

@@ -57,7 +57,7 @@ func (a Address) validate() error {
 		key, value string
 		optional   bool
 	}{{"address.cluster", a.Cluster, false}, {"address.api", a.API, false}, {"address.portal", a.Portal, false},
-		{"address.peer_portal", a.PeerPortal, true}} {
+		{"address.peer_portal", a.PeerPortal, true}, {"address.nfs", a.NFS, true}, {"address.portmap", a.Portmap, true}} {
 		if f.optional && f.value == "" {
 			continue
 		}

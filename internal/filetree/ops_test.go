@@ -245,3 +245,21 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestUsages(t *testing.T) {
+	m := newMachine(t, 1<<20)
+	d := m.do(Op{Kind: Create, Dir: Root, Name: "d", Type: Directory}).Ino
+	e := m.do(Op{Kind: Create, Dir: d, Name: "e", Type: Directory}).Ino
+	f := m.do(Op{Kind: Create, Dir: e, Name: "f", Type: Regular}).Ino
+	m.file("g")
+	m.do(Op{Kind: Link, Ino: f, Dir: d, Name: "again"})
+	m.do(Op{Kind: Ahead, Spans: []Span{{Len: 4 * Block}}})
+	m.do(Op{Kind: Write, Ino: f, Spans: []Span{{Len: 3 * Block}}})
+	got := map[string]Usage{}
+	for _, u := range m.Usages() {
+		got[u.Name] = u
+	}
+	if diff := cmp.Diff(map[string]Usage{"d": {"d", 3 * Block, 3}, "g": {"g", 0, 1}}, got); diff != "" {
+		t.Fatal(diff)
+	}
+}

@@ -70,7 +70,8 @@ func (c *clock) low() bool {
 // quiet is how long a file must not have been written to before its times are committed and its mark goes.
 const quiet = 5 * time.Second
 
-// keepTimes commits the times of files that are not written to any more, and raises the ceiling for those that are.
+// keepTimes commits the times of files that are not written to any more, and raises the ceiling for those that are. It also looks
+// whether the volume has become larger.
 func (s *Share) keepTimes() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -79,6 +80,11 @@ func (s *Share) keepTimes() {
 		case <-tick.C:
 		case <-s.ctx.Done():
 			return
+		}
+		if t := s.cfg.Catalog.Tree(); t != nil && s.cfg.Device.Geometry().Size&^(filetree.Block-1) > t.Size() {
+			if _, err := s.change(s.ctx, filetree.Op{Kind: filetree.Resize, Size: s.cfg.Device.Geometry().Size}); err != nil && s.ctx.Err() != nil {
+				return
+			}
 		}
 		settle, active := s.files.old(s.cfg.Now().Add(-quiet).UnixNano())
 		for _, ino := range settle {

@@ -102,6 +102,15 @@ func (p *pins) drain() {
 	}
 }
 
+// empty waits until no look-up is under way.
+func (p *pins) empty() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.under) > 0 {
+		p.cond.Wait()
+	}
+}
+
 func (p *pins) older(upTo uint64) bool {
 	for gen := range p.under {
 		if gen <= upTo {

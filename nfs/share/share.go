@@ -92,14 +92,15 @@ func Open(ctx context.Context, cfg Config) (*Share, error) {
 	return s, nil
 }
 
-// Close ends the share with a cause, and waits for what it runs by itself; calls under way end with an ErrEnded. The device
-// must answer what was submitted, or be closed too.
+// Close ends the share with a cause, and returns when nothing of it can reach the device any more: calls under way end with an
+// ErrEnded. The device must answer what was submitted. Only then may the share be opened again under the same epoch.
 func (s *Share) Close(cause error) {
 	if cause == nil {
 		cause = ErrClosed
 	}
 	s.end(cause)
 	s.work.Wait()
+	s.pins.empty() // look-ups that begin now submit nothing
 }
 
 // end makes the share useless: what it believes may no longer be so.

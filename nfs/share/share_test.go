@@ -23,7 +23,7 @@ func TestWritesInsideAFileCommitNothing(t *testing.T) {
 		write(t, s, f, 0, bytes.Repeat([]byte{1}, 1<<20))
 		write(t, s, f, 0, []byte("the first marks it"))
 		synctest.Wait() // space ahead is there
-		before := w.tree
+		before := w.now()
 		var last int64
 		for i := range 200 {
 			res := write(t, s, f, int64(i*4096), bytes.Repeat([]byte{byte(i)}, 4096))
@@ -33,7 +33,7 @@ func TestWritesInsideAFileCommitNothing(t *testing.T) {
 				last = at
 			}
 		}
-		if w.tree != before {
+		if w.now() != before {
 			t.Fatal("a write inside the file was committed")
 		}
 		// The leader dies; what a client saw never goes back, however far the next one's clock is behind.
@@ -102,7 +102,7 @@ func TestSpaceOfAFailedWrite(t *testing.T) {
 		}
 		synctest.Wait()
 		w.check()
-		_, ahead, _ := w.tree.Space()
+		_, ahead, _ := w.now().Space()
 		s.ahead.mu.Lock()
 		defer s.ahead.mu.Unlock()
 		if s.ahead.sum != ahead {
@@ -123,14 +123,14 @@ func TestQuietFilesSettle(t *testing.T) {
 		write(t, s, f, 300<<10, make([]byte, 4096)) // allocates ahead of the end
 		res := write(t, s, f, 0, make([]byte, 4096))
 		shown := ns(res.Wcc.After.Ctime)
-		if w.tree.Marks() != 1 || w.tree.MappedEnd(f.Ino) <= 304<<10 {
-			t.Fatal(w.tree.Marks(), w.tree.MappedEnd(f.Ino))
+		if w.now().Marks() != 1 || w.now().MappedEnd(f.Ino) <= 304<<10 {
+			t.Fatal(w.now().Marks(), w.now().MappedEnd(f.Ino))
 		}
 		time.Sleep(quiet + 3*time.Second)
 		synctest.Wait()
-		n, _ := w.tree.Inode(f.Ino)
-		if w.tree.Marks() != 0 || n.Ctime != shown || n.Used != 304<<10 {
-			t.Fatal(w.tree.Marks(), n, shown)
+		n, _ := w.now().Inode(f.Ino)
+		if w.now().Marks() != 0 || n.Ctime != shown || n.Used != 304<<10 {
+			t.Fatal(w.now().Marks(), n, shown)
 		}
 		w.check()
 		// A guard that the client saw holds though the tree had another time.
@@ -173,6 +173,23 @@ func TestBehindTheEnd(t *testing.T) {
 		if got := read(t, s, f, end, 20000); !bytes.Equal(got, make([]byte, 20000)) {
 			t.Fatal("a write that failed is seen")
 		}
+	})
+}
+
+func TestTheVolumeBecomesLarger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s, f, _ := fixture(t, 4<<20)
+		w.mu.Lock()
+		w.disk = append(w.disk, make([]byte, 4<<20)...)
+		w.mu.Unlock()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		st, err := s.Statfs(t.Context())
+		if err != nil || st.Total != 8<<20 {
+			t.Fatal(st, err)
+		}
+		write(t, s, f, 0, make([]byte, 1<<20))
+		w.check()
 	})
 }
 
@@ -233,7 +250,7 @@ func TestReadsHoldWhatTheyFound(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if _, _, freed := w.tree.Space(); freed == 0 || w.zeroed > 0 {
+		if _, _, freed := w.now().Space(); freed == 0 || w.zeroed > 0 {
 			t.Fatal("space was zeroed under a read")
 		}
 		s.pins.leave(pin)
@@ -246,11 +263,11 @@ func TestHolesTakeNoSpace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, s, f, c := fixture(t, 64<<20)
 		setSize(t, s, c, f, 1<<40)
-		if n, _ := w.tree.Inode(f.Ino); n.Used != 0 || n.Size != 1<<40 {
+		if n, _ := w.now().Inode(f.Ino); n.Used != 0 || n.Size != 1<<40 {
 			t.Fatal(n)
 		}
 		write(t, s, f, 1<<39, []byte("x"))
-		if n, _ := w.tree.Inode(f.Ino); n.Used > smallPiece {
+		if n, _ := w.now().Inode(f.Ino); n.Used > smallPiece {
 			t.Fatal(n)
 		}
 		if got := read(t, s, f, 1<<39-2, 4); !bytes.Equal(got, []byte{0, 0, 'x', 0}) {
@@ -335,7 +352,7 @@ func TestWritersOfOneFile(t *testing.T) {
 				t.Fatalf("byte %d is %d, not %d", i, b, want)
 			}
 		}
-		if err := w.tree.Check(); err != nil {
+		if err := w.now().Check(); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -356,7 +373,7 @@ func TestLongFilesAreCutInSteps(t *testing.T) {
 			t.Fatal(err)
 		}
 		setSize(t, s, c, f, 3*4096)
-		if n, _ := w.tree.Inode(f.Ino); n.Size != 3*4096 || n.Used != 2*4096 {
+		if n, _ := w.now().Inode(f.Ino); n.Size != 3*4096 || n.Used != 2*4096 {
 			t.Fatal(n)
 		}
 	})

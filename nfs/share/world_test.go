@@ -84,6 +84,8 @@ type handle struct {
 }
 
 func (h handle) Geometry() block.Geometry {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
 	return block.Geometry{Size: int64(len(h.w.disk)), Logical: 512, Physical: 4096, MaxLen: 4 << 20}
 }
 
@@ -138,10 +140,12 @@ func (h handle) submit(r *block.Request) {
 	r.Done(r)
 }
 
-func (h handle) Tree() *filetree.Tree {
-	h.w.mu.Lock()
-	defer h.w.mu.Unlock()
-	return h.w.tree
+func (h handle) Tree() *filetree.Tree { return h.w.now() }
+
+func (w *world) now() *filetree.Tree {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.tree
 }
 
 func (h handle) Propose(_ context.Context, b filetree.Batch) ([]filetree.Result, error) {

@@ -43,6 +43,7 @@ func TestOperations(t *testing.T) {
 	check("call", "../../appliance/api/hosts.go", `s\.handle\("([^"]+)"`, func(s string) string {
 		return strings.NewReplacer("{name}", "NAME", "{volume}", "VOLUME", "{host}", "HOST").Replace(s)
 	})
+	check("call", "../../appliance/api/shares.go", `s\.handle\("([^"]+)"`, func(s string) string { return strings.ReplaceAll(s, "{name}", "NAME") })
 	check("code", "../../appliance/api/errors.go", `Code: "([a-z-]+)"`, func(s string) string { return "`" + s + "`" })
 	check("event", "../../appliance/fill.go", `Kind: "([a-z-]+)"`, func(s string) string { return "`" + s + "`" })
 	check("event", "../../appliance/hosts.go", `Kind: "([a-z-]+)"`, func(s string) string { return "`" + s + "`" })
@@ -57,7 +58,7 @@ func TestOperations(t *testing.T) {
 	}
 
 	bin := program(t)
-	for _, group := range []string{"", "node", "pool", "volume", "lun", "host", "event", "leader", "cluster"} {
+	for _, group := range []string{"", "node", "pool", "volume", "lun", "host", "share", "event", "leader", "cluster"} {
 		args := strings.Fields(group + " --help")
 		out, err := exec.Command(bin, args...).CombinedOutput()
 		if err != nil {

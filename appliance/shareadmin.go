@@ -1,0 +1,202 @@
+package appliance
+
+import (
+	"cmp"
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"pmsapp/appliance/adapt"
+	"pmsapp/appliance/api"
+	"pmsapp/cluster/catalog"
+	"pmsapp/internal/filetree"
+	"pmsapp/nfs"
+)
+
+// shareNamed finds a share.
+func (n *node) shareNamed(name string) (catalog.Volume, error) {
+	v, err := n.volumeNamed(name)
+	if err == nil && !v.Share {
+		err = api.Errorf(api.ErrConflict, "pmsapp share list shows the shares", "%s is a volume for LUNs, and no share", v.Name)
+	}
+	return v, err
+}
+
+// CreateShare implements api.Backend.
+func (n *node) CreateShare(ctx context.Context, request string, w api.NewVolume) (api.Share, error) {
+	w.Logical = filetree.Block
+	v, err := n.createVolume(ctx, request, w, true)
+	if err != nil {
+		return api.Share{}, err
+	}
+	return n.Share(ctx, v.Name)
+}
+
+// DeleteShare implements api.Backend.
+func (n *node) DeleteShare(ctx context.Context, request, name string, purge bool) error {
+	v, err := n.shareNamed(name)
+	if err != nil {
+		return err
+	}
+	if _, exported := n.cluster.State().Shares[v.ID]; exported {
+		return api.Errorf(api.ErrConflict, "pmsapp share unexport "+v.Name+" first", "%s is exported: clients may be using it", v.Name)
+	}
+	return n.DeleteVolume(ctx, request, v.ID.String(), purge)
+}
+
+// Shares implements api.Backend.
+func (n *node) Shares(context.Context) ([]api.Share, error) {
+	st := n.cluster.State()
+	all := []api.Share{}
+	for _, v := range adapt.Volumes(st) {
+		if v.Share {
+			s, err := n.share(st, v)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
+// Share implements api.Backend.
+func (n *node) Share(_ context.Context, name string) (api.Share, error) {
+	v, err := n.shareNamed(name)
+	if err != nil {
+		return api.Share{}, err
+	}
+	st := n.cluster.State()
+	s, err := n.share(st, v)
+	if err != nil || st.Trees[v.ID] == nil {
+		return s, err
+	}
+	for _, u := range st.Trees[v.ID].Usages() {
+		s.Usages = append(s.Usages, api.Usage(u))
+	}
+	slices.SortFunc(s.Usages, func(a, b api.Usage) int { return cmp.Or(cmp.Compare(b.Used, a.Used), cmp.Compare(a.Name, b.Name)) })
+	return s, nil
+}
+
+func (n *node) share(st *catalog.State, v catalog.Volume) (s api.Share, err error) {
+	if s.Volume, err = n.show(v.ID); err != nil {
+		return s, err
+	}
+	s.Path, s.Open, s.Rules, s.Servers = "/"+v.Name, n.door.shares.Open(v.ID), []api.ShareRule{}, n.servers(st)
+	if t := st.Trees[v.ID]; t != nil {
+		free, ahead, freed := t.Space()
+		s.Used, s.Files = t.Size()-free-ahead-freed, t.Files()
+	}
+	for _, r := range st.Shares[v.ID].Rules {
+		s.Rules = append(s.Rules, api.ShareRule{Client: r.Clients.String(), ReadOnly: r.ReadOnly, Squash: string(r.Squash), AnonUID: r.AnonUID, AnonGID: r.AnonGID})
+	}
+	return s, nil
+}
+
+// servers are the hosts under which clients find shares: the virtual address, or those of the nodes.
+func (n *node) servers(st *catalog.State) []string {
+	if host, _, err := net.SplitHostPort(n.cfg.Virtual.Portal); err == nil && n.cfg.Virtual.Interface != "" {
+		return []string{host}
+	}
+	all := []string{}
+	for _, m := range adapt.Nodes(st) {
+		if host, _, err := net.SplitHostPort(m.Portal); err == nil && !m.Witness {
+			all = append(all, host)
+		}
+	}
+	return all
+}
+
+// rule checks a rule.
+func rule(r api.ShareRule) (catalog.ShareRule, error) {
+	p, err := netip.ParsePrefix(r.Client)
+	if a, aerr := netip.ParseAddr(r.Client); aerr == nil {
+		p, err = a.Prefix(a.BitLen())
+	}
+	if err != nil || p.Addr().Is4In6() {
+		return catalog.ShareRule{}, api.Errorf(api.ErrInvalid, "", "client: %q is neither an address nor a prefix, as in 192.0.2.0/24", r.Client)
+	}
+	out := catalog.ShareRule{Clients: p.Masked(), ReadOnly: r.ReadOnly, Squash: catalog.Squash(cmp.Or(r.Squash, "root")), AnonUID: r.AnonUID, AnonGID: r.AnonGID}
+	switch out.Squash {
+	case catalog.SquashNone, catalog.SquashRoot, catalog.SquashAll:
+		return out, nil
+	}
+	return out, api.Errorf(api.ErrInvalid, "", "squash: %q is not none, root or all", r.Squash)
+}
+
+// ExportShare implements api.Backend.
+func (n *node) ExportShare(ctx context.Context, request, name string, w api.ShareRule) (api.Share, error) {
+	r, err := rule(w)
+	if err != nil {
+		return api.Share{}, err
+	}
+	v, err := n.shareNamed(name)
+	if err != nil {
+		return api.Share{}, err
+	}
+	n.ruling.Lock()
+	defer n.ruling.Unlock()
+	rules := withoutRule(n.cluster.State().Shares[v.ID].Rules, r.Clients)
+	if err := n.setRules(ctx, request, v, append(rules, r)); err != nil {
+		return api.Share{}, err
+	}
+	return n.Share(ctx, v.Name)
+}
+
+// UnexportShare implements api.Backend.
+func (n *node) UnexportShare(ctx context.Context, request, name, client string) error {
+	v, err := n.shareNamed(name)
+	if err != nil {
+		return err
+	}
+	n.ruling.Lock()
+	defer n.ruling.Unlock()
+	old := n.cluster.State().Shares[v.ID].Rules
+	var rules []catalog.ShareRule
+	if client != "" {
+		r, err := rule(api.ShareRule{Client: client})
+		if err != nil {
+			return err
+		}
+		rules = withoutRule(old, r.Clients)
+	}
+	if len(rules) == len(old) {
+		return api.Errorf(api.ErrNotFound, "pmsapp share show "+v.Name+" lists the rules", "%s is not exported so", v.Name)
+	}
+	return n.setRules(ctx, request, v, rules)
+}
+
+func withoutRule(rules []catalog.ShareRule, p netip.Prefix) []catalog.ShareRule {
+	return slices.DeleteFunc(slices.Clone(rules), func(r catalog.ShareRule) bool { return r.Clients == p })
+}
+
+// setRules changes an export. What the new rules forbid is admitted no more and has ended before they are committed (invariant 17).
+func (n *node) setRules(ctx context.Context, request string, v catalog.Volume, rules []catalog.ShareRule) error {
+	st := n.cluster.State()
+	if _, exported := st.Shares[v.ID]; exported {
+		undo := n.door.shares.Restrict(v.ID, nfsRules(rules))
+		defer undo()
+		if n.door.server != nil {
+			dctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+			defer cancel()
+			if err := n.door.server.Drain(dctx, v.ID); err != nil {
+				return api.Errorf(api.ErrConflict, "repeat the command in a few seconds", "%s: calls of clients are still under way", v.Name)
+			}
+		}
+	}
+	if len(rules) == 0 {
+		return n.propose(ctx, catalog.Command{Request: request, Body: catalog.UnexportShare{Epoch: st.Epoch, Volume: v.ID}})
+	}
+	return n.propose(ctx, catalog.Command{Request: request, Body: catalog.ExportShare{Epoch: st.Epoch, Export: catalog.ShareExport{Volume: v.ID, Rules: rules}}})
+}
+
+// nfsRules are rules as the front door has them.
+func nfsRules(rules []catalog.ShareRule) (out []nfs.Rule) {
+	squash := map[catalog.Squash]nfs.Squash{catalog.SquashNone: nfs.SquashNone, catalog.SquashRoot: nfs.SquashRoot, catalog.SquashAll: nfs.SquashAll}
+	for _, r := range rules {
+		out = append(out, nfs.Rule{Clients: r.Clients, ReadOnly: r.ReadOnly, Squash: squash[r.Squash], AnonUID: r.AnonUID, AnonGID: r.AnonGID})
+	}
+	return out
+}

@@ -31,7 +31,28 @@ func (n *node) CreateShare(ctx context.Context, request string, w api.NewVolume)
 	if err != nil {
 		return api.Share{}, err
 	}
+	n.waitOpen(ctx, v.Name)
 	return n.Share(ctx, v.Name)
+}
+
+// openLimit is how long the creation of a share waits for it to be open: what follows is its export, which needs that.
+const openLimit = 5 * time.Second
+
+func (n *node) waitOpen(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(ctx, openLimit)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if v, ok := n.cluster.State().VolumeNamed(name); !ok || n.door.shares.Open(v.ID) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return // the answer says that it is not open
+		}
+	}
 }
 
 // DeleteShare implements api.Backend.

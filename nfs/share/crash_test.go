@@ -226,7 +226,8 @@ func TestCrashAtEveryStep(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer func() { s.Close(nil) }()
-				if over = w.disarm(); w.dead { // while nobody asked
+				var dead bool
+				if over, dead = w.disarm(); dead { // while nobody asked
 					s.Close(nil)
 					if s, err = w.lead(); err != nil {
 						t.Fatal(err)
@@ -258,7 +259,8 @@ func TestCrashUnderManyWriters(t *testing.T) {
 	for die := 5; die < 400; die += 11 {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, 2<<20, uint64(die))
-			w.delay, w.dieAt = time.Millisecond, die
+			w.delay.Store(int64(time.Millisecond))
+			w.dieAt = die
 			s, err := w.lead()
 			if err != nil && !ended(err) {
 				t.Fatal(err)

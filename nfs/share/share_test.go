@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,8 +62,8 @@ func TestWritesInsideAFileCommitNothing(t *testing.T) {
 func TestShownTimesAreCommittedAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 4<<20, 1)
-		jump := time.Duration(0)
-		w.clock = func() time.Time { return time.Now().Add(jump) }
+		var jump atomic.Int64
+		w.clock = func() time.Time { return time.Now().Add(time.Duration(jump.Load())) }
 		s, err := w.lead()
 		if err != nil {
 			t.Fatal(err)
@@ -74,10 +75,11 @@ func TestShownTimesAreCommittedAhead(t *testing.T) {
 		}
 		write(t, s, m.Node.Ref, 0, make([]byte, 4096))
 		write(t, s, m.Node.Ref, 0, make([]byte, 4096))
-		jump = time.Hour
+		jump.Store(int64(time.Hour))
 		shown := ns(write(t, s, m.Node.Ref, 0, make([]byte, 4096)).Wcc.After.Mtime)
 		w.mu.Lock()
-		w.dead, jump = true, 0
+		w.dead = true
+		jump.Store(0)
 		w.mu.Unlock()
 		s.Close(nil)
 		if s, err = w.lead(); err != nil {
@@ -323,7 +325,7 @@ func TestRetriesGetTheFirstAnswer(t *testing.T) {
 func TestWritersOfOneFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, s, f, _ := fixture(t, 64<<20)
-		w.delay = time.Millisecond
+		w.delay.Store(int64(time.Millisecond))
 		const writers, record, records = 8, 1500, 60
 		done := make(chan error, writers)
 		for i := range writers {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,9 +33,9 @@ type world struct {
 	epoch  int
 	dead   bool
 	step   int
-	dieAt  int // 0: never
-	failIn int // the device's writes fail with ErrMedium when it comes to 0
-	delay  time.Duration
+	dieAt  int          // 0: never
+	failIn int          // the device's writes fail with ErrMedium when it comes to 0
+	delay  atomic.Int64 // of each request and command, in ns
 	clock  func() time.Time
 	zeroed int // requests
 	seen   map[uint64]nfs3.Attr
@@ -68,13 +69,13 @@ func (w *world) take(epoch int) (ok, last bool) {
 	return true, last
 }
 
-// disarm lets the leader live from now on, and tells whether it did.
-func (w *world) disarm() (lived bool) {
+// disarm lets the leader live from now on, and tells whether it was to die later, and whether it is dead.
+func (w *world) disarm() (lived, dead bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	lived = w.step < w.dieAt
 	w.dieAt = 0
-	return lived
+	return lived, w.dead
 }
 
 // handle is the world as one leader has it.
@@ -90,9 +91,9 @@ func (h handle) Geometry() block.Geometry {
 }
 
 func (h handle) Submit(r *block.Request) {
-	if h.w.delay > 0 {
+	if d := h.w.delay.Load(); d > 0 {
 		go func() {
-			time.Sleep(h.w.delay) // within a bubble
+			time.Sleep(time.Duration(d)) // within a bubble
 			h.submit(r)
 		}()
 		return
@@ -150,8 +151,8 @@ func (w *world) now() *filetree.Tree {
 
 func (h handle) Propose(_ context.Context, b filetree.Batch) ([]filetree.Result, error) {
 	w := h.w
-	if w.delay > 0 {
-		time.Sleep(w.delay) // within a bubble
+	if d := w.delay.Load(); d > 0 {
+		time.Sleep(time.Duration(d)) // within a bubble
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -317,11 +317,14 @@ func (n *node) group(ctx context.Context) (uint16, error) {
 	file := filepath.Join(n.cfg.State, "group")
 	b, err := os.ReadFile(file)
 	if err == nil {
-		g, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 16)
-		if err == nil && g > 0 {
+		text, of, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+		g, err := strconv.ParseUint(text, 10, 16)
+		switch {
+		case err != nil || g == 0:
+			n.log.Error("the file of the portal group is damaged; the catalog has it too", "path", file)
+		case of == n.cluster.Self().String(): // not of an identity that this machine has given up
 			return uint16(g), nil
 		}
-		n.log.Error("the file of the portal group is damaged; the catalog has it too", "path", file)
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return 0, fmt.Errorf("reading the portal group: %w", err)
 	}
@@ -329,7 +332,7 @@ func (n *node) group(ctx context.Context) (uint16, error) {
 	defer tick.Stop()
 	for waited := 0; ; waited++ {
 		if me, ok := n.cluster.State().Nodes[n.cluster.Self()]; ok && me.Group != 0 {
-			return me.Group, cluster.WriteFile(file, []byte(strconv.Itoa(int(me.Group))+"\n"))
+			return me.Group, cluster.WriteFile(file, fmt.Appendf(nil, "%d %s\n", me.Group, n.cluster.Self()))
 		}
 		if waited == 250 {
 			n.log.Warn("waiting for the cluster to know this node: is a leader there, and address.cluster of the others reachable?")

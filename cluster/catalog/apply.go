@@ -157,6 +157,7 @@ func (s *State) putNode(n Node, former ids.Node) error {
 	}
 	s.keepDrains(&n)
 	old, had := s.Nodes[n.ID]
+	before := s.Nodes
 	if f, ok := s.Nodes[former]; ok && former != n.ID {
 		for _, p := range f.Pools { // those that are absent now too
 			if !slices.ContainsFunc(n.Pools, func(q Pool) bool { return q.ID == p.ID }) {
@@ -176,7 +177,11 @@ func (s *State) putNode(n Node, former ids.Node) error {
 	}
 	n.Group = old.Group
 	if !had {
-		n.Group = s.freeGroup()
+		n.Group = s.inherited(before, former)
+		if n.Group == 0 {
+			n.Group = s.freeGroup()
+		}
+		s.LastGroup = max(s.LastGroup, n.Group)
 	}
 	// A pool with a replica is not forgotten because its disk is absent at a start.
 	for _, p := range old.Pools {
@@ -243,8 +248,33 @@ func (s *State) holds(pool ids.Pool) bool {
 	return false
 }
 
+// inherited is the group of the identity that this one takes the place of: to hosts it is the same port. 0: of none.
+func (s *State) inherited(before map[ids.Node]Node, former ids.Node) (g uint16) {
+	for id, n := range before {
+		if _, still := s.Nodes[id]; still {
+			continue
+		}
+		if id == former {
+			return n.Group
+		}
+		if g == 0 || n.Group < g {
+			g = n.Group
+		}
+	}
+	return g
+}
+
+// freeGroup is a target portal group that no node ever had: hosts' reservations are held through it. Should all have been used,
+// it is one that no node has. All are far below that of the virtual address.
 func (s *State) freeGroup() uint16 {
-	for g := uint16(1); ; g++ { // far below that of the virtual address: nodes are few
+	if s.LastGroup < maxGroup {
+		last := s.LastGroup
+		for _, n := range s.Nodes { // of a state that did not count yet
+			last = max(last, n.Group)
+		}
+		return last + 1
+	}
+	for g := uint16(1); ; g++ {
 		taken := false
 		for _, n := range s.Nodes {
 			taken = taken || n.Group == g

@@ -137,7 +137,11 @@ func TestNodes(t *testing.T) {
 	// The machine of node1 under a new identity, with its pool.
 	again := n[1]
 	again.ID = ids.NewNode()
+	port, newest := m.s.Nodes[n[1].ID].Group, m.s.Nodes[n[2].ID].Group
 	m.do(PutNode{Node: again})
+	if g := m.s.Nodes[again.ID].Group; g != port {
+		t.Fatalf("the port of the machine was %d and is %d", port, g)
+	}
 	if got := m.s.Volumes[v.ID]; got.InSync[1].Node != again.ID || got.Replicas[1].Node != again.ID || got.Version != 2 {
 		t.Fatal(got)
 	}
@@ -154,6 +158,11 @@ func TestNodes(t *testing.T) {
 	}
 	m.do(RemoveNode{n[2].ID})
 	m.do(RemoveNode{n[2].ID})
+	fresh := Node{ID: ids.NewNode(), Name: "fresh", Version: 1}
+	m.do(PutNode{Node: fresh})
+	if g := m.s.Nodes[fresh.ID].Group; g <= newest {
+		t.Fatalf("group %d is used again, %d was the newest", g, newest)
+	}
 	if g := m.s.Nodes[again.ID].Group; g == m.s.Nodes[n[0].ID].Group || g == 0 {
 		t.Fatal(g)
 	}

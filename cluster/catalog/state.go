@@ -25,6 +25,7 @@ const (
 	MaxPools     = 64 // of a node
 	MaxText      = 1024
 	MaxInitiator = 256 // of an export
+	maxGroup     = 0x7000
 )
 
 // State is one state of the catalog.
@@ -49,6 +50,7 @@ type State struct {
 	Requests []Request    // the newest MaxRequests
 	Removed  []ids.Node   // the newest of those that were removed: their certificates are refused
 
+	LastGroup    uint16 // the highest target portal group that a node ever had
 	Reservations map[ids.Volume]reserve.State
 	Hosts        map[string]Host // by name
 	Maps         map[ids.Volume][]Mapping
@@ -63,7 +65,7 @@ type Node struct {
 	API        string // host:port for admins
 	Portal     string // host:port for hosts
 	PeerPortal string // host:port for the other nodes' iSCSI sessions
-	Group      uint16 // target portal group, unique in the cluster, never used again while it has it
+	Group      uint16 // target portal group, unique in the cluster, of no other node before or after
 	Version    int    // the newest commands that it knows
 	Release    string // for people
 	Pools      []Pool

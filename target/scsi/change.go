@@ -120,6 +120,9 @@ func (a *arbiter) confirmed(ch *change, err error) {
 	switch {
 	case errors.Is(err, block.ErrHeld):
 		a.end(ch, busy(), nil)
+		if ch.done == nil { // nobody else would ask again for what a lost nexus held to be released
+			a.ask(&change{cmd: ch.cmd})
+		}
 	case err != nil:
 		a.end(ch, Answer{}, err)
 	default:

@@ -133,6 +133,31 @@ func TestReserveDrains(t *testing.T) {
 	}
 }
 
+// TestDeadSessionDrains: a write whose session has ended counts until it is over.
+func TestDeadSessionDrains(t *testing.T) {
+	r := newRig(t)
+	dev := &slow{Device: r.dev}
+	if err := r.lu.Serve(dev, r.keeper); err != nil {
+		t.Fatal(err)
+	}
+	a, b := r.host("a"), r.host("b")
+	a.good(a.out(0, 0, 0, 1))
+	dev.set(true)
+	_, written := b.start(rw10(0x2a, 0, 0, 1), fill(512, 1), 0)
+	b.nexus.End(target.ErrLogout)
+	r.host("b") // comes again
+	c, list := prout(1, 3, 1, 0)
+	_, granted := a.start(c, list, 0)
+	select {
+	case <-granted:
+		t.Fatal("granted while a write of a dead session is under way")
+	default:
+	}
+	dev.set(false)
+	<-written
+	<-granted
+}
+
 // TestUnknownOutcome: while it is not known whether a change is committed, what it decides about is BUSY, and whoever asked is
 // dropped when nobody will ever know; the next reign knows.
 func TestUnknownOutcome(t *testing.T) {
@@ -401,4 +426,31 @@ func TestNobodySlipsThrough(t *testing.T) {
 	if done.Load() == 0 || refused.Load() == 0 {
 		t.Errorf("%d written, %d refused: nothing was tested", done.Load(), refused.Load())
 	}
+}
+
+// FuzzQuestion asks what another node might: it is answered once, or refused.
+func FuzzQuestion(f *testing.F) {
+	c, list := prout(0, 0, 0, 1)
+	f.Add(c, list, "iqn.a,i,0x000000000000", uint16(0))
+	f.Add(cdb(0x5e, 3, 0, 0, 0, 0, 0, 1, 0), []byte{}, "iqn.a,i,0x000000000000", uint16(0))
+	f.Add(cdb(0x16), []byte{}, "", uint16(0))
+	f.Add([]byte{}, []byte{}, "x", uint16(reserve.Reset))
+	f.Add([]byte{0x5f}, []byte{1}, "x", uint16(0x105))
+	f.Fuzz(func(t *testing.T, c, list []byte, name string, action uint16) {
+		r := newRigOf(t, 128<<10)
+		answers := 0
+		end, err := r.lu.Ask(scsi.Question{Volume: r.lu.Volume(), Nexus: reserve.Nexus{Initiator: name, Port: 3}, Action: reserve.Action(action),
+			CDB: c, List: list}, func(a scsi.Answer, err error) {
+			answers++
+			if err != nil || a.Status != 0 && a.Status != 2 && a.Status != conflictStatus || a.Status == 2 && a.Key != illegalRequest {
+				t.Errorf("%+v, %v", a, err)
+			}
+		})
+		if err == nil {
+			end()
+		}
+		if want := map[bool]int{true: 1, false: 0}[err == nil]; answers != want {
+			t.Errorf("%d answers, %v", answers, err)
+		}
+	})
 }

@@ -16,6 +16,7 @@ import (
 
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/config"
+	"pmsapp/appliance/front"
 	"pmsapp/appliance/local"
 	"pmsapp/replication/initiator"
 	"pmsapp/systemtest/program"
@@ -53,18 +54,23 @@ func export(t *testing.T, c *local.Cluster, v api.NewVolume) *initiator.Disk {
 	if _, err := c.Client().CreateVolume(t.Context(), v); err != nil {
 		t.Fatal(err)
 	}
-	lun, err := c.Client().Export(t.Context(), api.NewLUN{Volume: "v"})
-	if err != nil {
+	if _, err := c.Client().Export(t.Context(), api.NewLUN{Volume: "v"}); err != nil {
 		t.Fatal(err)
 	}
+	return login(t, c)
+}
+
+// login opens the LUN of export at every portal.
+func login(t *testing.T, c *local.Cluster) *initiator.Disk {
+	t.Helper()
 	portals := []string{c.Virtual}
 	for _, n := range c.Nodes {
 		portals = append(portals, n.Config.Address.Portal)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	d, err := initiator.OpenDisk(ctx, initiator.DiskConfig{Portals: portals, Initiator: "iqn.2026-11.app.pmsapp:test", Target: lun.Target,
-		LUN: int(lun.Number), Timeouts: initiator.PeerTimeouts(), Log: slog.New(slog.DiscardHandler)})
+	d, err := initiator.OpenDisk(ctx, initiator.DiskConfig{Portals: portals, Initiator: "iqn.2026-11.app.pmsapp:test", Target: front.TargetName("v"),
+		LUN: front.DefaultLUN, Timeouts: initiator.PeerTimeouts(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,82 @@
+package daemons
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pmsapp/appliance/api"
+	"pmsapp/appliance/local"
+)
+
+// TestBlackStart: all nodes lose power while one alone has the newest bytes, and come back in every order, each late. As long as that one is
+// missing the volume is not served by any other, and status names it and nobody else; once it is there, and another that votes, the
+// newest bytes are, without a human.
+func TestBlackStart(t *testing.T) {
+	c := form(t, local.Config{Nodes: 3})
+	const newest, stale = 0, 1 // node1 and node2; node3 has no replica
+	export(t, c, api.NewVolume{Size: 16 << 20, Replicas: 2, Nodes: []string{"node1", "node2"}}).Close()
+	orders := [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
+	for round, order := range orders {
+		t.Run(fmt.Sprint(order), func(t *testing.T) {
+			settled(t, c)
+			d := login(t, c)
+			if err := d.WriteAt(t.Context(), pattern(4096, byte(0x10+round)), 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Kill(stale); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.WriteAt(t.Context(), pattern(4096, byte(0x20+round)), 4096); err != nil { // node2 lacks it
+				t.Fatal(err)
+			}
+			d.Close()
+			for _, i := range []int{2, newest} {
+				if err := c.Kill(i); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for k, i := range order {
+				if err := c.Start(i); err != nil {
+					t.Fatal(err)
+				}
+				switch up := order[:k+1]; {
+				case len(up) == 1: // it cannot know anything that was committed, the admin's token included
+				case !slices.Contains(up, newest):
+					expect(t, c, "status to name the node that has the newest bytes", func(s api.Status) bool {
+						if s.Leader == "" {
+							return false
+						}
+						v := s.Volumes[0]
+						return v.State == "waiting" && v.Reason == "waits for node node1" && !v.Served
+					})
+				default:
+					expect(t, c, "the volume to be served", func(s api.Status) bool { return s.Leader != "" && s.Volumes[0].Served })
+				}
+			}
+			d = login(t, c)
+			check(t, d, 0, 4096, byte(0x10+round))
+			check(t, d, 4096, 4096, byte(0x20+round))
+			d.Close()
+		})
+	}
+}
+
+// expect waits until a node's status says what f looks for.
+func expect(t *testing.T, c *local.Cluster, what string, f func(api.Status) bool) {
+	t.Helper()
+	var last api.Status
+	if err := local.Wait(t.Context(), what, time.Minute, func(ctx context.Context) (bool, error) {
+		s, err := c.Client().Status(ctx, false)
+		if err != nil || s.Leader != "" && len(s.Volumes) != 1 {
+			return false, err
+		}
+		last = s
+		return f(s), nil
+	}); err != nil {
+		t.Fatalf("%v; status: %s %+v", err, strings.Join(last.Warnings, "; "), last.Volumes)
+	}
+}

@@ -71,6 +71,9 @@ type Core struct {
 	mending   *mend       // the one under way; nil if none is
 	mendWaits bool        // it waits for a reconciliation
 
+	scrub      *scrub      // nil if none
+	scrubWaits *scrubChunk // for a reconciliation
+
 	slowAt time.Duration // when the members' speeds are compared next
 
 	rs        *resync
@@ -152,6 +155,8 @@ func (c *Core) run() {
 				c.begin(s.req)
 			case s.mend != nil:
 				c.beginMend(s.mend)
+			case s.scrub != nil:
+				c.beginScrub(s.scrub)
 			default:
 				c.beginCopy(s.copy)
 			}
@@ -169,6 +174,7 @@ func (c *Core) run() {
 		c.pumpReconcile()
 		c.pumpResync()
 		c.pumpMend()
+		c.pumpScrub()
 		c.pumpClear()
 		c.pumpDrain()
 		if c.ready.head == nil && !c.rescan {
@@ -206,6 +212,8 @@ func (c *Core) Answered(pc *peer.Call) {
 		c.extentsAnswered(k, o)
 	case forMend:
 		c.mendAnswered(k, o)
+	case forScrub:
+		c.scrubAnswered(k, o)
 	}
 	c.freeCall(k)
 	c.retire(s)
@@ -249,7 +257,7 @@ func (c *Core) Drain() {
 }
 
 func (c *Core) pumpDrain() {
-	if !c.draining || c.drained || c.live > 0 || c.rs != nil || c.prop.active || c.copying > 0 || c.mending != nil ||
+	if !c.draining || c.drained || c.live > 0 || c.rs != nil || c.prop.active || c.copying > 0 || c.mending != nil || c.scrub != nil ||
 		c.clearing.out > 0 || c.hot.n > 0 {
 		return
 	}
@@ -278,6 +286,7 @@ func (c *Core) end(cause error, tell bool) {
 	if c.rs != nil {
 		c.endResync(cause)
 	}
+	c.endScrub(cause)
 	for p := c.parked.head; p != nil; p = c.parked.head {
 		c.failPart(p, block.ErrEnded)
 	}
@@ -307,6 +316,7 @@ func (c *Core) Status() Status {
 		st.HoldCause = err.Error()
 	}
 	st.Resync = c.resyncStatus()
+	st.Scrub = c.scrubStatus()
 	return st
 }
 

@@ -67,6 +67,8 @@ const (
 	Mended                                // Node's bytes at Off, Len of them, were bad, and are another member's now
 	MendFailed                            // Node does not take the bytes that it should have: Err
 	Unreadable                            // nobody can read Len bytes at Off: not one of Nodes
+	Differ                                // Len bytes at Off were proved on each of Nodes, and differed: they are made equal
+	Scrubbed                              // a scrub has ended: Scrub
 	MemberSlow                            // Node's writes take far longer than the others': it is to leave
 )
 
@@ -76,7 +78,7 @@ func (n NoticeCode) String() string {
 		MediumError: "medium error", PoolFull: "pool full", Holding: "I/O is held", Resumed: "I/O goes on",
 		ReconcileBegun: "reconcile begun", ReconcileDone: "reconcile done", ReconcileFailed: "reconcile failed",
 		ResyncBegun: "resync begun", ResyncAborted: "resync aborted", ProposalUnknown: "outcome of a proposal unknown",
-		Mended: "mended", MendFailed: "mend failed", Unreadable: "unreadable", MemberSlow: "member slow",
+		Mended: "mended", MendFailed: "mend failed", Unreadable: "unreadable", Differ: "replicas differ", Scrubbed: "scrubbed", MemberSlow: "member slow",
 	}
 	if n == 0 || int(n) >= len(names) {
 		return "unknown"
@@ -92,6 +94,7 @@ type Notice struct {
 	Len   int64 // of MediumError (of a read), Mended, MendFailed and Unreadable
 	Count int
 	Nodes []ids.Node
+	Scrub *ScrubReport
 	Err   error
 }
 
@@ -108,6 +111,7 @@ type Status struct {
 	HoldCause string
 	Draining  bool
 	Resync    *ResyncStatus // nil if none
+	Scrub     *ScrubStatus  // likewise
 }
 
 // MemberStatus is one member of the in-sync set.

@@ -198,6 +198,14 @@ func (c *Core) fetch(m *mend) {
 
 // noteMend tells what has become of the block at m.at.
 func (c *Core) noteMend(m *mend, code NoticeCode, err error) {
+	if c.scrub != nil {
+		switch code {
+		case Mended:
+			c.scrub.rep.Mended += m.len(c)
+		case Unreadable:
+			c.scrub.rep.Unreadable += m.len(c)
+		}
+	}
 	if n := m.notice; n != nil && n.Code == code && n.Off+n.Len == m.at {
 		n.Len += m.len(c)
 		return

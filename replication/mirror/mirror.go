@@ -189,6 +189,16 @@ func (m *Mirror) Retire(node ids.Node, set []ids.Node) {
 	m.tell(func(c *Core) { c.Retire(node, set) })
 }
 
+// StartScrub begins to prove and compare all that is allocated, so many bytes of the volume in a second. A Notice with Scrubbed
+// tells the end, and Status how far it is. It returns ErrBusy if one is under way, or in a drain.
+func (m *Mirror) StartScrub(rate int64) (err error) {
+	m.tell(func(c *Core) { err = c.StartScrub(rate) })
+	return err
+}
+
+// StopScrub ends it.
+func (m *Mirror) StopScrub() { m.tell((*Core).StopScrub) }
+
 // Drain prepares a hand-over: it returns when nothing is under way and marks are cleared (see Core.Drain), or with ctx's
 // error, or with the cause of the mirror's end. New requests wait; Close ends them with block.ErrEnded.
 func (m *Mirror) Drain(ctx context.Context) error {

@@ -8,9 +8,10 @@ type span struct {
 	order  uint64
 	// blockers is the number of earlier spans in the tree that this one waits for.
 	blockers int
-	req      *request // one of the three
+	req      *request // one of the four
 	copy     *copier
 	mend     *mend
+	scrub    *scrubChunk
 
 	prio        uint64
 	max         int64 // the highest hi in this subtree

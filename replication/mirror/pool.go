@@ -17,6 +17,7 @@ const (
 	forMap
 	forExtents
 	forMend
+	forScrub
 )
 
 // call is a peer.Call with what Core has to know at its answer. Owner points back to it.
@@ -30,6 +31,7 @@ type call struct {
 	part  *part
 	copy  *copier
 	mend  *mend
+	scrub *scrub
 	rs    *resync
 	next  *call
 }
@@ -63,7 +65,7 @@ func (c *Core) send(i int, u user, kind peer.Kind) *call {
 
 func (c *Core) freeCall(k *call) {
 	k.Command, k.Answer = peer.Command{}, peer.Answer{}
-	k.part, k.copy, k.mend, k.rs, k.owned = nil, nil, nil, nil, false
+	k.part, k.copy, k.mend, k.scrub, k.rs, k.owned = nil, nil, nil, nil, nil, false
 	k.next = c.free.calls
 	c.free.calls = k
 }

@@ -172,8 +172,14 @@ func (c *Core) pumpResync() {
 	}
 }
 
-// copiedNow says whether a resync's copy is under way in a region.
+// copiedNow says whether a resync's copy, or a scrub's look, is under way in a region.
 func (c *Core) copiedNow(e *region) bool {
+	if c.scrub != nil && c.scrub.chunk != nil && c.scrub.chunk.out > 0 {
+		k := c.scrub.chunk
+		if first, last := c.touched(k.off, k.len); first <= e.idx && e.idx <= last {
+			return true
+		}
+	}
 	if c.rs == nil {
 		return false
 	}

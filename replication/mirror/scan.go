@@ -155,6 +155,7 @@ func (c *Core) unparkCopies() {
 		c.beginCopy(k.pop())
 	}
 	c.unparkMend()
+	c.unparkScrub()
 }
 
 func (c *Core) resyncRead(k *copier) {

@@ -207,7 +207,15 @@ func (w *world) step() {
 			n.bad[w.rng.Int64N(12)] = true // where the crowd is
 		}
 		w.logf("bad %x %v", n.id[0], n.bad)
-	case x < 983 && w.core.rs != nil:
+	case x < 984:
+		if w.core.StartScrub(1<<30) == nil {
+			w.logf("scrub")
+		}
+		w.effects()
+	case x < 985:
+		w.core.StopScrub()
+		w.effects()
+	case x < 988 && w.core.rs != nil:
 		w.core.StopResync(w.core.rs.node)
 		w.effects()
 	}
@@ -277,8 +285,74 @@ func (w *world) calmDown() {
 	if w.ended != nil || w.deposed || w.core.draining {
 		w.takeOver()
 	}
+	w.rest()
+	w.checkMarks()
+	for b := range w.blocks {
+		for _, n := range w.nodes[:3] {
+			if v := binary.LittleEndian.Uint64(n.bytes[b*wBlock:]); !w.cands[b][v] {
+				w.fail("at rest node %x has %d in block %d, which may only be %v", n.id[0], v, b, w.cands[b])
+			}
+		}
+	}
+	w.equal()
+	w.scrubAtRest()
+}
+
+// equal checks that all replicas are, and that nothing is left.
+func (w *world) equal() {
+	for _, n := range w.nodes[1:3] {
+		if string(n.bytes) != string(w.nodes[0].bytes) {
+			w.fail("at rest the replicas differ")
+		}
+	}
+	if !w.core.Idle() || w.core.writes != 0 || w.core.live != 0 || w.core.order.root != nil || w.core.calls != 0 || w.core.mending != nil {
+		w.fail("at rest something is left: %+v", w.core)
+	}
+}
+
+// scrubAtRest damages a member in two ways and scrubs: all of it is found and put right.
+func (w *world) scrubAtRest() {
+	hurt := w.nodes[w.rng.IntN(3)]
+	want := map[int64]bool{}
+	for range 1 + w.rng.IntN(5) {
+		want[w.rng.Int64N(wSize/wBlock)] = true
+	}
+	for b := range want {
+		hurt.bad[b] = true
+	}
+	differs := (w.rng.Int64N(wSize / wBlock))
+	for want[differs] {
+		differs = (differs + 1) % (wSize / wBlock)
+	}
+	w.nodes[w.rng.IntN(3)].bytes[differs*wBlock+w.rng.Int64N(wBlock)] ^= 4
+	w.scrubs, w.damaged = nil, true
+	if err := w.core.StartScrub(64 << 20); err != nil && w.core.scrub == nil {
+		w.fail("scrub: %v", err)
+	}
+	w.effects()
+	w.rest()
+	if n := len(w.scrubs); n > 0 && w.scrubs[n-1].Stopped == nil && len(hurt.bad) > 0 || n == 0 { // one that was under way had passed it
+		if err := w.core.StartScrub(64 << 20); err != nil {
+			w.fail("scrub: %v", err)
+		}
+		w.effects()
+		w.rest()
+	}
+	w.equal()
+	var rep ScrubReport
+	for _, r := range w.scrubs {
+		rep.Mended, rep.Differing, rep.Unreadable, rep.Bytes = rep.Mended+r.Mended, rep.Differing+r.Differing, rep.Unreadable+r.Unreadable, rep.Bytes+r.Bytes
+	}
+	// A bad block may have been written anew by the reconciliation of its region.
+	if rep.Mended > int64(len(want))*wBlock || rep.Differing != wBlock || rep.Unreadable != 0 || rep.Bytes == 0 || len(hurt.bad) > 0 {
+		w.fail("%d blocks were bad and one differed; the scrub says %+v, and %v are left", len(want), rep, hurt.bad)
+	}
+}
+
+// rest lets everything that is under way come to its end.
+func (w *world) rest() {
 	quiet := func() bool {
-		return len(w.live) == 0 && len(w.calls) == 0 && len(w.props) == 0 && len(w.vol.InSync) == 3 &&
+		return len(w.live) == 0 && w.core.scrub == nil && len(w.core.mends) == 0 && w.core.mending == nil && len(w.calls) == 0 && len(w.props) == 0 && len(w.vol.InSync) == 3 &&
 			w.core.rs == nil && len(w.core.regions) == 0
 	}
 	for i := 0; !quiet(); i++ {
@@ -302,22 +376,6 @@ func (w *world) calmDown() {
 			w.core.Tick(w.now)
 			w.effects()
 		}
-	}
-	w.checkMarks()
-	for b := range w.blocks {
-		for _, n := range w.nodes[:3] {
-			if v := binary.LittleEndian.Uint64(n.bytes[b*wBlock:]); !w.cands[b][v] {
-				w.fail("at rest node %x has %d in block %d, which may only be %v", n.id[0], v, b, w.cands[b])
-			}
-		}
-	}
-	for _, n := range w.nodes[1:3] {
-		if string(n.bytes) != string(w.nodes[0].bytes) {
-			w.fail("at rest the replicas differ")
-		}
-	}
-	if !w.core.Idle() || w.core.writes != 0 || w.core.live != 0 || w.core.order.root != nil || w.core.calls != 0 || w.core.mending != nil {
-		w.fail("at rest something is left: %+v", w.core)
 	}
 }
 

@@ -81,6 +81,9 @@ func (c *Core) Next() (time.Duration, bool) {
 	if c.retryAt > c.now {
 		at = min(at, c.retryAt)
 	}
+	if c.scrub != nil && c.scrub.at > c.now {
+		at = min(at, c.scrub.at)
+	}
 	return at, at != never
 }
 

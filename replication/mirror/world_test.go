@@ -3,6 +3,7 @@ package mirror
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -85,6 +86,8 @@ type world struct {
 	spoilt   int
 	takeover int
 	mended   int
+	scrubs   []ScrubReport
+	damaged  bool // replicas differ, and nobody has written
 }
 
 func newWorld(seed uint64, nodes, members int, fail func(string, ...any)) *world {
@@ -215,6 +218,9 @@ func (w *world) checkMarks() {
 }
 
 func (w *world) checkRegion(r uint32) {
+	if w.damaged {
+		return
+	}
 	lo, hi := int(r)*wRegion, min(int(r+1)*wRegion, wSize)
 	for i, a := range w.vol.InSync {
 		for _, b := range w.vol.InSync[i+1:] {
@@ -251,6 +257,14 @@ func (w *world) execute(k *wCall) {
 			}
 		}
 		copy(c.Data, n.bytes[c.Off:c.Off+c.Len])
+	case peer.Sums:
+		for b := c.Off / wBlock; b*wBlock < c.Off+c.Len; b++ {
+			if n.bad[b] {
+				c.Err, c.Sums = peer.ErrMedium, nil
+				return
+			}
+			c.Sums = append(c.Sums, crc32.ChecksumIEEE(n.bytes[b*wBlock:min((b+1)*wBlock, c.Off+c.Len)]))
+		}
 	case peer.Write, peer.Zero:
 		for r := uint32(c.Off / wRegion); int64(r)*wRegion < c.Off+c.Len; r++ {
 			if n.marks[r] < c.Seq {
@@ -292,7 +306,7 @@ func (w *world) execute(k *wCall) {
 		}
 	case peer.Extents:
 		for at := c.Off; at < c.Off+c.Len; at += wBlock {
-			if !allZero(n.bytes[at:min(at+wBlock, c.Off+c.Len)]) || w.chance(5) {
+			if n.bad[at/wBlock] || !allZero(n.bytes[at:min(at+wBlock, c.Off+c.Len)]) || w.chance(5) {
 				c.Extents = append(c.Extents, peer.Extent{Off: at, Len: min(wBlock, c.Off+c.Len-at)})
 			}
 		}
@@ -393,6 +407,9 @@ func (w *world) effect(e Effect) {
 		if e.Notice.Code == Mended {
 			w.mended++
 		}
+		if e.Notice.Code == Scrubbed {
+			w.scrubs = append(w.scrubs, *e.Notice.Scrub)
+		}
 		w.logf("notice %d node %x off %d %v", e.Notice.Code, e.Notice.Node[0], e.Notice.Off/wBlock, e.Notice.Err)
 	}
 }
@@ -400,7 +417,7 @@ func (w *world) effect(e Effect) {
 // checkOverlap: on one node, a write never is under way beside anything that overlaps it (3).
 func (w *world) checkOverlap(k *wCall) {
 	changes := func(c *peer.Call) bool { return c.Kind == peer.Write || c.Kind == peer.Zero }
-	touches := func(c *peer.Call) bool { return changes(c) || c.Kind == peer.Read }
+	touches := func(c *peer.Call) bool { return changes(c) || c.Kind == peer.Read || c.Kind == peer.Sums }
 	for _, o := range w.calls {
 		if o.n == k.n && touches(o.c) && touches(k.c) && (changes(o.c) || changes(k.c)) &&
 			o.c.Off < k.c.Off+k.c.Len && k.c.Off < o.c.Off+o.c.Len {

@@ -59,12 +59,14 @@ type node struct {
 	mu       sync.Mutex // guards what follows
 	timeouts config.Timeouts
 	volumes  config.Volumes
+	scrub    config.Scrub
 	leaving  bool // on its way down: not electable
 }
 
 // run runs a node until ctx ends, and returns when everything of it has ended. It is the whole wiring.
 func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-chan config.Reloadable) (err error) {
-	n := &node{cfg: cfg, log: log, failed: make(chan error, 1), stop: make(chan struct{}), timeouts: cfg.Timeouts, volumes: cfg.Volumes}
+	n := &node{cfg: cfg, log: log, failed: make(chan error, 1), stop: make(chan struct{}), timeouts: cfg.Timeouts, volumes: cfg.Volumes,
+		scrub: cfg.Scrub}
 	if n.addrs, err = advertise(cfg); err != nil {
 		return err
 	}
@@ -189,6 +191,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	work.Go(func() { n.service.run(rctx) })
 	work.Go(func() { n.events.run(rctx) })
 	work.Go(func() { n.watchFill(rctx) })
+	work.Go(func() { n.watchScrubs(rctx) })
 	work.Go(func() { n.pools.retry(rctx, n.cluster.Refresh) })
 	work.Go(func() { n.emptyTrash(rctx) })
 	for _, l := range portals {
@@ -378,7 +381,7 @@ func (n *node) volumeTunables() config.Volumes {
 // reload takes over what can change while the node runs. Sessions that exist keep what they were opened with.
 func (n *node) reload(r config.Reloadable) {
 	n.mu.Lock()
-	n.timeouts, n.volumes = r.Timeouts, r.Volumes
+	n.timeouts, n.volumes, n.scrub = r.Timeouts, r.Volumes, r.Scrub
 	n.mu.Unlock()
 	n.reign.Tune(r.Timeouts.ReplaceAfter)
 	if err := n.target.Tune(hostTunables(r.Timeouts.Hosts)); err != nil {

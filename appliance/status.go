@@ -90,6 +90,7 @@ func (n *node) volume(st *catalog.State, v catalog.Volume, r reign.VolumeStatus)
 			out.Holding = m.HoldCause
 		}
 	}
+	out.Scrub = scrubState(v, m)
 	for _, p := range v.Replicas {
 		d := describe(st, p, v.InSync, r, m)
 		d.Leaves = leavingState(v, p)

@@ -69,8 +69,9 @@ func (f *fake) Trash(context.Context) ([]Trashed, error) { return []Trashed{{Nam
 func (f *fake) RestoreVolume(_ context.Context, _, name string, r Restore) (Volume, error) {
 	return Volume{Name: name + r.As}, nil
 }
-func (f *fake) PurgeVolume(context.Context, string, string) error    { return nil }
-func (f *fake) Resync(context.Context, string, string, Resync) error { return nil }
+func (f *fake) PurgeVolume(context.Context, string, string) error     { return nil }
+func (f *fake) Scrub(context.Context, string, string, NewScrub) error { return nil }
+func (f *fake) Resync(context.Context, string, string, Resync) error  { return nil }
 func (f *fake) AddReplica(_ context.Context, _, v string, r NewReplica) (Volume, error) {
 	return Volume{Name: v, Replicas: []Replica{{Node: r.Node}}}, nil
 }

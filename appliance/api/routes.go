@@ -48,6 +48,13 @@ func (s *Server) routes() {
 		return done{true}, b.DeleteVolume(ctx, request, r.PathValue("name"), r.URL.Query().Get("purge") != "")
 	})
 	s.trashRoutes()
+	s.handle("POST /v1/volumes/{name}/scrub", leader, func(ctx context.Context, r *http.Request, request string, body []byte) (any, error) {
+		var v NewScrub
+		if err := decode(body, &v); err != nil {
+			return nil, err
+		}
+		return done{true}, b.Scrub(ctx, request, r.PathValue("name"), v)
+	})
 	s.handle("POST /v1/volumes/{name}/resync", leader, func(ctx context.Context, r *http.Request, request string, body []byte) (any, error) {
 		var v Resync
 		if err := decode(body, &v); err != nil {

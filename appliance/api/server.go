@@ -42,6 +42,7 @@ type Backend interface {
 	RestoreVolume(ctx context.Context, request, name string, r Restore) (Volume, error)
 	PurgeVolume(ctx context.Context, request, name string) error
 	Resync(ctx context.Context, request, name string, r Resync) error
+	Scrub(ctx context.Context, request, name string, s NewScrub) error
 	AddReplica(ctx context.Context, request, volume string, r NewReplica) (Volume, error)
 	Drain(ctx context.Context, request, node string, d Drain) error
 	ResizeVolume(ctx context.Context, request, volume string, s NewSize) (Volume, error)

@@ -62,6 +62,7 @@ type Volume struct {
 	// What the leader's mirror says, where it is open.
 	Dirty   int    `json:"dirty_regions"`
 	Holding string `json:"holding,omitempty"`
+	Scrub   *Scrub `json:"scrub,omitempty"` // nil: there was none
 }
 
 // Replica is a volume's copy on one node.

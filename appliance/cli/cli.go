@@ -65,6 +65,7 @@ type grammar struct {
 		Replica replicaCmd       `cmd:"" help:"Change where a volume's replicas are."`
 		Resize  volumeResizeCmd  `cmd:"" help:"Make a volume larger while it is in use."`
 		Resync  volumeResyncCmd  `cmd:"" help:"Try a resync that failed again now."`
+		Scrub   volumeScrubCmd   `cmd:"" help:"Read all of a volume's replicas, prove and compare them, and mend what is bad."`
 	} `cmd:"" help:"Volumes: replicated block devices."`
 	LUN struct {
 		List     lunListCmd     `cmd:"" help:"List the LUNs."`

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"pmsapp/appliance/api"
 )
@@ -65,6 +66,7 @@ func showVolume(w io.Writer, v api.Volume) {
 	if v.Dirty > 0 {
 		line("to reconcile", "%d regions", v.Dirty)
 	}
+	showScrub(line, v.Scrub)
 	for _, r := range v.Replicas {
 		line("replica", "on %s in pool %s: %s%s", r.Node, r.Pool, r.State, progress(r))
 		if r.Leaves != "" {
@@ -139,6 +141,39 @@ func (cmd volumeResyncCmd) Run(e *env) error {
 		}
 		return e.done("The resync of %s begins; pmsapp volume show %s tells how far it is.", cmd.Volume, cmd.Volume)
 	})
+}
+
+type volumeScrubCmd struct {
+	Volume string `arg:"" help:"The volume's name."`
+	Stop   bool   `help:"Stop the one that is under way."`
+	Rate   int64  `help:"MiB of the volume in a second; by default scrub.rate of the leader's configuration." placeholder:"MIB"`
+}
+
+func (cmd volumeScrubCmd) Run(e *env) error {
+	return e.call(func(c *api.Client) error {
+		if err := c.Scrub(e.ctx, cmd.Volume, api.NewScrub{Stop: cmd.Stop, Rate: cmd.Rate}); err != nil {
+			return err
+		}
+		if cmd.Stop {
+			return e.done("%s is not scrubbed.", cmd.Volume)
+		}
+		return e.done("The scrub of %s begins; pmsapp volume show %s tells how far it is and what it found.", cmd.Volume, cmd.Volume)
+	})
+}
+
+// showScrub tells of a volume's scrubs.
+func showScrub(line func(k, format string, a ...any), s *api.Scrub) {
+	if s == nil {
+		line("scrubbed", "never")
+		return
+	}
+	if s.Running {
+		line("scrub", "%s of %s looked at", bytes(s.Done), bytes(s.Total))
+	}
+	if r := s.Last; r != nil {
+		line("scrubbed", "%s: %s read in %s; mended %d bytes, unreadable %d, differing %d", r.Ended.Format(time.DateTime), bytes(r.Bytes),
+			seconds(r.Seconds), r.Mended, r.Unreadable, r.Differing)
+	}
 }
 
 type statusCmd struct {

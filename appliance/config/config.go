@@ -71,6 +71,7 @@ type Reloadable struct {
 	Log      Log      `toml:"log"`
 	Timeouts Timeouts `toml:"timeouts"`
 	Volumes  Volumes  `toml:"volumes"`
+	Scrub    Scrub    `toml:"scrub"`
 }
 
 // Volumes is about what an admin may do with volumes. The leader's file counts: they should be the same on every node.
@@ -78,6 +79,14 @@ type Volumes struct {
 	// TrashKeep is how long a deleted volume can be restored. Time passes for it while a node leads. Whole seconds; 0 (not at
 	// all), or 1 s to 8760 h.
 	TrashKeep time.Duration `toml:"trash_keep"`
+}
+
+// Scrub says when the bytes of volumes are proved, and how fast.
+type Scrub struct {
+	// Interval is how long after its last scrub a volume is scrubbed again: 0 (never by itself), 1 h to 8760 h.
+	Interval time.Duration `toml:"interval"`
+	// Rate is how many MiB of a volume are looked at in a second, 1 to 10000.
+	Rate int64 `toml:"rate"`
 }
 
 // Log says what is logged, to standard error.
@@ -142,6 +151,7 @@ func Default() Config {
 		Reloadable: Reloadable{
 			Log:     Log{Level: slog.LevelInfo, Format: "text"},
 			Volumes: Volumes{TrashKeep: 24 * time.Hour},
+			Scrub:   Scrub{Interval: 7 * 24 * time.Hour, Rate: 64},
 			Timeouts: Timeouts{
 				Hold: 30 * time.Second, SlowWrite: 100 * time.Millisecond, ReplaceAfter: 10 * time.Minute,
 				Hosts: HostTimeouts{Login: 5 * time.Second, Logout: 15 * time.Second, NoopInterval: 15 * time.Second,

@@ -109,6 +109,14 @@ func (r Reloadable) Validate() error {
 			return bad("volumes.trash_keep", "%v is not whole seconds", keep)
 		}
 	}
+	if r.Scrub.Rate < 1 || r.Scrub.Rate > 10000 {
+		return bad("scrub.rate", "%d is not 1 to 10000", r.Scrub.Rate)
+	}
+	if r.Scrub.Interval != 0 {
+		if err := within("scrub.interval", r.Scrub.Interval, time.Hour, 8760*time.Hour); err != nil {
+			return err
+		}
+	}
 	t := r.Timeouts
 	const s, ms = time.Second, time.Millisecond
 	for _, d := range []struct {

@@ -98,6 +98,8 @@ func (s *State) apply(c Command) (Result, error) {
 		return Result{}, s.resizeVolume(b)
 	case ForgetReplica:
 		return Result{}, s.forgetReplica(b)
+	case Scrubbed:
+		return Result{}, s.scrubbed(b)
 	case SetExport:
 		return Result{}, s.setExport(b)
 	case RemoveExport:

@@ -100,6 +100,8 @@ type Volume struct {
 	Share      bool    `json:",omitempty"` // it has a file tree
 	Leaving    []Leave // of Replicas: those that are to leave. Never changed in place
 	Gone       []Place // of former replicas whose files are to be deleted. Never changed in place
+	// Scrub is the report of the last whole scrub, nil if there was none. Never changed in place.
+	Scrub *ScrubReport `json:",omitempty"`
 }
 
 // Export is a LUN.

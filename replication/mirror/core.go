@@ -73,6 +73,7 @@ type Core struct {
 
 	scrub      *scrub      // nil if none
 	scrubWaits *scrubChunk // for a reconciliation
+	scrubbed   *ScrubReport
 
 	slowAt time.Duration // when the members' speeds are compared next
 
@@ -316,7 +317,7 @@ func (c *Core) Status() Status {
 		st.HoldCause = err.Error()
 	}
 	st.Resync = c.resyncStatus()
-	st.Scrub = c.scrubStatus()
+	st.Scrub, st.Scrubbed = c.scrubStatus(), c.scrubbed
 	return st
 }
 

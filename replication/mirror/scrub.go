@@ -82,6 +82,7 @@ func (c *Core) endScrub(why error) {
 	c.scrub = nil
 	sc.rep.Stopped, sc.rep.Seconds = why, (c.now - sc.began).Seconds()
 	rep := sc.rep
+	c.scrubbed = &rep // never changed from here on
 	c.report(Notice{Code: Scrubbed, Scrub: &rep})
 }
 

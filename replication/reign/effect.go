@@ -151,6 +151,8 @@ const (
 	Reconciling Kind = "reconciling"
 	Mended      Kind = "replica-mended"
 	Unreadable  Kind = "data-unreadable"
+	Differ      Kind = "replicas-differ"
+	Scrubbed    Kind = "scrub-done"
 )
 
 func (Propose) effect()            {}

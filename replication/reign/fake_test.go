@@ -309,6 +309,8 @@ func (m *fakeMirror) StartResync(ctx context.Context, n ids.Node, empty bool) er
 func (m *fakeMirror) StopResync(n ids.Node)             {}
 func (m *fakeMirror) Retire(n ids.Node, set []ids.Node) {}
 func (m *fakeMirror) Resize(int64)                      {}
+func (m *fakeMirror) StartScrub(int64) error            { return nil }
+func (m *fakeMirror) StopScrub()                        {}
 func (m *fakeMirror) Drain(ctx context.Context) error {
 	m.mu.Lock()
 	m.drained = true

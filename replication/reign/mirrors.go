@@ -187,6 +187,15 @@ func (r *Reign) notice(v ids.Volume, h *handle, n mirror.Notice) {
 	}
 }
 
+func describeScrub(r *mirror.ScrubReport) string {
+	how := "done"
+	if r.Stopped != nil {
+		how = "stopped (" + r.Stopped.Error() + ")"
+	}
+	return fmt.Sprintf("scrub %s: %d bytes were read in %.0f s; mended %d, unreadable %d, differing %d", how, r.Bytes, r.Seconds,
+		r.Mended, r.Unreadable, r.Differing)
+}
+
 func join(nodes []ids.Node) string {
 	var names []string
 	for _, n := range nodes {
@@ -216,6 +225,11 @@ func describeNotice(n mirror.Notice) (kind Kind, text string, ok bool) {
 		return Mended, fmt.Sprintf("bytes %d to %d of this replica were bad, and have been written anew from another", n.Off, n.Off+n.Len-1), true
 	case mirror.Unreadable:
 		return Unreadable, fmt.Sprintf("bytes %d to %d cannot be read from any in-sync replica: those of nodes %s", n.Off, n.Off+n.Len-1, join(n.Nodes)), true
+	case mirror.Differ:
+		return Differ, fmt.Sprintf("bytes %d to %d differed between the replicas of nodes %s though each fits its checksum; they are made equal",
+			n.Off, n.Off+n.Len-1, join(n.Nodes)), true
+	case mirror.Scrubbed:
+		return Scrubbed, describeScrub(n.Scrub), true
 	case mirror.PoolFull:
 		return PoolFull, fmt.Sprintf("the pool was full at byte %d", n.Off), true
 	case mirror.ReconcileBegun:

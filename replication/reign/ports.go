@@ -69,6 +69,8 @@ type Mirror interface {
 	StopResync(node ids.Node)
 	Retire(node ids.Node, set []ids.Node)
 	Resize(size int64)
+	StartScrub(rate int64) error
+	StopScrub()
 	Drain(ctx context.Context) error
 	Done() <-chan struct{}
 	Err() error

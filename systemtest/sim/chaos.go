@@ -51,6 +51,7 @@ func catalogue() []fault {
 		{"full pool", 4, (*Cluster).fillPool},
 		{"bad disk", 5, (*Cluster).badDisk},
 		{"flipped bits", 12, (*Cluster).flipBits},
+		{"scrub", 12, (*Cluster).startScrub},
 		{"reverted pool", 5, (*Cluster).revertPool},
 		{"reverted catalog", 4, (*Cluster).revertCatalog},
 		{"lost catalog", 1, (*Cluster).loseCatalog},
@@ -211,6 +212,21 @@ func (c *Cluster) fillPool(n *node) {
 	for _, p := range n.pools {
 		p.full = true
 		c.after(300*time.Millisecond, 5*time.Second, func() { p.full = false })
+	}
+}
+
+// startScrub is no fault: nothing that is in sync may be found to differ.
+func (c *Cluster) startScrub(*node) {
+	l := c.leader()
+	if l == nil || l.reign == nil {
+		return
+	}
+	for _, m := range l.reign.inOrder() {
+		m.do(func() {
+			if m.core.StartScrub([]int64{4 << 20, 1 << 30}[c.w.Rand.Intn(2)]) == nil {
+				c.stats["scrubs"]++
+			}
+		})
 	}
 }
 

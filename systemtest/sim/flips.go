@@ -188,3 +188,13 @@ func (r *simReplica) proper(off, n int64) []byte {
 	}
 	return b
 }
+
+// anyTainted tells whether a replica of the volume is of a pool that was reverted.
+func (c *Cluster) anyTainted(vol int) bool {
+	for t := range c.tainted {
+		if t.vol == vol {
+			return true
+		}
+	}
+	return false
+}

@@ -94,6 +94,10 @@ func (m *mirrorShell) effect(e mirror.Effect) {
 		m.n.c.trace(m.n.host, "mirror %d.%d: notice %d node %s off %d count %d: %v", m.vol, m.epoch, e.Notice.Code,
 			m.n.c.nameOf(e.Notice.Node), e.Notice.Off, e.Notice.Count, e.Notice.Err)
 		switch e.Notice.Code {
+		case mirror.Differ:
+			if !m.n.c.anyTainted(m.vol) {
+				m.n.c.fail("invariant 13: a scrub of volume %d found in-sync members that differ at %d", m.vol, e.Notice.Off)
+			}
 		case mirror.Holding:
 			why := "holds"
 			if e.Notice.Err != nil {

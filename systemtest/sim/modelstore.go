@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"hash/crc32"
 	"maps"
 	"slices"
 	"time"
@@ -233,6 +234,18 @@ func (s *storeSession) command(m msgCommand) {
 				return
 			}
 			end(peer.Answer{}, slices.Clone(r.data.Read(c.Off, c.Len)))
+		})
+	case peer.Sums:
+		step(func() {
+			if st.n.c.w.Rand.Chance(pool.bad) || r.refuses(st.n.c, c.Off, c.Len, false) {
+				end(peer.Answer{Err: peer.ErrMedium}, nil)
+				return
+			}
+			var a peer.Answer
+			for at := c.Off; at < c.Off+c.Len; at += 4096 {
+				a.Sums = append(a.Sums, crc32.ChecksumIEEE(r.data.Read(at, min(4096, c.Off+c.Len-at))))
+			}
+			end(a, nil)
 		})
 	case peer.Write, peer.Zero:
 		first, last := uint32(c.Off/r.spec.Region), uint32((c.Off+c.Len-1)/r.spec.Region)

@@ -22,11 +22,12 @@ const (
 	Terminated      Kind = "leader-ended"     // SIGTERM
 	Move            Kind = "move"             // of a replica, by command
 	Grow            Kind = "grow"             // of the volume, by command
+	BitFlip         Kind = "bit-flip"         // bits of a replica's file flip, and the volume is scrubbed
 )
 
 // Kinds are all of them.
 func Kinds() []Kind {
-	return []Kind{LeaderKilled, FollowerStopped, LeaderStopped, FollowerKilled, AllKilled, HandOver, Terminated, Move, Grow}
+	return []Kind{LeaderKilled, FollowerStopped, LeaderStopped, FollowerKilled, AllKilled, HandOver, Terminated, Move, Grow, BitFlip}
 }
 
 // limit is the target for a kind's standstill: of its median and of its maximum; 0 means none. The targets are reported, not
@@ -100,6 +101,8 @@ func (s *soak) round(ctx context.Context, k Kind) (r Round, err error) {
 		err = s.move(ctx, st, &back)
 	case Grow:
 		err = s.grow(ctx, st, &back)
+	case BitFlip:
+		err = s.bitFlip(ctx, st)
 	default:
 		err = fmt.Errorf("there is no kind of round %q", k)
 	}

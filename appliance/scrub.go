@@ -1,0 +1,164 @@
+package appliance
+
+import (
+	"context"
+	"time"
+
+	"pmsapp/appliance/api"
+	"pmsapp/appliance/config"
+	"pmsapp/cluster/catalog"
+	"pmsapp/internal/ids"
+	"pmsapp/replication/mirror"
+	"pmsapp/replication/reign"
+)
+
+// scrubEvery is how often the leader looks whether a scrub has ended or is due.
+const scrubEvery = 2 * time.Second
+
+// firstScrub is how long a node leads before it scrubs what never was scrubbed.
+const firstScrub = time.Hour
+
+// scrubs knows what the leader has seen of scrubs. It is pure.
+type scrubs struct {
+	recorded map[ids.Volume]*mirror.ScrubReport // the last one of each mirror that is in the catalog, or need not be
+	since    time.Time                          // when this node began to lead
+}
+
+// due is the volume whose scrub is to begin: the one whose last is the longest ago, if that is more than the interval and none
+// is under way. One that never was scrubbed is due when this node has led for an hour: a new cluster is busy enough.
+func (s *scrubs) due(now time.Time, every time.Duration, open map[ids.Volume]mirror.Status, st *catalog.State) (next ids.Volume, ok bool) {
+	if every == 0 {
+		return next, false
+	}
+	oldest := now.Add(-every)
+	for v, m := range open {
+		if m.Scrub != nil {
+			return ids.Volume{}, false
+		}
+		at := s.since.Add(firstScrub - every)
+		if r := st.Volumes[v].Scrub; r != nil {
+			at = r.Ended
+		}
+		if at.Before(oldest) || at.Equal(oldest) && ok && v.String() < next.String() {
+			next, oldest, ok = v, at, true
+		}
+	}
+	return next, ok
+}
+
+// watchScrubs begins scrubs that are due, and records those that have ended, while this node leads.
+func (n *node) watchScrubs(ctx context.Context) {
+	tick := time.NewTicker(scrubEvery)
+	defer tick.Stop()
+	var s *scrubs
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if !n.cluster.IsLeader() {
+			s = nil
+			continue
+		}
+		if s == nil {
+			s = &scrubs{recorded: map[ids.Volume]*mirror.ScrubReport{}, since: time.Now()}
+		}
+		n.lookAtScrubs(ctx, s)
+	}
+}
+
+func (n *node) lookAtScrubs(ctx context.Context, s *scrubs) {
+	open, mirrors := map[ids.Volume]mirror.Status{}, n.service.open()
+	for v, m := range mirrors {
+		open[v] = m.Status()
+	}
+	for v, m := range open {
+		if r := m.Scrubbed; r != nil && s.recorded[v] != r && n.recordScrub(ctx, v, r) {
+			s.recorded[v] = r
+		}
+	}
+	cfg := n.scrubConfig()
+	if v, ok := s.due(time.Now(), cfg.Interval, open, n.cluster.State()); ok {
+		if err := mirrors[v].StartScrub(cfg.Rate << 20); err != nil {
+			n.log.Debug("a scrub could not begin", "volume", v.String(), "err", err)
+		}
+	}
+}
+
+// recordScrub puts the report into the catalog; false: not now.
+func (n *node) recordScrub(ctx context.Context, v ids.Volume, r *mirror.ScrubReport) bool {
+	if r.Stopped != nil {
+		return true // the event says so
+	}
+	st := n.cluster.State()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := n.cluster.Propose(ctx, catalog.Command{Body: catalog.Scrubbed{Epoch: st.Epoch, Volume: v, Report: catalog.ScrubReport{
+		Ended: time.Now().UTC(), Seconds: r.Seconds, Bytes: r.Bytes, Mended: r.Mended, Unreadable: r.Unreadable, Differing: r.Differing}}})
+	if err != nil {
+		n.log.Debug("the report of a scrub was not recorded", "volume", v.String(), "err", err)
+	}
+	return err == nil
+}
+
+func (n *node) scrubConfig() config.Scrub {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.scrub
+}
+
+// open are the mirrors that serve.
+func (s *service) open() map[ids.Volume]reign.Mirror {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[ids.Volume]reign.Mirror{}
+	for v, m := range s.mirrors {
+		out[v] = m
+	}
+	return out
+}
+
+// Scrub implements api.Backend.
+func (n *node) Scrub(_ context.Context, _, name string, w api.NewScrub) error {
+	v, err := n.volumeNamed(name)
+	if err != nil {
+		return err
+	}
+	m := n.service.open()[v.ID]
+	if m == nil {
+		return told(reign.ErrNotServed)
+	}
+	rate := n.scrubConfig().Rate
+	switch {
+	case w.Stop:
+		m.StopScrub()
+		return nil
+	case w.Rate < 0 || w.Rate > 10000:
+		return api.Errorf(api.ErrInvalid, "", "rate: %d is not 1 to 10000", w.Rate)
+	case w.Rate > 0:
+		rate = w.Rate
+	}
+	if m.Status().Scrub != nil {
+		return nil // it is under way
+	}
+	if err := m.StartScrub(rate << 20); err != nil {
+		return told(reign.ErrBusy)
+	}
+	return nil
+}
+
+// scrubState is what status says of a volume's scrubs.
+func scrubState(v catalog.Volume, m mirror.Status) *api.Scrub {
+	var out api.Scrub
+	if r := v.Scrub; r != nil {
+		out.Last = &api.ScrubReport{Ended: r.Ended, Seconds: r.Seconds, Bytes: r.Bytes, Mended: r.Mended, Unreadable: r.Unreadable, Differing: r.Differing}
+	}
+	if s := m.Scrub; s != nil {
+		out.Running, out.Done, out.Total = true, s.Done, s.Total
+	}
+	if out.Last == nil && !out.Running {
+		return nil
+	}
+	return &out
+}

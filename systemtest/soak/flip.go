@@ -1,0 +1,131 @@
+package soak
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"pmsapp/appliance/api"
+	buffers "pmsapp/internal/block"
+)
+
+const (
+	flipBlock = 4096
+	flips     = 48
+)
+
+// flipped is a block of a replica's file, as it was left.
+type flipped struct {
+	off int64
+	is  []byte
+}
+
+// bitFlip flips bits of one replica under load, and scrubs: nothing of what was flipped is left, and a second scrub finds nothing.
+// That nothing wrong is read is seen by the load itself.
+func (s *soak) bitFlip(ctx context.Context, st api.Status) error {
+	v := st.Volumes[0]
+	r := v.Replicas[rand.IntN(len(v.Replicas))]
+	f, err := os.OpenFile(filepath.Join(r.Pool, "replicas", v.ID, "data"), os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	list, err := flipBits(f)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	first, err := s.scrub(ctx)
+	if err != nil {
+		return err
+	}
+	s.say("%d bits of the replica on %s were flipped; the scrub mended %d bytes", len(list), r.Node, first.Mended)
+	events, err := s.cluster.Client().Events(ctx, 0, 500)
+	if err != nil {
+		return err
+	}
+	mended := 0
+	for _, e := range events {
+		if e.Kind == "replica-mended" && e.Time.After(began.Add(-time.Second)) {
+			mended++
+		}
+	}
+	if len(list) == 0 || first.Unreadable != 0 || first.Mended == 0 && mended == 0 {
+		return fmt.Errorf("%d bits were flipped; the scrub says %+v, and %d events tell of a mended replica", len(list), first, mended)
+	}
+	for _, x := range list {
+		b := buffers.Get(flipBlock)
+		_, err := f.ReadAt(b, x.off)
+		left := bytes.Equal(b, x.is)
+		buffers.Put(b)
+		if err != nil || left {
+			return fmt.Errorf("the block at %d of the replica on %s is still as it was flipped (%v)", x.off, r.Node, err)
+		}
+	}
+	second, err := s.scrub(ctx)
+	if err == nil && (second.Mended != 0 || second.Unreadable != 0 || second.Differing != 0) {
+		err = fmt.Errorf("a second scrub still finds something: %+v", second)
+	}
+	return err
+}
+
+// flipBits flips a bit in each of some blocks that hold data. The load writes meanwhile: a block that it writes between our read
+// and our write has old bytes then, which is as bad.
+func flipBits(f *os.File) (list []flipped, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	seen := map[int64]bool{}
+	for tries := 0; len(list) < flips && tries < 100*flips; tries++ {
+		at, err := unix.Seek(int(f.Fd()), rand.Int64N(info.Size()), unix.SEEK_DATA)
+		if err != nil {
+			continue // there are only holes behind it
+		}
+		at = at / flipBlock * flipBlock
+		if seen[at] || at+flipBlock > info.Size() {
+			continue
+		}
+		seen[at] = true
+		b := buffers.Get(flipBlock)
+		if _, err = f.ReadAt(b, at); err == nil {
+			b[rand.IntN(flipBlock)] ^= 1 << rand.IntN(8)
+			_, err = f.WriteAt(b, at)
+		}
+		list = append(list, flipped{at, bytes.Clone(b)})
+		buffers.Put(b)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// scrub scrubs the volume and returns the report.
+func (s *soak) scrub(ctx context.Context) (api.ScrubReport, error) {
+	st, err := s.cluster.Client().Status(ctx, false)
+	if err != nil {
+		return api.ScrubReport{}, err
+	}
+	before := time.Time{}
+	if x := st.Volumes[0].Scrub; x != nil && x.Last != nil {
+		before = x.Last.Ended
+	}
+	if err := s.cluster.Client().Scrub(ctx, st.Volumes[0].Name, api.NewScrub{Rate: 10000}); err != nil {
+		return api.ScrubReport{}, err
+	}
+	st, err = s.cluster.WaitStatus(ctx, "the scrub to end", settleTime, func(st api.Status) bool {
+		x := st.Volumes[0].Scrub
+		return s.load.err() != nil || x != nil && x.Last != nil && x.Last.Ended.After(before)
+	})
+	if err = first(s.load.err(), err); err != nil {
+		return api.ScrubReport{}, err
+	}
+	return *st.Volumes[0].Scrub.Last, nil
+}

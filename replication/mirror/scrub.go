@@ -30,7 +30,8 @@ type ScrubStatus struct {
 type scrub struct {
 	rate   int64 // bytes of the volume in a second
 	cursor int64
-	end    int64 // of the window
+	begin  int64 // of the window; the volume may have grown behind the one before
+	end    int64
 	asked  int
 	failed bool
 	chunks []bool
@@ -102,7 +103,7 @@ func (c *Core) pumpScrub() {
 	}
 	for sc.cursor < sc.end {
 		off := sc.cursor
-		i := (off - (sc.end-1)/scrubWindow*scrubWindow) / c.t.Chunk
+		i := (off - sc.begin) / c.t.Chunk
 		n := min(c.t.Chunk, sc.end-off)
 		sc.cursor += n
 		if sc.chunks[i] {
@@ -236,7 +237,7 @@ func (c *Core) scrubExtents(sc *scrub, p *call, o outcome) {
 	case sc.failed:
 		sc.at = c.now + scrubRetry
 	default:
-		sc.end = p.Off + p.Len
+		sc.begin, sc.end = p.Off, p.Off+p.Len
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"pmsapp/cluster"
 	"pmsapp/cluster/catalog"
 	"pmsapp/internal/ids"
+	"pmsapp/internal/outcome"
 	"pmsapp/internal/reserve"
 	"pmsapp/target/scsi"
 )
@@ -114,6 +115,32 @@ func (k keeper) Change(seq uint64, c reserve.Command, done func(error)) {
 			done(err)
 			return
 		}
+	})
+}
+
+// Outcomes implements scsi.Keeper.
+func (k keeper) Outcomes() (out []outcome.Outcome) {
+	for _, o := range k.cluster.State().Outcomes[k.volume] {
+		if o.Epoch < k.epoch {
+			out = append(out, o.Outcome)
+		}
+	}
+	return out
+}
+
+// Note implements scsi.Keeper. One that is repeated has the same effect: the notes of a volume come one after the other.
+func (k keeper) Note(add, drop []outcome.Outcome, again func() bool, done func(error)) {
+	cmd := catalog.Command{Body: catalog.Outcomes{Epoch: k.epoch, Volume: k.volume, Add: add, Drop: drop}}
+	k.work.Go(func() {
+		_, err := k.cluster.Propose(k.ctx, cmd)
+		for errors.Is(err, cluster.ErrUnknown) && again() && k.cluster.IsLeader() && k.cluster.State().Epoch == k.epoch && k.ctx.Err() == nil {
+			select {
+			case <-time.After(changeRetry):
+			case <-k.ctx.Done():
+			}
+			_, err = k.cluster.Propose(k.ctx, cmd)
+		}
+		done(err)
 	})
 }
 

@@ -61,7 +61,8 @@ func (t *Task) begin(s *session, h *iscsi.BHS, cdb []byte, bidi uint32) {
 	case t.Read:
 		t.ExpIn = int64(h.EDTL())
 	}
-	t.Accepted, t.Moved, t.Status, t.Sense, t.Drop, t.Stop = Want{}, 0, 0, nil, nil, nil
+	t.Accepted, t.Moved, t.Status, t.Sense, t.Drop = Want{}, 0, 0, nil, nil
+	t.Stop, t.Delivered = nil, nil
 	t.flow = flow{sess: s, cmdSN: h.CmdSN(), immediate: h.Immediate(),
 		pushing: t.Write && !h.Final() && !s.params.InitialR2T}
 }

@@ -123,6 +123,9 @@ func (o *sender) send(batch []item) (last bool, err error) {
 		it := &batch[i]
 		switch it.kind {
 		case itemTask:
+			if f := it.task.Delivered; f != nil {
+				o.s.sent(o.statSN, f)
+			}
 			err = o.task(it.task)
 		case itemR2T:
 			err = o.r2t(it)

@@ -24,6 +24,7 @@ func (s *session) receive() error {
 			return err
 		}
 		s.heard.Add(1)
+		s.acknowledge(h.ExpStatSN())
 		if err := s.dispatch(h); err != nil {
 			return err
 		}

@@ -63,6 +63,8 @@ type session struct {
 	gone    chan struct{} // closed when it has ended: invariant 4 holds for all its tasks
 	waits   bool          // guarded by budget.mu
 
+	unacked unacked
+
 	heard  atomic.Uint64 // PDUs received
 	watch  watch         // the server's watchman's
 	asked  atomic.Bool   // the initiator was asked to log out

@@ -89,6 +89,9 @@ type Task struct {
 	// can no longer reach a medium but by what keeps its range (invariant 4). Done is called nevertheless. A nexus that
 	// submits everything within Execute needs none. It may be called after Done.
 	Stop func()
+	// Delivered, if not nil when Done is called, is called when the initiator has acknowledged the answer; never if it does
+	// not, or if there was none. It must not block.
+	Delivered func()
 	// State is the nexus's own. It survives the reuse of a Task, always with the same Nexus, so that what is needed per
 	// command is allocated once; it is nil in a new Task.
 	State any

@@ -120,6 +120,8 @@ func (s *State) apply(c Command) (Result, error) {
 		return Result{}, s.mapLUN(b)
 	case UnmapLUN:
 		return Result{}, s.unmapLUN(b)
+	case Outcomes:
+		return Result{}, s.outcomes(b)
 	}
 	return Result{}, ErrUnknownCommand
 }

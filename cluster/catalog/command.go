@@ -169,7 +169,7 @@ func kinds() map[Kind]known {
 		"restore-volume": reader[RestoreVolume](1), "purge-volume": reader[PurgeVolume](1), "count-trash": reader[CountTrash](1),
 		"set-export": reader[SetExport](1), "remove-export": reader[RemoveExport](1),
 		"export-share": reader[ExportShare](1), "unexport-share": reader[UnexportShare](1), "change-tree": reader[ChangeTree](1),
-		"reserve": reader[Reserve](1), "put-host": reader[PutHost](1), "remove-host": reader[RemoveHost](1),
+		"reserve": reader[Reserve](1), "outcomes": reader[Outcomes](1), "put-host": reader[PutHost](1), "remove-host": reader[RemoveHost](1),
 		"map-lun": reader[MapLUN](1), "unmap-lun": reader[UnmapLUN](1),
 		"scrubbed": reader[Scrubbed](1),
 	}

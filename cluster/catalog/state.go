@@ -7,6 +7,7 @@ import (
 
 	"pmsapp/internal/filetree"
 	"pmsapp/internal/ids"
+	"pmsapp/internal/outcome"
 	"pmsapp/internal/reserve"
 )
 
@@ -54,6 +55,8 @@ type State struct {
 	Reservations map[ids.Volume]reserve.State
 	Hosts        map[string]Host // by name
 	Maps         map[ids.Volume][]Mapping
+	// Outcomes are those of COMPARE AND WRITEs that may not have been told to their hosts, at most outcome.Max of a volume.
+	Outcomes map[ids.Volume][]outcome.Kept `json:",omitempty"`
 }
 
 // Node is a member of the cluster.

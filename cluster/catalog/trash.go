@@ -155,6 +155,7 @@ func (s *State) erase(v Volume) {
 	}
 	s.Reservations = maps.Clone(s.Reservations)
 	delete(s.Reservations, v.ID)
+	s.endOutcomes(v.ID)
 	s.Deleted = keep(s.Deleted, MaxDeleted, v.ID)
 }
 

@@ -244,5 +244,6 @@ func (s *State) removeExport(b RemoveExport) error {
 	s.Exports = maps.Clone(s.Exports)
 	delete(s.Exports, b.Volume)
 	s.endReservations(b.Volume)
+	s.endOutcomes(b.Volume)
 	return nil
 }

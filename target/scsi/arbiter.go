@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"pmsapp/internal/block"
+	"pmsapp/internal/outcome"
 	"pmsapp/internal/reserve"
 )
 
@@ -23,6 +24,13 @@ type Keeper interface {
 	// returned: with nil when Reservations shows c, with ErrJudged, or with another error if it is not known what has become
 	// of c and never will be here: then nothing else is decided under this epoch.
 	Change(seq uint64, c reserve.Command, done func(error))
+	// Outcomes returns those of COMPARE AND WRITEs that were recorded under earlier epochs (invariant 18).
+	Outcomes() []outcome.Outcome
+	// Note has outcomes recorded, in place of what overlaps them, and others forgotten; at most outcome.Max of either. done is
+	// called once, perhaps before Note has returned: with nil when it is committed, or with an error if it is not known what
+	// has become of it and never will be here. It is not proposed again once again says no: notes of whoever comes after must
+	// not be overtaken.
+	Note(add, drop []outcome.Outcome, again func() bool, done func(error))
 }
 
 // gate is what is reserved, as commands on their way see it. It never changes.

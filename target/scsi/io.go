@@ -113,7 +113,7 @@ func (x *Nexus) Execute(t *target.Task) {
 	case kOr:
 		s, err = c.or()
 	case kCompareWrite:
-		s, err = c.compareWrite()
+		s, err = c.compareWrite(x.nexus.Initiator)
 	case kStatus:
 		s, err = c.lbaStatus()
 	case kCopy:

@@ -48,6 +48,7 @@ type state struct {
 	shift uint // of a logical block
 	count uint64
 	max   uint64 // blocks of one READ or WRITE
+	locks *locks // nil: outcomes of COMPARE AND WRITE are not remembered
 	api   *api.SCSILu
 }
 
@@ -81,7 +82,16 @@ func (lu *LU) Serve(dev block.Device, keeper Keeper) error {
 	lu.arbiter.serve(dev, keeper) // before a command can reach dev
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
-	lu.state.Store(st)
+	old := lu.state.Load()
+	switch {
+	case old.dev == dev: // one table of locks for a device: what is under way counts
+		st.locks = old.locks
+	case keeper != nil:
+		st.locks = newLocks(keeper)
+	}
+	if lu.state.Store(st); st.locks != old.locks {
+		old.locks.close()
+	}
 	if lu.last.Size != 0 && (lu.last.Size != g.Size || lu.last.Logical != g.Logical) {
 		lu.attend(nil, ascCapacityChanged)
 	}
@@ -93,7 +103,9 @@ func (lu *LU) Serve(dev block.Device, keeper Keeper) error {
 func (lu *LU) Standby() {
 	st := &state{}
 	st.api = lu.describe(st)
-	lu.state.Store(st)
+	if old := lu.state.Swap(st); old != nil {
+		old.locks.close()
+	}
 	lu.arbiter.standby()
 	lu.swp.Store(false)
 }

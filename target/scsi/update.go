@@ -1,7 +1,6 @@
 package scsi
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 
@@ -47,7 +46,7 @@ func orInto(b, bits []byte) {
 }
 
 // compareWrite does COMPARE AND WRITE (SBC-3 5.3). The first half of the data is compared, the second written.
-func (c *io) compareWrite() (sense, bool) {
+func (c *io) compareWrite(port string) (sense, bool) {
 	t := c.task
 	if c.protected() {
 		return invalidField(), true
@@ -67,19 +66,17 @@ func (c *io) compareWrite() (sense, bool) {
 		c.good()
 		return sense{}, false
 	}
+	if c.st.locks != nil {
+		c.lock(c.st.locks, port)
+		return sense{}, false
+	}
 	c.update(c.n, func(r *block.Request) error {
-		want := t.DataOut[:half]
-		if bytes.Equal(r.Data, want) {
-			copy(r.Data, t.DataOut[half:])
-			return nil
+		if at := differs(r.Data, t.DataOut[:half]); at >= 0 {
+			c.differ = uint32(at)
+			return errMiscompare
 		}
-		for i, b := range r.Data {
-			if b != want[i] {
-				c.differ = uint32(i)
-				break
-			}
-		}
-		return errMiscompare
+		copy(r.Data, t.DataOut[half:])
+		return nil
 	})
 	return sense{}, false
 }

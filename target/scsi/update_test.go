@@ -97,7 +97,8 @@ func TestCompareAndWriteRace(t *testing.T) {
 				if had[0] != 0 {
 					had = make([]byte, 512) // somebody was quicker
 				}
-				w := q.do(caw(uint64(j), 1), append(had, fill(512, byte(i+1))...), 0)
+				w, ended := q.start(caw(uint64(j), 1), append(had, fill(512, byte(i+1))...), 0)
+				<-ended // it may wait for another's
 				if w.Status == 0 {
 					mu.Lock()
 					won[j]++

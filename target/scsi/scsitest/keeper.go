@@ -4,6 +4,7 @@ package scsitest
 import (
 	"sync"
 
+	"pmsapp/internal/outcome"
 	"pmsapp/internal/reserve"
 	"pmsapp/target/scsi"
 )
@@ -17,6 +18,12 @@ type Keeper struct {
 	index uint64
 	Hold  bool
 	Held  []Change
+
+	Epoch uint64 // under which outcomes are recorded
+	Kept  []outcome.Kept
+	// NoteHold has notes wait in Notes, each a function that commits it or, with an error, does not.
+	NoteHold bool
+	Notes    []func(error)
 }
 
 // Change is a proposal that waits.
@@ -58,6 +65,38 @@ func (k *Keeper) Commit(seq uint64, c reserve.Command) error {
 	}
 	k.state, _ = reserve.Apply(k.state, c)
 	return nil
+}
+
+// Outcomes implements scsi.Keeper.
+func (k *Keeper) Outcomes() (out []outcome.Outcome) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, o := range k.Kept {
+		if o.Epoch < k.Epoch {
+			out = append(out, o.Outcome)
+		}
+	}
+	return out
+}
+
+// Note implements scsi.Keeper.
+func (k *Keeper) Note(add, drop []outcome.Outcome, _ func() bool, done func(error)) {
+	commit := func(err error) {
+		if err == nil {
+			k.mu.Lock()
+			k.Kept = outcome.Change(k.Kept, k.Epoch, add, drop)
+			k.mu.Unlock()
+		}
+		done(err)
+	}
+	k.mu.Lock()
+	if k.NoteHold {
+		k.Notes = append(k.Notes, commit)
+		k.mu.Unlock()
+		return
+	}
+	k.mu.Unlock()
+	commit(nil)
 }
 
 var _ scsi.Keeper = (*Keeper)(nil)

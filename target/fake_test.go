@@ -24,6 +24,7 @@ const (
 	fakeRead  = 0xc1 // answers so many bytes, each its offset
 	fakeWrite = 0xc2 // takes so many bytes
 	fakeHold  = 0x01 // in CDB byte 1: the task is not ended before release
+	fakeTell  = 0x02 // in CDB byte 1: it is counted when the answer was delivered
 )
 
 // fakeNexus records what is done to it. Its methods must not be called at once: the race detector would tell.
@@ -41,6 +42,8 @@ type fakeNexus struct {
 	cause    error
 	resets   int
 	stops    atomic.Int64 // tasks that were told to stop
+
+	delivered atomic.Int64 // answers that the initiator is known to have
 }
 
 func length(cdb []byte) int { return int(binary.BigEndian.Uint32(cdb[2:])) }
@@ -71,6 +74,9 @@ func (x *fakeNexus) Execute(t *target.Task) {
 		t.Moved = int64(length(t.CDB))
 	}
 	hold := t.CDB[1]&fakeHold != 0
+	if t.CDB[1]&fakeTell != 0 {
+		t.Delivered = func() { x.delivered.Add(1) }
+	}
 	if hold {
 		x.held = append(x.held, t)
 		t.Stop = func() { x.stops.Add(1) }

@@ -162,7 +162,7 @@ func TestPatternsAcrossFailover(t *testing.T) {
 func TestLibiscsi(t *testing.T) {
 	needs(t, "libiscsi-bin", libiscsi.Program)
 	_, url := cluster(t, 256<<20)
-	results, err := libiscsi.Run(t.Context(), url, libiscsi.Options{Second: url})
+	results, err := libiscsi.Run(t.Context(), url, libiscsi.Options{Second: url, Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -125,6 +125,7 @@ func (l *locks) record(k *lock) {
 	l.earlier = slices.DeleteFunc(l.earlier, overlaps) // what is recorded now takes their place
 	l.open = slices.DeleteFunc(l.open, func(o opened) bool { return overlaps(o.Outcome) })
 	l.open = append(l.open, opened{k.out, time.Now()})
+	l.open = l.open[max(0, len(l.open)-outcome.Max):] // the catalog keeps no more either
 	for len(l.open) > 0 && time.Since(l.open[0].since) > outcomeLife {
 		l.drop = append(l.drop, l.open[0].Outcome)
 		l.open = l.open[1:]

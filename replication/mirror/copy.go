@@ -135,16 +135,17 @@ func (c *Core) reconcileRead(k *copier) {
 		return
 	}
 	// Any member's version is right, but for damage that cannot be told from an unfinished write after a crash.
+	// So a doubtful one is no source beside one that is not, even if its pool is full: then the region waits for room.
 	from := sources
-	if f := from & k.reg.full; f != 0 {
-		from = f
-	}
 	if f := from &^ k.doubt; f != 0 {
 		from = f
 	}
 	src := lowest(from)
+	if f := from & k.reg.full; f != 0 {
+		src = lowest(f)
+	}
 	if k.reg.zeros {
-		c.zerosWin(k, src, sources)
+		c.zerosWin(k, src, from)
 	}
 	k.writing = true
 	want := k.bufs[src]

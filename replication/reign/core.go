@@ -148,6 +148,8 @@ func (c *Core) handle(ev Event) {
 		c.mirrorEnded(ev)
 	case MirrorHolds:
 		c.mirrorHolds(ev)
+	case MirrorSet:
+		c.mirrorSet(ev)
 	case MemberSlow:
 		c.memberSlow(ev)
 	case ResyncEnded:

@@ -77,6 +77,13 @@ type (
 		Epoch  peer.Epoch
 		Why    string
 	}
+	// MirrorSet says that a mirror has begun or ceased to take a node's replica for a member.
+	MirrorSet struct {
+		Volume ids.Volume
+		Node   ids.Node
+		Epoch  peer.Epoch
+		Member bool
+	}
 	// MemberSlow says that a mirror is about to remove a member because its writes take far longer than the others'.
 	MemberSlow struct {
 		Volume ids.Volume
@@ -202,6 +209,7 @@ func (MirrorOpened) event()   {}
 func (MirrorDrained) event()  {}
 func (MirrorEnded) event()    {}
 func (MirrorHolds) event()    {}
+func (MirrorSet) event()      {}
 func (MemberSlow) event()     {}
 func (ResyncEnded) event()    {}
 func (CommandDone) event()    {}

@@ -262,6 +262,7 @@ func (s *script) do(cmd string, a []string) {
 		if _, err := s.w.apply(truth.AddMember{Epoch: s.w.view.Epoch, Volume: tv.ID, Version: tv.Version, Node: nodeID(a[1])}); err != nil {
 			s.t.Fatal(err)
 		}
+		s.step(MirrorSet{Volume: tv.ID, Node: nodeID(a[1]), Epoch: s.w.view.Epoch, Member: true})
 		s.step(ResyncEnded{Volume: tv.ID, Node: nodeID(a[1]), Epoch: s.w.view.Epoch})
 		s.step(Changed{View: s.w.view})
 	case "shrunk": // the mirror's RemoveMember
@@ -270,6 +271,11 @@ func (s *script) do(cmd string, a []string) {
 			s.t.Fatal(err)
 		}
 		s.step(Changed{View: s.w.view})
+		if len(a) < 3 { // else the mirror does not learn of it
+			s.step(MirrorSet{Volume: tv.ID, Node: nodeID(a[1]), Epoch: s.w.view.Epoch})
+		}
+	case "learns": // the mirror, of its RemoveMember
+		s.step(MirrorSet{Volume: volumeID(a[0]), Node: nodeID(a[1]), Epoch: s.w.view.Epoch})
 	case "slow":
 		s.step(MemberSlow{Volume: volumeID(a[0]), Node: nodeID(a[1]), Epoch: s.w.view.Epoch})
 	case "unsynced":

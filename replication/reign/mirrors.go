@@ -177,6 +177,8 @@ func (r *Reign) notice(v ids.Volume, h *handle, n mirror.Notice) {
 			why = n.Err.Error()
 		}
 		r.stepLocked(MirrorHolds{Volume: v, Epoch: h.epoch, Why: why})
+	case mirror.MemberAdded, mirror.MemberRemoved:
+		r.stepLocked(MirrorSet{Volume: v, Node: n.Node, Epoch: h.epoch, Member: n.Code == mirror.MemberAdded})
 	case mirror.MemberSlow:
 		r.stepLocked(MemberSlow{Volume: v, Node: n.Node, Epoch: h.epoch})
 	case mirror.Resumed:

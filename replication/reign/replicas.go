@@ -362,6 +362,10 @@ func (c *Core) leave(v *vol, tv *truth.Volume, l truth.Leave) bool {
 		c.placesBy(ch.retired + retireEvery)
 		return false
 	}
+	if slices.Contains(v.uses, l.Node) {
+		// The mirror does not know yet that its removal is committed, and may read from it: nothing is deleted before it does.
+		return false
+	}
 	if rs := v.resyncOf(l.Node); rs != nil && rs.running {
 		c.emit(StopResync{Volume: v.id, Node: l.Node})
 		c.placesBy(c.now + retireEvery)

@@ -3,6 +3,7 @@ package reign
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"pmsapp/internal/ids"
@@ -62,6 +63,10 @@ func (c *Core) servedDecided(ev Decided) {
 		}
 		v.stage, v.state, v.reason = opening, Opening, ""
 		v.places, v.size = tv.Replicas, tv.Size
+		v.uses = v.uses[:0]
+		for _, m := range v.members {
+			v.uses = append(v.uses, m.Place.Node)
+		}
 		c.emit(OpenMirror{Epoch: c.r.epoch, Volume: *tv, Members: append([]Member(nil), v.members...)})
 		n++
 	}
@@ -91,6 +96,19 @@ func (c *Core) mirrorOpened(ev MirrorOpened) {
 	if c.r.handing != nil {
 		c.drainFor(c.r.handing, v)
 	}
+}
+
+// mirrorSet follows what a mirror takes for its members: it may learn of a committed removal later than the view does.
+func (c *Core) mirrorSet(ev MirrorSet) {
+	v := c.mirrorOf(ev.Volume, ev.Epoch)
+	if v == nil {
+		return
+	}
+	v.uses = slices.DeleteFunc(v.uses, func(n ids.Node) bool { return n == ev.Node })
+	if ev.Member {
+		v.uses = append(v.uses, ev.Node)
+	}
+	c.r.placesDue = true
 }
 
 func (c *Core) mirrorHolds(ev MirrorHolds) {

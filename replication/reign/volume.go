@@ -40,6 +40,8 @@ type vol struct {
 	doubt     bool   // the outcome of expulsion is unknown
 	retry     pace
 
+	uses []ids.Node // whose replicas its mirror takes for members
+
 	resyncs []*resync
 	change  change
 	size    int64 // of its mirror

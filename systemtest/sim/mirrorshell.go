@@ -9,6 +9,7 @@ import (
 	simworld "pmsapp/internal/sim"
 	"pmsapp/replication/mirror"
 	"pmsapp/replication/peer"
+	"pmsapp/replication/reign"
 	"pmsapp/replication/truth"
 )
 
@@ -104,6 +105,8 @@ func (m *mirrorShell) effect(e mirror.Effect) {
 				why = e.Notice.Err.Error()
 			}
 			m.r.later(func() { m.r.mirrorHolds(m, why) })
+		case mirror.MemberAdded, mirror.MemberRemoved:
+			m.tellSet(e.Notice.Node, e.Notice.Code == mirror.MemberAdded)
 		case mirror.Resumed:
 			m.r.later(func() { m.r.mirrorHolds(m, "") })
 		}
@@ -126,6 +129,15 @@ func (m *mirrorShell) effect(e mirror.Effect) {
 	case mirror.Ask:
 		m.n.proc.After(0, func() { m.do(m.core.Granted) })
 	}
+}
+
+// tellSet tells the reign whether the mirror takes a node's replica for a member.
+func (m *mirrorShell) tellSet(n ids.Node, member bool) {
+	m.r.later(func() {
+		if m.r.mirrors[m.id] == m {
+			m.r.step(reign.MirrorSet{Volume: m.id, Node: n, Epoch: m.epoch, Member: member})
+		}
+	})
 }
 
 func (m *mirrorShell) send(to ids.Node, call *peer.Call) {

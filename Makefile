@@ -1,8 +1,8 @@
 # `make test` says which tests it leaves out for want of a tool; with STRICT=1 (CI) a left-out test is a failure.
 GO        ?= go
 FUZZTIME  ?= 30s
-PACKAGES  := libiscsi-bin tgt qemu-utils qemu-block-extra iproute2 e2fsprogs mount util-linux gcc libc6-dev
-TOOLS     := iscsi-test-cu tgtd qemu-img qemu-io ip mkfs.ext4 mount fsfreeze gcc
+PACKAGES := libiscsi-bin tgt qemu-utils qemu-block-extra iproute2 e2fsprogs mount util-linux gcc libc6-dev rpcbind nfs-common libnfs-utils
+TOOLS := iscsi-test-cu tgtd qemu-img qemu-io ip mkfs.ext4 mount fsfreeze gcc rpcinfo showmount nfs-cp
 
 .PHONY: build demo test test-long check race fuzz bites soak sim reservations bench scale deps
 

@@ -195,7 +195,8 @@ func (n *Node) Pools() (out []PoolInfo) {
 		if err := unix.Statfs(p.path, &st); err != nil {
 			i.Err = errors.Join(i.Err, err)
 		} else {
-			i.Size, i.Free = int64(st.Blocks)*st.Bsize, int64(st.Bavail)*st.Bsize
+			// As df reckons: what a file system keeps for itself is neither free nor used.
+			i.Size, i.Free = int64(st.Blocks-st.Bfree+st.Bavail)*st.Bsize, int64(st.Bavail)*st.Bsize
 		}
 		out = append(out, i)
 	}

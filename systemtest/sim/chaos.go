@@ -77,7 +77,10 @@ func (c *Cluster) startChaos() {
 	not := []string{"bad disk", "flipped bits"}[c.w.Rand.Intn(2)]
 	var weights []int
 	for _, f := range catalogue() {
-		if c.w.Rand.Chance(0.5) && f.name != not {
+		if f.name == "isolation" && c.breaks(BreakConfirm) {
+			f.weight *= 10 // in which it shows
+			use, weights = append(use, f), append(weights, f.weight)
+		} else if c.w.Rand.Chance(0.5) && f.name != not {
 			use = append(use, f)
 			weights = append(weights, f.weight)
 			c.plan.fulls = c.plan.fulls || f.name == "full pool"
@@ -180,8 +183,11 @@ func (c *Cluster) isolate(n *node) {
 	if c.protector != nil {
 		return
 	}
-	if l := c.leader(); l != nil && c.w.Rand.Chance(0.5) {
+	if l := c.leader(); l != nil && (c.w.Rand.Chance(0.5) || c.breaks(BreakConfirm)) {
 		n = l
+	}
+	if c.breaks(BreakConfirm) {
+		clients, c.plan.lease = false, 3*time.Second // as long as any
 	}
 	for h := range len(c.nodes) + maxClients {
 		if h == n.host {

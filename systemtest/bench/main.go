@@ -1,6 +1,7 @@
-// Command bench compares a cluster of three real daemons, a volume with two replicas, with Debian's tgtd, one copy and write
-// cache off, on the same file system: one client for both, in turn, medians and ratios. `make bench` runs it. It needs root
-// and the Debian package tgt, and nothing else running on the machine.
+// Command bench compares a cluster of three real daemons with Debian's tgtd, one copy and write cache off, on the same file
+// system: one client for all, in turn, medians and ratios. It has two LUNs of ours: one with two replicas, one of them at the
+// leader, and one with one replica at the leader. `make bench` runs it. It needs root and the Debian package tgt, and nothing
+// else running on the machine.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -21,8 +23,8 @@ var (
 	length = flag.Duration("time", 2*time.Second, "of one run")
 	size   = flag.Int64("size", 512<<20, "of the LUNs, in bytes")
 	parent = flag.String("dir", "", "where the data go; a new directory in the system's temporary one by default")
-	copies = flag.Int("replicas", 2, "of our volume, 1 or 2")
-	only   = flag.String("case", "", "only the case of this name")
+	copies = flag.String("replicas", "2,1", "of our volumes: 2, 1 or both")
+	only   = flag.String("case", "", "only the cases whose names have this in them")
 )
 
 func main() {
@@ -37,23 +39,30 @@ func main() {
 
 // job is one case.
 type job struct {
-	name   string
-	write  bool
-	bytes  int
-	depth  int
-	random bool
-	target float64 // the ratio to reach
+	name     string
+	write    bool
+	bytes    int
+	depth    int // of each session
+	random   bool
+	sessions int // 1 if 0
+	targets  map[int]float64
 }
 
 func jobs() []job {
+	const k = 1 << 10
 	return []job{
-		{"4k-random-write-qd1", true, 4 << 10, 1, true, 0.5},
-		{"4k-random-write-qd32", true, 4 << 10, 32, true, 0.7},
-		{"4k-random-read-qd32", false, 4 << 10, 32, true, 0.8},
-		{"256k-sequential-write-qd8", true, 256 << 10, 8, false, 0.8},
-		{"256k-sequential-read-qd8", false, 256 << 10, 8, false, 0},
+		{"4k-random-write-qd1", true, 4 * k, 1, true, 1, map[int]float64{2: 0.5, 1: 1}},
+		{"4k-random-write-qd32", true, 4 * k, 32, true, 1, map[int]float64{2: 0.7, 1: 1.5}},
+		{"4k-random-read-qd1", false, 4 * k, 1, true, 1, map[int]float64{1: 1}},
+		{"4k-random-read-qd32", false, 4 * k, 32, true, 1, map[int]float64{2: 0.8, 1: 1.3}},
+		{"256k-sequential-write-qd8", true, 256 * k, 8, false, 1, map[int]float64{2: 0.8, 1: 1.2}},
+		{"256k-sequential-read-qd8", false, 256 * k, 8, false, 1, map[int]float64{1: 1.2}},
+		{"4k-random-read-64-sessions-qd32", false, 4 * k, 32, true, manySessions, nil},
+		{"4k-random-write-64-sessions-qd32", true, 4 * k, 32, true, manySessions, nil},
 	}
 }
+
+const manySessions = 64
 
 func run(ctx context.Context) error {
 	dir, err := os.MkdirTemp(*parent, "pmsapp-bench-")
@@ -61,29 +70,31 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	ours, err := startOurs(ctx, filepath.Join(dir, "cluster"))
-	if err != nil {
-		return fmt.Errorf("the cluster: %w", err)
-	}
-	defer ours.stop()
 	theirs, err := startTgtd(ctx, dir)
 	if err != nil {
 		return fmt.Errorf("tgtd: %w", err)
 	}
 	defer theirs.stop()
-	sides := []*side{ours, theirs}
+	sides, stop, err := startOurs(ctx, filepath.Join(dir, "cluster"))
+	if err != nil {
+		return fmt.Errorf("the cluster: %w", err)
+	}
+	defer stop()
+	sides = append([]*side{theirs}, sides...)
 	for _, s := range sides {
+		defer s.disconnect()
 		if err := s.connect(ctx); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		// Every block is written once: neither side measures the making of blocks.
-		if _, err := s.run(ctx, job{write: true, bytes: 1 << 20, depth: 8}, 0); err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+		// Every block is written once, and read: no side measures the making of blocks, and each may have in memory what it keeps there.
+		for _, write := range []bool{true, false} {
+			if _, err := s.run(ctx, job{write: write, bytes: 1 << 20, depth: 8}, 0); err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
 		}
 	}
-	fmt.Printf("%-26s %10s %10s %7s %7s   CPU seconds per 100,000 I/Os\n", "case, I/Os per second", ours.name, theirs.name, "ratio", "target")
 	for _, j := range jobs() {
-		if *only != "" && *only != j.name {
+		if !strings.Contains(j.name, *only) {
 			continue
 		}
 		if err := compare(ctx, j, sides); err != nil {
@@ -93,11 +104,16 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// compare runs a case on both sides in turn.
+// measured is what the runs of a case on one side have shown.
+type measured struct {
+	rates, fair []float64
+	done        int
+	cpu         map[string]float64
+}
+
+// compare runs a case on all sides in turn, and prints a line for each: the first is what the others are compared with.
 func compare(ctx context.Context, j job, sides []*side) error {
-	rates := make([][]float64, len(sides))
-	cpu := make([]map[string]float64, len(sides))
-	done := make([]int, len(sides))
+	all := make([]measured, len(sides))
 	for round := range *rounds + 1 {
 		for i, s := range sides {
 			before := s.cpu()
@@ -105,33 +121,53 @@ func compare(ctx context.Context, j job, sides []*side) error {
 			if err != nil {
 				return fmt.Errorf("%s on %s: %w", j.name, s.name, err)
 			}
-			if round == 0 {
-				continue // to warm up
-			}
-			rates[i] = append(rates[i], float64(r.count)/r.took.Seconds())
-			done[i] += r.count
-			if cpu[i] == nil {
-				cpu[i] = map[string]float64{}
-			}
-			for k, v := range s.cpu() {
-				cpu[i][k] += v - before[k]
+			if round > 0 { // the first is to warm up
+				all[i].add(r, before, s.cpu())
 			}
 		}
 	}
-	a, b := median(rates[0]), median(rates[1])
-	target := "-"
-	if j.target > 0 {
-		target = fmt.Sprintf("%.1f", j.target)
-	}
-	fmt.Printf("%-26s %10.0f %10.0f %7.2f %7s  ", j.name, a, b, a/b, target)
+	fmt.Println(j.name)
+	base := median(all[0].rates)
 	for i, s := range sides {
-		for _, p := range s.procs {
-			fmt.Printf(" %s %.1f", p.name, cpu[i][p.name]*1e5/float64(done[i]))
+		m := &all[i]
+		rate := median(m.rates)
+		fmt.Printf("  %-20s %9.0f/s", s.name, rate)
+		if i > 0 {
+			fmt.Printf("  %5.2f x", rate/base)
+		} else {
+			fmt.Printf("  %7s", "")
 		}
-		fmt.Printf(" client %.1f;", cpu[i]["client"]*1e5/float64(done[i]))
+		if want := j.targets[s.copies]; want > 0 {
+			fmt.Printf(" (%.1f)", want)
+		} else {
+			fmt.Printf(" %5s", "")
+		}
+		fmt.Printf("   CPU seconds per 100,000:")
+		for _, p := range s.procs {
+			fmt.Printf(" %s %.1f", p.name, m.cpu[p.name]*1e5/float64(m.done))
+		}
+		fmt.Printf(" client %.1f", m.cpu["client"]*1e5/float64(m.done))
+		if j.sessions > 1 {
+			fmt.Printf("   slowest session %.2f of the mean; memory", median(m.fair))
+			for _, p := range s.procs {
+				fmt.Printf(" %s %d MiB", p.name, memoryOf(p.pid)>>20)
+			}
+		}
+		fmt.Println()
 	}
-	fmt.Println()
 	return nil
+}
+
+func (m *measured) add(r result, before, after map[string]float64) {
+	m.rates = append(m.rates, float64(r.count)/r.took.Seconds())
+	m.fair = append(m.fair, r.slowest)
+	m.done += r.count
+	if m.cpu == nil {
+		m.cpu = map[string]float64{}
+	}
+	for k, v := range after {
+		m.cpu[k] += v - before[k]
+	}
 }
 
 func median(all []float64) float64 {

@@ -7,25 +7,28 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"pmsapp/internal/block"
 	"pmsapp/replication/initiator"
 )
 
 // side is one of those that are compared.
 type side struct {
 	name   string
+	copies int // replicas; 0: not ours
 	portal string
 	target string
 	lun    int
 	procs  []proc
 	stop   func()
 
-	session *initiator.Session
-	next    int64 // of a sequential run, in bytes
+	sessions []*initiator.Session
+	next     int64 // of a sequential run, in bytes
 }
 
 // proc is a process whose CPU time is told.
@@ -34,15 +37,16 @@ type proc struct {
 	pid  int
 }
 
-// connect logs in, with the same parameters on every side.
-func (s *side) connect(ctx context.Context) (err error) {
-	s.session, err = initiator.Dial(ctx, initiator.Config{Portal: s.portal, Initiator: "iqn.2026-11.app.pmsapp:bench", Target: s.target,
-		Timeouts: initiator.HostTimeouts(), Log: slog.New(slog.DiscardHandler)})
+// connect logs in once more, with the same parameters on every side.
+func (s *side) connect(ctx context.Context) error {
+	session, err := initiator.Dial(ctx, initiator.Config{Portal: s.portal, Initiator: fmt.Sprintf("iqn.2026-11.app.pmsapp:bench%d", len(s.sessions)),
+		Target: s.target, Timeouts: initiator.HostTimeouts(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
+	s.sessions = append(s.sessions, session)
 	for range 10 { // unit attentions
-		c := s.command(nil, nil, []byte{0, 0, 0, 0, 0, 0})
+		c := s.command(session, []byte{0, 0, 0, 0, 0, 0})
 		if c.Err == nil && c.Status == initiator.StatusGood {
 			return nil
 		}
@@ -51,18 +55,25 @@ func (s *side) connect(ctx context.Context) (err error) {
 	return err
 }
 
-func (s *side) command(in, out, cdb []byte) *initiator.Command {
+func (s *side) disconnect() {
+	for _, session := range s.sessions {
+		session.Close()
+	}
+}
+
+func (s *side) command(session *initiator.Session, cdb []byte) *initiator.Command {
 	ended := make(chan struct{})
-	c := &initiator.Command{LUN: uint64(s.lun) << 48, CDB: cdb, DataIn: in, DataOut: out, Done: func(*initiator.Command) { close(ended) }}
-	s.session.Submit(c)
+	c := &initiator.Command{LUN: uint64(s.lun) << 48, CDB: cdb, Done: func(*initiator.Command) { close(ended) }}
+	session.Submit(c)
 	<-ended
 	return c
 }
 
 // result is what a run has shown.
 type result struct {
-	count int
-	took  time.Duration
+	count   int
+	took    time.Duration
+	slowest float64 // the session that did least, as a part of the mean
 }
 
 // runner is a run under way.
@@ -72,41 +83,60 @@ type runner struct {
 	until  time.Time // zero: once over the whole LUN
 	random *rand.Rand
 
-	mu    sync.Mutex
-	off   int64
-	count int
-	err   error
-	work  sync.WaitGroup
+	mu     sync.Mutex
+	off    int64
+	counts []int // of each session
+	err    error
+	work   sync.WaitGroup
 }
 
-// run keeps depth commands under way for a while, or, with no time, until the whole LUN was covered once.
+// slot is a command that is used again and again.
+type slot struct {
+	r       *runner
+	session int
+	cmd     initiator.Command
+}
+
+// run keeps depth commands under way in each session for a while, or, with no time, until the whole LUN was covered once.
 func (s *side) run(ctx context.Context, j job, d time.Duration) (result, error) {
-	r := &runner{s: s, j: j, random: rand.New(rand.NewPCG(1, 2)), off: s.next}
+	sessions := max(1, j.sessions)
+	for len(s.sessions) < sessions {
+		if err := s.connect(ctx); err != nil {
+			return result{}, err
+		}
+	}
+	r := &runner{s: s, j: j, random: rand.New(rand.NewPCG(1, 2)), off: s.next, counts: make([]int, sessions)}
 	if d > 0 {
 		r.until = time.Now().Add(d)
 	} else {
 		r.off = 0
 	}
 	began := time.Now()
-	for range j.depth {
-		buf := make([]byte, j.bytes)
-		for i := range buf {
-			buf[i] = byte(r.random.Uint32())
+	for i := range sessions * j.depth {
+		buf := block.Get(j.bytes)
+		for k := range buf {
+			buf[k] = byte(r.random.Uint32())
 		}
-		c := &initiator.Command{LUN: uint64(s.lun) << 48, CDB: make([]byte, 16), Done: r.done}
+		c := &slot{r: r, session: i % sessions}
+		c.cmd = initiator.Command{LUN: uint64(s.lun) << 48, CDB: make([]byte, 16), Done: r.done, Owner: c}
 		if j.write {
-			c.DataOut = buf
+			c.cmd.DataOut = buf
 		} else {
-			c.DataIn = buf
+			c.cmd.DataIn = buf
 		}
-		if r.prepare(ctx, c) {
+		if r.prepare(ctx, &c.cmd) {
 			r.work.Add(1)
-			s.session.Submit(c)
+			s.sessions[c.session].Submit(&c.cmd)
 		}
 	}
 	r.work.Wait()
 	s.next = r.off
-	return result{r.count, time.Since(began)}, r.err
+	out := result{took: time.Since(began)}
+	for _, n := range r.counts {
+		out.count += n
+	}
+	out.slowest = float64(slices.Min(r.counts)*sessions) / float64(max(out.count, 1))
+	return out, r.err
 }
 
 // prepare writes the next CDB; false: the run is over.
@@ -142,6 +172,7 @@ func (r *runner) prepare(ctx context.Context, c *initiator.Command) bool {
 
 // done ends a command and begins the next.
 func (r *runner) done(c *initiator.Command) {
+	o := c.Owner.(*slot)
 	r.mu.Lock()
 	switch {
 	case c.Err != nil:
@@ -149,11 +180,11 @@ func (r *runner) done(c *initiator.Command) {
 	case c.Status != initiator.StatusGood:
 		r.err = fmt.Errorf("status %#x, sense %x", c.Status, c.Sense)
 	default:
-		r.count++
+		r.counts[o.session]++
 	}
 	r.mu.Unlock()
 	if r.prepare(context.Background(), c) {
-		r.s.session.Submit(c)
+		r.s.sessions[o.session].Submit(c)
 		return
 	}
 	r.work.Done()
@@ -184,4 +215,17 @@ func cpuOf(pid int) float64 {
 		return 0
 	}
 	return (user + system) / 100 // USER_HZ
+}
+
+// memoryOf is a process's resident memory, in bytes.
+func memoryOf(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0
+	}
+	var total, resident int64
+	if _, err := fmt.Sscan(string(b), &total, &resident); err != nil {
+		return 0
+	}
+	return resident * int64(os.Getpagesize())
 }

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,53 +19,72 @@ import (
 	"pmsapp/appliance/local"
 )
 
-// startOurs starts three nodes and makes a LUN with two replicas, one of them at the leader.
-func startOurs(ctx context.Context, dir string) (*side, error) {
+// startOurs starts three nodes and makes a LUN for each number of replicas, one of them at the leader.
+func startOurs(ctx context.Context, dir string) (sides []*side, stop func(), err error) {
 	bin, err := filepath.Abs(*binary)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c, err := local.New(local.Config{Binary: bin, Dir: dir, Nodes: 3, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	s := &side{name: "pmsapp", stop: c.Close}
-	if err := s.makeLUN(ctx, c); err != nil {
+	if err = c.Form(ctx); err == nil {
+		for _, n := range strings.Split(*copies, ",") {
+			var s *side
+			if s, err = makeLUN(ctx, c, n); err != nil {
+				break
+			}
+			sides = append(sides, s)
+		}
+	}
+	if err != nil {
 		c.Close()
-		return nil, err
+		return nil, nil, err
 	}
-	return s, nil
+	return sides, c.Close, nil
 }
 
-func (s *side) makeLUN(ctx context.Context, c *local.Cluster) error {
-	if err := c.Form(ctx); err != nil {
-		return err
+func makeLUN(ctx context.Context, c *local.Cluster, replicas string) (*side, error) {
+	n, err := strconv.Atoi(replicas)
+	if err != nil || n < 1 || n > 2 {
+		return nil, fmt.Errorf("-replicas %s: it is 1, 2, or 2,1", replicas)
 	}
 	st, err := c.Client().Status(ctx, false)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	on := []string{st.Leader}
-	for _, n := range st.Nodes {
-		if n.Name != st.Leader {
-			on = append(on, n.Name)
+	for _, x := range st.Nodes {
+		if x.Name != st.Leader {
+			on = append(on, x.Name)
 		}
 	}
-	for i, name := range []string{"leader", "follower"} {
+	s := &side{name: fmt.Sprintf("pmsapp, %d replicas", n), copies: n}
+	if n == 1 {
+		s.name = "pmsapp, 1 replica"
+	}
+	for i, name := range []string{"leader", "follower"}[:n] {
 		s.procs = append(s.procs, proc{name, c.Nodes[c.Index(on[i])].PID()})
 	}
-	if _, err := c.Client().CreateVolume(ctx, api.NewVolume{Name: "bench", Size: *size, Replicas: *copies, Nodes: on[:*copies]}); err != nil {
-		return err
+	volume := "bench" + replicas
+	if _, err := c.Client().CreateVolume(ctx, api.NewVolume{Name: volume, Size: *size, Replicas: n, Nodes: on[:n]}); err != nil {
+		return nil, err
 	}
-	lun, err := c.Client().Export(ctx, api.NewLUN{Volume: "bench"})
+	lun, err := c.Client().Export(ctx, api.NewLUN{Volume: volume})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.portal, s.target, s.lun = c.Nodes[c.Index(st.Leader)].Config.Address.Portal, lun.Target, int(lun.Number)
 	_, err = c.WaitStatus(ctx, "the volume to be served", 30*time.Second, func(st api.Status) bool {
-		return len(st.Volumes) == 1 && st.Volumes[0].Served
+		for _, v := range st.Volumes {
+			if v.Name == volume {
+				return v.Served
+			}
+		}
+		return false
 	})
-	return err
+	return s, err
 }
 
 // startTgtd starts tgtd with one LUN in a file, write cache off: each write is synced before it is answered.

@@ -10,7 +10,7 @@ build:
 	CGO_ENABLED=0 $(GO) build ./...
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/pmsapp ./cmd/pmsapp
 
-# Three nodes on 127.0.0.1 to 127.0.0.3; the leader is killed under load. ONCE=1, IMAGE=path and DATA=dir are pmsapp demo's.
+# Three nodes on 127.0.0.1 to 127.0.0.3; the leader is killed while a LUN is written and files are copied into a share. ONCE=1, IMAGE=path and DATA=dir are pmsapp demo's.
 demo: build
 	@bin/pmsapp demo
 

@@ -9,12 +9,13 @@ import (
 
 	"pmsapp/appliance/config"
 	"pmsapp/appliance/front"
+	"pmsapp/appliance/vip"
 	"pmsapp/internal/ids"
 	"pmsapp/target"
 )
 
 // addresses are this node's as others reach it.
-type addresses struct{ cluster, api, portal, peers string }
+type addresses struct{ cluster, api, portal, peers, nfs, portmap string }
 
 // advertise turns the addresses to listen on into such that others can use: 0.0.0.0 becomes an address of this host.
 func advertise(c config.Config) (a addresses, err error) {
@@ -22,7 +23,11 @@ func advertise(c config.Config) (a addresses, err error) {
 		key, listen string
 		out         *string
 	}{{"address.cluster", c.Address.Cluster, &a.cluster}, {"address.api", c.Address.API, &a.api},
-		{"address.portal", c.Address.Portal, &a.portal}, {"address.peer_portal", c.Address.Peers(), &a.peers}} {
+		{"address.portal", c.Address.Portal, &a.portal}, {"address.peer_portal", c.Address.Peers(), &a.peers},
+		{"address.nfs", c.Address.NFS, &a.nfs}, {"address.portmap", c.Address.Portmap, &a.portmap}} {
+		if f.listen == "" {
+			continue // the last two: there is none
+		}
 		ap, err := netip.ParseAddrPort(f.listen)
 		if err != nil {
 			return a, fmt.Errorf("%s: %w", f.key, err)
@@ -93,6 +98,23 @@ func (n *node) listenPortals() ([]net.Listener, error) {
 		return nil, err
 	}
 	return []net.Listener{l, p}, nil
+}
+
+// virtualServices are those of the virtual address for which it needs sockets of its own: iSCSI, and the front door for shares at
+// the same ports as everywhere, which is what its portmap tells.
+func (n *node) virtualServices() (all []vip.Service) {
+	virtual := netip.MustParseAddrPort(n.cfg.Virtual.Portal)
+	if !covers(n.cfg.Address.Portal, n.cfg.Virtual.Portal) {
+		all = append(all, vip.Service{Port: virtual.Port(), Stream: n.target.Serve})
+	}
+	for _, l := range n.door.streams {
+		own, err := netip.ParseAddrPort(l.Addr().String())
+		if err != nil || own.Addr().IsUnspecified() || own.Addr() == virtual.Addr() {
+			continue
+		}
+		all = append(all, vip.Service{Port: own.Port(), Stream: n.door.server.Serve, Packet: n.door.server.ServePacket})
+	}
+	return all
 }
 
 func closeAll(all []net.Listener) {

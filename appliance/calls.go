@@ -35,7 +35,7 @@ func (n *node) up(ctx context.Context) error {
 
 // about is what the catalog is to know of this node.
 func (n *node) about() catalog.Node {
-	me := catalog.Node{Name: n.cfg.Name, API: n.addrs.api, Portal: n.addrs.portal, PeerPortal: n.addrs.peers, Release: release()}
+	me := catalog.Node{Name: n.cfg.Name, API: n.addrs.api, Portal: n.addrs.portal, PeerPortal: n.addrs.peers, NFS: n.addrs.nfs, Portmap: n.addrs.portmap, Release: release()}
 	for _, p := range n.pools.replicas.Pools() {
 		me.Pools = append(me.Pools, catalog.Pool{ID: p.ID, Path: p.Path})
 	}

@@ -178,9 +178,8 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	n.service.hosts, n.service.reign, n.service.cluster, n.service.events = n.hosts, n.reign, n.cluster, n.events
 	n.service.reservations, n.service.door = reservations, door
 	if cfg.Virtual.Portal != "" {
-		n.service.vip = vip.New(vip.Config{Portal: netip.MustParseAddrPort(cfg.Virtual.Portal), Prefix: cfg.Virtual.Prefix,
-			Interface: cfg.Virtual.Interface, Lifetime: cfg.Virtual.Lifetime, Listen: !covers(cfg.Address.Portal, cfg.Virtual.Portal),
-			Serve: n.target.Serve, Log: log})
+		n.service.vip = vip.New(vip.Config{Addr: netip.MustParseAddrPort(cfg.Virtual.Portal).Addr(), Prefix: cfg.Virtual.Prefix,
+			Interface: cfg.Virtual.Interface, Lifetime: cfg.Virtual.Lifetime, Services: n.virtualServices(), Log: log})
 	}
 	n.api = api.NewServer(n, n.adminDigest, log)
 	close(n.service.ready) // what cluster has told meanwhile is acted on now

@@ -3,7 +3,6 @@ package appliance
 import (
 	"cmp"
 	"context"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -105,7 +104,10 @@ func (n *node) share(st *catalog.State, v catalog.Volume) (s api.Share, err erro
 	if s.Volume, err = n.show(v.ID); err != nil {
 		return s, err
 	}
-	s.Path, s.Open, s.Rules, s.Servers = "/"+v.Name, n.door.shares.Open(v.ID), []api.ShareRule{}, n.servers(st)
+	s.Path, s.Open, s.Rules, s.Servers = "/"+v.Name, n.door.shares.Open(v.ID), []api.ShareRule{}, shareServers(adapt.Nodes(st), n.cfg.Virtual.Portal)
+	if s.Warnings = nil; len(st.Shares[v.ID].Rules) > 0 {
+		s.Warnings = shareWarnings(adapt.Nodes(st), n.cfg.Virtual.Portal != "")
+	}
 	if t := st.Trees[v.ID]; t != nil {
 		free, ahead, freed := t.Space()
 		s.Used, s.Files = t.Size()-free-ahead-freed, t.Files()
@@ -114,20 +116,6 @@ func (n *node) share(st *catalog.State, v catalog.Volume) (s api.Share, err erro
 		s.Rules = append(s.Rules, api.ShareRule{Client: r.Clients.String(), ReadOnly: r.ReadOnly, Squash: string(r.Squash), AnonUID: r.AnonUID, AnonGID: r.AnonGID})
 	}
 	return s, nil
-}
-
-// servers are the hosts under which clients find shares: the virtual address, or those of the nodes.
-func (n *node) servers(st *catalog.State) []string {
-	if host, _, err := net.SplitHostPort(n.cfg.Virtual.Portal); err == nil && n.cfg.Virtual.Interface != "" {
-		return []string{host}
-	}
-	all := []string{}
-	for _, m := range adapt.Nodes(st) {
-		if host, _, err := net.SplitHostPort(m.Portal); err == nil && !m.Witness {
-			all = append(all, host)
-		}
-	}
-	return all
 }
 
 // rule checks a rule.

@@ -91,6 +91,7 @@ func (n *node) listenNFS() (d *nfsDoor, err error) {
 	if a.Portmap != "" {
 		if err := d.listen("address.portmap", a.Portmap); err != nil {
 			n.log.Warn("clients need the options port and mountport, and showmount does not work: there is no portmap", "err", err)
+			n.addrs.portmap = ""
 		}
 	}
 	return d, nil

@@ -45,7 +45,7 @@ func (n *node) Status(ctx context.Context) (api.Status, error) {
 		}
 		left, _ := held(st, c)
 		out.Nodes = append(out.Nodes, api.Node{ID: c.ID.String(), Name: c.Name, Role: role, State: state, Voter: voters[c.ID],
-			Leader: c.ID == leader, Address: c.Address, Portal: c.Portal, API: c.API, Version: c.Release, Pools: poolsIn(c, pools), Drained: c.Draining, Left: left})
+			Leader: c.ID == leader, Address: c.Address, Portal: c.Portal, NFS: c.NFS, API: c.API, Version: c.Release, Pools: poolsIn(c, pools), Drained: c.Draining, Left: left})
 	}
 	states := make(map[ids.Volume]reign.VolumeStatus, len(r.Volumes))
 	for _, v := range r.Volumes {
@@ -56,6 +56,9 @@ func (n *node) Status(ctx context.Context) (api.Status, error) {
 	}
 	out.Warnings = append(out.Warnings, warnings(st, voters, out, r)...)
 	out.Warnings = append(out.Warnings, drainWarnings(st)...)
+	if len(st.Shares) > 0 {
+		out.Warnings = append(out.Warnings, shareWarnings(adapt.Nodes(st), n.cfg.Virtual.Portal != "")...)
+	}
 	return out, nil
 }
 

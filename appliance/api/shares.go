@@ -2,20 +2,56 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 )
 
 // Share is a volume with a file tree. Sizes are bytes.
 type Share struct {
 	Volume
-	Path    string      `json:"path"`  // to mount
-	Open    bool        `json:"open"`  // the leader answers its clients
-	Used    int64       `json:"used"`  // by files
-	Files   int         `json:"files"` // inodes
-	Rules   []ShareRule `json:"rules"` // empty: it is not exported
-	Usages  []Usage     `json:"usages,omitempty"`
-	Servers []string    `json:"servers"` // addresses for clients, the virtual one first
+	Path   string      `json:"path"`  // to mount
+	Open   bool        `json:"open"`  // the leader answers its clients
+	Used   int64       `json:"used"`  // by files
+	Files  int         `json:"files"` // inodes
+	Rules  []ShareRule `json:"rules"` // empty: it is not exported
+	Usages []Usage     `json:"usages,omitempty"`
+	// Servers are where clients find it: the virtual address, or, without one, each node. Warnings tell why they may not.
+	Servers  []ShareServer `json:"servers"`
+	Warnings []string      `json:"warnings,omitempty"`
+}
+
+// ShareServer is an address at which shares are served.
+type ShareServer struct {
+	Host    string `json:"host"`
+	Port    uint16 `json:"port"`    // of NFS and MOUNT
+	Portmap bool   `json:"portmap"` // tells clients that port
+}
+
+// MountCommand is what mounts a share on Linux. Without portmap its locks are the client's own.
+func (s ShareServer) MountCommand(path string) string {
+	options := "vers=3"
+	if !s.Portmap {
+		options += fmt.Sprintf(",proto=tcp,port=%d,mountproto=tcp,mountport=%d,nolock", s.Port, s.Port)
+	}
+	host := s.Host
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return fmt.Sprintf("mount -t nfs -o %s %s:%s DIRECTORY", options, host, path)
+}
+
+// URL is a share's for libnfs.
+func (s ShareServer) URL(path string) string {
+	host := s.Host
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if s.Portmap {
+		return fmt.Sprintf("nfs://%s%s", host, path)
+	}
+	return fmt.Sprintf("nfs://%s%s?nfsport=%d&mountport=%d", host, path, s.Port, s.Port)
 }
 
 // Usage is what an entry of a share's root takes, with all below it.

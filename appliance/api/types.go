@@ -25,8 +25,9 @@ type Node struct {
 	State   string `json:"state"` // "alive", "suspect" or "dead"
 	Voter   bool   `json:"voter"`
 	Leader  bool   `json:"leader"`
-	Address string `json:"address"` // inter-node
-	Portal  string `json:"portal"`  // for hosts
+	Address string `json:"address"`       // inter-node
+	Portal  string `json:"portal"`        // for hosts
+	NFS     string `json:"nfs,omitempty"` // for clients of shares; empty: none
 	API     string `json:"api"`
 	Version string `json:"version"`
 	Pools   []Pool `json:"pools"`

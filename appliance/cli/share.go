@@ -75,8 +75,11 @@ func showShare(w io.Writer, s api.Share) {
 		}
 		line("exported", "to %s: %s, squash %s (uid %d, gid %d)", r.Client, how, r.Squash, r.AnonUID, r.AnonGID)
 	}
-	for _, host := range s.Servers {
-		line("mount", "%s:%s", host, s.Path)
+	for _, at := range s.Servers {
+		line("mount", "%s", at.MountCommand(s.Path))
+	}
+	for _, warning := range s.Warnings {
+		line("warning", "%s", warning)
 	}
 	for _, u := range s.Usages {
 		line("usage", "%s in %d files: %s", bytes(u.Used), u.Files, u.Name)
@@ -145,8 +148,11 @@ func (cmd shareExportCmd) Run(e *env) error {
 			return err
 		}
 		return e.show(s, func(w io.Writer) {
-			for _, host := range s.Servers {
-				fmt.Fprintf(w, "mount -t nfs -o vers=3 %s:%s DIRECTORY\n", host, s.Path)
+			for _, warning := range s.Warnings {
+				fmt.Fprintf(w, "Warning: %s\n", warning)
+			}
+			for _, at := range s.Servers {
+				fmt.Fprintln(w, at.MountCommand(s.Path))
 			}
 		})
 	})

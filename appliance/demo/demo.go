@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/local"
+	"pmsapp/internal/nfsclient"
 	"pmsapp/replication/initiator"
 )
 
@@ -28,6 +30,8 @@ type Config struct {
 
 const (
 	volume   = "demo"
+	share    = "files"
+	room     = 4 << 30 // bytes of the share; what is not written takes no space
 	nodes    = 3
 	loadArea = 128 << 20 // bytes at the end of the volume that are written at random
 	minSize  = 256 << 20
@@ -46,6 +50,8 @@ type show struct {
 	cluster *local.Cluster
 	disk    *initiator.Disk
 	load    *load
+	files   *files
+	server  api.ShareServer // of the share
 	image   *image
 	size    int64
 	lun     api.LUN
@@ -69,9 +75,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		if s.disk != nil {
 			s.disk.Close()
 		}
+		if s.files != nil {
+			s.files.client.Close()
+		}
 		s.cluster.Close()
 	}()
-	for _, step := range []func(context.Context) error{s.form, s.export, s.fill, s.killUnderLoad, s.verify, s.bringBack,
+	for _, step := range []func(context.Context) error{s.form, s.export, s.exportShare, s.fill, s.killUnderLoad, s.verify, s.bringBack,
 		s.readFromReturned, s.report} {
 		if err := step(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -98,7 +107,7 @@ func (s *show) prepare() (err error) {
 	if err := freshDir(s.cfg.Dir); err != nil {
 		return err
 	}
-	s.cluster, err = local.New(local.Config{Binary: s.cfg.Binary, Dir: s.cfg.Dir, Nodes: nodes, Log: slog.New(slog.DiscardHandler)})
+	s.cluster, err = local.New(local.Config{Binary: s.cfg.Binary, Dir: s.cfg.Dir, Nodes: nodes, NFS: true, Log: slog.New(slog.DiscardHandler)})
 	return err
 }
 
@@ -139,7 +148,8 @@ func (s *show) form(ctx context.Context) error {
 		if n.Name == st.Leader {
 			role = ", leads"
 		}
-		s.say("  %s: process %d, API %s, iSCSI %s%s", n.Name, s.cluster.Nodes[i].PID(), n.Config.Address.API, n.Config.Address.Portal, role)
+		a := n.Config.Address
+		s.say("  %s: process %d, API %s, iSCSI %s, NFS %s%s", n.Name, s.cluster.Nodes[i].PID(), a.API, a.Portal, a.NFS, role)
 	}
 	return nil
 }
@@ -150,14 +160,7 @@ func (s *show) export(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	// One of the replicas is on the node that is killed, so that there is something to bring back.
-	on := []string{st.Leader}
-	for _, n := range st.Nodes {
-		if n.Name != st.Leader && len(on) < 2 {
-			on = append(on, n.Name)
-		}
-	}
-	v, err := c.CreateVolume(ctx, api.NewVolume{Name: volume, Size: s.size, Replicas: 2, Nodes: on})
+	v, err := c.CreateVolume(ctx, api.NewVolume{Name: volume, Size: s.size, Replicas: 2, Nodes: places(st)})
 	if err != nil {
 		return fmt.Errorf("creating the volume: %w", err)
 	}
@@ -167,7 +170,7 @@ func (s *show) export(ctx context.Context) (err error) {
 	s.say("Volume %s: %s, replicas on %s and %s, exported as LUN %d of %s", volume, size(v.Size), v.Replicas[0].Node,
 		v.Replicas[1].Node, s.lun.Number, s.lun.Target)
 	if _, err := s.wait(ctx, "the volume to be served at the virtual address", 30*time.Second, func(st api.Status) bool {
-		return st.Bound && len(st.Volumes) == 1 && st.Volumes[0].Served
+		return st.Bound && served(st, 1)
 	}); err != nil {
 		return err
 	}
@@ -177,6 +180,60 @@ func (s *show) export(ctx context.Context) (err error) {
 		return fmt.Errorf("logging in by iSCSI: %w", err)
 	}
 	s.say("Logged in by iSCSI at the virtual address %s", s.cluster.Virtual)
+	return nil
+}
+
+// places are the nodes of the replicas. One of them is killed, so that there is something to bring back.
+func places(st api.Status) []string {
+	on := []string{st.Leader}
+	for _, n := range st.Nodes {
+		if n.Name != st.Leader && len(on) < 2 {
+			on = append(on, n.Name)
+		}
+	}
+	return on
+}
+
+// served tells whether the volumes, n of them, are.
+func served(st api.Status, n int) bool {
+	ok := st.Leader != "" && len(st.Volumes) == n
+	for _, v := range st.Volumes {
+		ok = ok && v.Served
+	}
+	return ok
+}
+
+// exportShare makes the share and the tree of files that is copied into it, and mounts it.
+func (s *show) exportShare(ctx context.Context) error {
+	c := s.cluster.Client()
+	st, err := c.Status(ctx, false)
+	if err != nil {
+		return err
+	}
+	if _, err := c.CreateShare(ctx, api.NewVolume{Name: share, Size: room, Replicas: 2, Nodes: places(st)}); err != nil {
+		return fmt.Errorf("creating the share: %w", err)
+	}
+	v, err := c.ExportShare(ctx, share, api.ShareRule{Client: "127.0.0.0/8", Squash: "none"})
+	if err != nil {
+		return fmt.Errorf("exporting the share: %w", err)
+	}
+	if len(v.Servers) != 1 || len(v.Warnings) > 0 {
+		return fmt.Errorf("the share is exported at %v, not at the virtual address: %v", v.Servers, v.Warnings)
+	}
+	s.server = v.Servers[0]
+	f := &files{meter: meter{begun: time.Now()}, client: nfsclient.New(nfsclient.Dial(net.JoinHostPort(s.server.Host, fmt.Sprint(s.server.Port))))}
+	s.files = f
+	tree := filepath.Join(s.cfg.Dir, "tree")
+	if f.bytes, err = makeTree(tree, rand.New(rand.NewPCG(1, 2))); err != nil {
+		return err
+	}
+	f.from = os.DirFS(tree)
+	mctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if f.root, _, err = f.client.Mount(mctx, v.Path); err != nil {
+		return fmt.Errorf("mounting the share: %w", err)
+	}
+	s.say("Share %s: %s, replicas on %s and %s, mounted by NFS at %s:%d", share, size(v.Size), v.Replicas[0].Node, v.Replicas[1].Node, s.server.Host, s.server.Port)
 	return nil
 }
 
@@ -223,10 +280,15 @@ func (s *show) killUnderLoad(ctx context.Context) error {
 	s.load = newLoad(s.disk, s.size-loadArea, loadArea/blockSize, rand.Uint64())
 	lctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ended := make(chan error, 1)
+	ended := make(chan error, 2)
+	s.files.begun = time.Now()
 	go func() { ended <- s.load.run(lctx, time.Minute) }()
+	go func() { ended <- s.files.run(lctx, time.Minute) }()
 	s.say("Writing blocks of 4 KiB at random, %d at a time, each durable on both replicas before it is acknowledged", writers)
-	stop := s.watch(func() string { return fmt.Sprintf("%d writes acknowledged", s.load.acked.Load()) })
+	s.say("Copying %d files, links and directories (%s) into the share by NFS, again and again", treeEntries, size(s.files.bytes))
+	stop := s.watch(func() string {
+		return fmt.Sprintf("%d writes acknowledged, %d files copied", s.load.acked.Load(), s.files.acked.Load())
+	})
 	defer func() { stop() }()
 	if err := s.pause(ctx, ended, before); err != nil {
 		return err
@@ -239,32 +301,35 @@ func (s *show) killUnderLoad(ctx context.Context) error {
 	if old < 0 {
 		return fmt.Errorf("no node leads")
 	}
-	count, pid := s.load.acked.Load(), s.cluster.Nodes[old].PID()
+	count, copied, pid := s.load.acked.Load(), s.files.acked.Load(), s.cluster.Nodes[old].PID()
 	killed := time.Now()
 	if err := s.cluster.Kill(old); err != nil {
 		return err
 	}
-	s.say("SIGKILL for %s (process %d): it led in epoch %d, %d writes were acknowledged by then", st.Leader, pid, st.Epoch, count)
-	next, err := s.cluster.WaitStatus(ctx, "another node to serve the volume", 30*time.Second, func(n api.Status) bool {
-		return n.Leader != "" && n.Leader != st.Leader && len(n.Volumes) == 1 && n.Volumes[0].Served
+	s.say("SIGKILL for %s (process %d): it led in epoch %d; %d writes were acknowledged by then, %d files copied", st.Leader, pid, st.Epoch, count, copied)
+	next, err := s.cluster.WaitStatus(ctx, "another node to serve the volumes", 30*time.Second, func(n api.Status) bool {
+		return n.Leader != st.Leader && served(n, 2)
 	})
 	if err != nil {
 		return err
 	}
-	s.say("%s leads in epoch %d and serves the volume", next.Leader, next.Epoch)
+	s.say("%s leads in epoch %d and serves both", next.Leader, next.Epoch)
 	if err := s.pause(ctx, ended, after); err != nil {
 		return err
 	}
 	cancel()
-	if err := <-ended; err != nil {
-		return fmt.Errorf("an I/O error reached the program: %w", err)
+	for range cap(ended) {
+		if err := <-ended; err != nil {
+			return fmt.Errorf("an I/O error reached the program: %w", err)
+		}
 	}
 	stop()
 	stop = func() {}
-	stand := s.load.standstill(killed)
-	s.say("I/O stood still for %.2f s; no write failed; %d writes were acknowledged in all", stand.Seconds(), s.load.acked.Load())
+	stand, nfs := s.load.standstill(killed), s.files.standstill(killed)
+	s.say("iSCSI stood still for %.2f s; no write failed; %d writes were acknowledged in all", stand.Seconds(), s.load.acked.Load())
+	s.say("NFS stood still for %.2f s; no call failed; %d files were copied in all, %s", nfs.Seconds(), s.files.acked.Load(), size(s.files.copies.Load()*s.files.bytes))
 	s.reports = append(s.reports, fmt.Sprintf("who led         %s in epoch %d; after its death %s in epoch %d", st.Leader, st.Epoch, next.Leader, next.Epoch),
-		fmt.Sprintf("standstill      %.2f s", stand.Seconds()))
+		fmt.Sprintf("standstill      iSCSI %.2f s, NFS %.2f s", stand.Seconds(), nfs.Seconds()))
 	return nil
 }
 
@@ -290,6 +355,10 @@ func (s *show) verify(ctx context.Context) error {
 	}
 	s.say("All %d blocks that were acknowledged read back as written, through the new leader", n)
 	line := fmt.Sprintf("nothing lost    %d blocks compared, %d writes", n, s.load.acked.Load())
+	if err := s.compareFiles(ctx); err != nil {
+		return err
+	}
+	line += fmt.Sprintf("; %d files, %s", s.files.copies.Load()*treeEntries, size(s.files.copies.Load()*s.files.bytes))
 	if s.image != nil {
 		if err := s.compareImage(ctx); err != nil {
 			return err
@@ -297,6 +366,17 @@ func (s *show) verify(ctx context.Context) error {
 		line += ", and the image " + s.image.path
 	}
 	s.reports = append(s.reports, line)
+	return nil
+}
+
+func (s *show) compareFiles(ctx context.Context) error {
+	stop := s.watch(func() string { return "comparing the files in the share" })
+	err := s.files.compare(ctx)
+	stop()
+	if err != nil {
+		return err
+	}
+	s.say("All %d copies of the tree (%s) are in the share as they were copied, byte by byte", s.files.copies.Load(), size(s.files.copies.Load()*s.files.bytes))
 	return nil
 }
 

@@ -30,7 +30,7 @@ func (s *show) bringBack(ctx context.Context) error {
 	var copied int64
 	stop := s.watch(func() string { return progress.Load().(string) })
 	_, err := s.cluster.WaitStatus(ctx, "both replicas to be in sync", 10*time.Minute, func(st api.Status) bool {
-		all := len(st.Volumes) == 1 && len(st.Nodes) == nodes
+		all := len(st.Volumes) == 2 && len(st.Nodes) == nodes
 		for _, v := range st.Volumes {
 			for _, r := range v.Replicas {
 				all = all && r.State == "in sync"
@@ -62,9 +62,11 @@ func (s *show) readFromReturned(ctx context.Context) error {
 		return err
 	}
 	to := ""
-	for _, r := range st.Volumes[0].Replicas {
-		if r.Node != st.Leader {
-			to = r.Node
+	for _, v := range st.Volumes {
+		for _, r := range v.Replicas {
+			if v.Name == volume && r.Node != st.Leader {
+				to = r.Node
+			}
 		}
 	}
 	began := time.Now()
@@ -72,7 +74,7 @@ func (s *show) readFromReturned(ctx context.Context) error {
 		return fmt.Errorf("handing over to %s: %w", to, err)
 	}
 	next, err := s.wait(ctx, to+" to serve", 30*time.Second, func(st api.Status) bool {
-		return st.Leader == to && len(st.Volumes) == 1 && st.Volumes[0].Served && st.Bound
+		return st.Leader == to && served(st, 2) && st.Bound
 	})
 	if err != nil {
 		return err
@@ -82,6 +84,9 @@ func (s *show) readFromReturned(ctx context.Context) error {
 		return err
 	} else {
 		s.say("All %d blocks read back there too", n)
+	}
+	if err := s.compareFiles(ctx); err != nil {
+		return err
 	}
 	if s.image != nil {
 		return s.compareImage(ctx)
@@ -115,6 +120,7 @@ func (s *show) env(st api.Status) [][2]string {
 		pids = append(pids, fmt.Sprint(n.PID()))
 	}
 	return append(vars,
+		[2]string{"SHARE_URL", s.server.URL("/" + share)},
 		[2]string{"API_URL", "https://" + s.cluster.Nodes[leader].Config.Address.API},
 		[2]string{"TOKEN_FILE", s.cluster.TokenFile()},
 		[2]string{"LEADER_PID", fmt.Sprint(s.cluster.Nodes[leader].PID())},
@@ -139,6 +145,7 @@ func (s *show) writeEnv(st api.Status) error {
 // linger leaves the cluster to the user until ctx ends; env follows the leader.
 func (s *show) linger(ctx context.Context) error {
 	s.disk.Close()
+	s.files.client.Close()
 	v := map[string]string{}
 	st, err := s.cluster.Client().Status(ctx, false)
 	if err != nil {
@@ -158,6 +165,8 @@ func (s *show) linger(ctx context.Context) error {
 	s.plain("  qemu-img convert -n -O raw disk.qcow2 %s", v["LUN_URL"])
 	s.plain("  iscsiadm -m discovery -t sendtargets -p %s:%s", host, port)
 	s.plain("  iscsiadm -m node -T %s -p %s:%s --login", s.lun.Target, host, port)
+	s.plain("  nfs-ls '%s'", v["SHARE_URL"])
+	s.plain("  %s", s.server.MountCommand("/"+share))
 	s.plain("  kill -9 $LEADER_PID      # and look at status again\n")
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

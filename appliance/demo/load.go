@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -34,26 +33,12 @@ type load struct {
 	// versions has, for each block, the version that was acknowledged last; 0: none. Each is its writer's, until the load
 	// has ended.
 	versions []uint32
-	acked    atomic.Int64
-	last     atomic.Int64 // nanoseconds after begun: the newest acknowledgement
-	begun    time.Time
-
-	mu   sync.Mutex
-	gaps []gap // the long ones
+	meter
 }
-
-// gap is a time in which nothing was acknowledged.
-type gap struct {
-	from time.Time
-	long time.Duration
-}
-
-// longGap is what is remembered as a gap.
-const longGap = 100 * time.Millisecond
 
 func newLoad(d disk, base, blocks int64, seed uint64) *load {
 	blocks -= blocks % writers
-	return &load{disk: d, base: base, blocks: blocks, seed: seed, versions: make([]uint32, blocks), begun: time.Now()}
+	return &load{disk: d, base: base, blocks: blocks, seed: seed, versions: make([]uint32, blocks), meter: meter{begun: time.Now()}}
 }
 
 // run writes until ctx ends. A write that is under way then is finished, in finish at the latest.
@@ -89,29 +74,6 @@ func (l *load) write(ctx, last context.Context, w int64) error {
 		l.acknowledged()
 	}
 	return nil
-}
-
-func (l *load) acknowledged() {
-	now := int64(time.Since(l.begun))
-	before := l.last.Swap(now)
-	l.acked.Add(1)
-	if d := time.Duration(now - before); d >= longGap && before > 0 {
-		l.mu.Lock()
-		l.gaps = append(l.gaps, gap{l.begun.Add(time.Duration(before)), d})
-		l.mu.Unlock()
-	}
-}
-
-// standstill is the longest time without an acknowledgement that touches the time after t.
-func (l *load) standstill(t time.Time) (longest time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, g := range l.gaps {
-		if g.from.Add(g.long).After(t) {
-			longest = max(longest, g.long)
-		}
-	}
-	return longest
 }
 
 // fill makes what a block holds at a version: its number, version and seed, and bytes that follow from them.

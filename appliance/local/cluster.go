@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +24,7 @@ type Config struct {
 	Dir     string // made if need be; the nodes' directories are below it
 	Nodes   int    // 1 to 7
 	Witness bool   // the last node is one
+	NFS     bool   // each node has a front door for shares, at the same port, which the virtual address has, too
 	// Change changes a node's configuration before it is written. May be nil.
 	Change func(node int, c *config.Config)
 	Log    *slog.Logger
@@ -41,6 +43,7 @@ type Node struct {
 // Cluster is a cluster of processes. Its methods are for one goroutine at a time.
 type Cluster struct {
 	Virtual string // portal
+	NFS     uint16 // the port of the front door, 0 if there is none
 	Nodes   []*Node
 	cfg     Config
 	starter *starter
@@ -63,6 +66,11 @@ func New(cfg Config) (*Cluster, error) {
 		return nil, err
 	}
 	c.Virtual = port
+	if cfg.NFS {
+		if c.NFS, err = freePorts(append(nodeHosts(cfg.Nodes), "127.0.0.100")); err != nil {
+			return nil, err
+		}
+	}
 	for i := range cfg.Nodes {
 		n, err := c.newNode(i)
 		if err != nil {
@@ -90,6 +98,9 @@ func (c *Cluster) newNode(i int) (*Node, error) {
 		}
 		*a = p
 	}
+	if c.NFS != 0 {
+		n.Config.Address.NFS = fmt.Sprintf("%s:%d", ip, c.NFS)
+	}
 	n.Config.Virtual.Portal = c.Virtual
 	if c.cfg.Change != nil {
 		c.cfg.Change(i, &n.Config)
@@ -113,6 +124,39 @@ func (c *Cluster) newNode(i int) (*Node, error) {
 }
 
 func (c *Cluster) isWitness(i int) bool { return c.cfg.Witness && i == c.cfg.Nodes-1 }
+
+func nodeHosts(n int) (all []string) {
+	for i := range n {
+		all = append(all, fmt.Sprintf("127.0.0.%d", i+1))
+	}
+	return all
+}
+
+// freePorts finds a port that is free for TCP and UDP at all hosts.
+func freePorts(hosts []string) (uint16, error) {
+next:
+	for range 100 {
+		first, err := freePort(hosts[0])
+		if err != nil {
+			return 0, err
+		}
+		port := netip.MustParseAddrPort(first).Port()
+		for _, h := range hosts[1:] {
+			l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", h, port))
+			if err != nil {
+				continue next
+			}
+			l.Close()
+			u, err := net.ListenPacket("udp", fmt.Sprintf("%s:%d", h, port))
+			if err != nil {
+				continue next
+			}
+			u.Close()
+		}
+		return port, nil
+	}
+	return 0, fmt.Errorf("no port is free for TCP and UDP at all of %v", hosts)
+}
 
 // freePort finds a port that is free for TCP and UDP.
 func freePort(ip string) (string, error) {

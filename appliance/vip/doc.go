@@ -1,4 +1,4 @@
-// Package vip holds the virtual address: the portal that follows the leader.
+// Package vip holds the virtual address: the one that follows the leader, with iSCSI and NFS.
 //
 // With an interface, the address is added to it with a short valid lifetime that is renewed while this node leads and
 // runs: the kernel of a node that hangs (or whose process was stopped) takes it away by itself. Each time it is added, it

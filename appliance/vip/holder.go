@@ -2,14 +2,11 @@ package vip
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -18,15 +15,20 @@ const retry = 100 * time.Millisecond
 
 // Config describes the virtual address.
 type Config struct {
-	Portal    netip.AddrPort
+	Addr      netip.Addr
 	Prefix    int           // bits
 	Interface string        // empty: the address is local already
 	Lifetime  time.Duration // of the address on the interface, unless renewed; whole seconds
-	// Listen is false where this node's own portal listens on every address and the same port: there is nothing to bind.
-	Listen bool
-	// Serve accepts connections until l is closed.
-	Serve func(l net.Listener) error
-	Log   *slog.Logger
+	// Services are served at the address while it is held: those for which this node does not listen on every address anyway.
+	Services []Service
+	Log      *slog.Logger
+}
+
+// Service is a port of the address. Either function may be nil; both serve until what they were given is closed.
+type Service struct {
+	Port   uint16
+	Stream func(net.Listener) error   // TCP
+	Packet func(net.PacketConn) error // UDP
 }
 
 // Holder has the address while it is told to. Its methods are for one owner.
@@ -63,7 +65,7 @@ func (h *Holder) Hold() {
 }
 
 // Release lets the address go and returns when it is gone: nobody listens on it here, the interface is without it.
-// Connections accepted on it are the target server's, and its sessions to drop.
+// Connections accepted on it are the servers', and theirs to drop.
 func (h *Holder) Release() {
 	if h.cancel == nil {
 		return
@@ -74,16 +76,11 @@ func (h *Holder) Release() {
 }
 
 func (h *Holder) hold(ctx context.Context) {
-	log := h.cfg.Log.With("virtual", h.cfg.Portal.String(), "interface", h.cfg.Interface)
-	var serving sync.WaitGroup
-	var l net.Listener
-	ended := make(chan struct{})
+	log := h.cfg.Log.With("virtual", h.cfg.Addr.String(), "interface", h.cfg.Interface)
+	all := newSockets(h.cfg)
 	defer func() {
 		h.bound.Store(false)
-		if l != nil {
-			l.Close()
-		}
-		serving.Wait()
+		all.close()
 		if h.cfg.Interface != "" {
 			if err := h.addrs.remove(h.cfg); err != nil {
 				log.Warn("the virtual address was not removed; it ends by itself", "err", err, "lifetime", h.cfg.Lifetime)
@@ -93,37 +90,29 @@ func (h *Holder) hold(ctx context.Context) {
 	}()
 	var told string // the last failure that was logged
 	for {
-		pause, err := h.step(&l)
+		pause, err := h.step(all)
 		switch {
-		case err != nil && err.Error() != told:
-			told = err.Error()
-			log.Warn("cannot have the virtual address yet; hosts can use this node's own portal", "err", err)
-		case err == nil && !h.bound.Load():
+		case err != nil:
+			h.bound.Store(false)
+			if err.Error() != told {
+				told = err.Error()
+				log.Warn("cannot have all of the virtual address yet; hosts can use this node's own", "err", err)
+			}
+		case !h.bound.Load():
 			told = ""
 			h.bound.Store(true)
 			log.Info("virtual address held")
-			if l != nil {
-				ended = make(chan struct{})
-				mine, over := l, ended
-				serving.Go(func() {
-					defer close(over)
-					if err := h.cfg.Serve(mine); err != nil && !errors.Is(err, net.ErrClosed) {
-						log.Warn("serving the virtual address ended", "err", err)
-					}
-				})
-			}
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-ended: // not by us, or ctx would be done: try again
-			l, ended = nil, make(chan struct{})
+		case err := <-all.ended: // not by us, or ctx would be done: try again
+			log.Warn("serving the virtual address ended", "err", err)
 			h.bound.Store(false)
-			pause = retry
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(pause):
+			case <-time.After(retry):
 			}
 		case <-time.After(pause):
 		}
@@ -131,7 +120,7 @@ func (h *Holder) hold(ctx context.Context) {
 }
 
 // step does what is missing, and says when to look again.
-func (h *Holder) step(l *net.Listener) (time.Duration, error) {
+func (h *Holder) step(all *sockets) (time.Duration, error) {
 	pause := time.Hour
 	if h.cfg.Interface != "" {
 		fresh, err := h.addrs.add(h.cfg)
@@ -146,20 +135,8 @@ func (h *Holder) step(l *net.Listener) (time.Duration, error) {
 			}
 		}
 	}
-	if *l != nil || !h.cfg.Listen {
-		return pause, nil
-	}
-	nl, err := net.Listen("tcp", h.cfg.Portal.String())
-	if err != nil {
-		h.bound.Store(false)
-		switch {
-		case errors.Is(err, syscall.EADDRINUSE):
-			err = fmt.Errorf("%s is in use, by the former leader perhaps: %w", h.cfg.Portal, err)
-		case errors.Is(err, syscall.EADDRNOTAVAIL):
-			err = fmt.Errorf("%s is not an address of this host; name an interface in [virtual]: %w", h.cfg.Portal, err)
-		}
+	if err := all.open(); err != nil {
 		return retry, err
 	}
-	*l = nl
 	return pause, nil
 }

@@ -2,6 +2,7 @@ package vip
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -22,6 +23,38 @@ func serve(l net.Listener) error {
 		}
 		c.Close()
 	}
+}
+
+// echo sends each datagram back.
+func echo(p net.PacketConn) error {
+	b := make([]byte, 100)
+	for {
+		n, from, err := p.ReadFrom(b)
+		if err != nil {
+			return err
+		}
+		p.WriteTo(b[:n], from)
+	}
+}
+
+// ask sends "hello" to a UDP port, and returns the answer.
+func ask(t *testing.T, to netip.AddrPort) string {
+	t.Helper()
+	c, err := net.Dial("udp", to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(5 * time.Second))
+	b := make([]byte, 100)
+	if _, err := c.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	n, err := c.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b[:n])
 }
 
 func freePortal(t *testing.T) netip.AddrPort {
@@ -51,16 +84,21 @@ func waitFor(t *testing.T, what string, f func() bool) {
 // TestFollows: the second holder gets the address when the first lets go, and not before.
 func TestFollows(t *testing.T) {
 	defer goleak.VerifyNone(t)
-	c := Config{Portal: freePortal(t), Listen: true, Serve: serve, Log: slog.New(slog.DiscardHandler)}
+	portal, share := freePortal(t), freePortal(t)
+	c := Config{Addr: portal.Addr(), Services: []Service{{Port: portal.Port(), Stream: serve}, {Port: share.Port(), Stream: serve, Packet: echo}},
+		Log: slog.New(slog.DiscardHandler)}
 	a, b := New(c), New(c)
 	a.Hold()
 	waitFor(t, "the first has it", a.Bound)
 	b.Hold()
-	conn, err := net.Dial("tcp", c.Portal.String())
+	conn, err := net.Dial("tcp", portal.String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	conn.Close()
+	if got := ask(t, share); got != "hello" {
+		t.Fatal("by UDP: ", got)
+	}
 	if b.Bound() {
 		t.Fatal("both have it")
 	}
@@ -74,9 +112,47 @@ func TestFollows(t *testing.T) {
 	waitFor(t, "the first has it again", a.Bound)
 	a.Release()
 	a.Release()
-	if _, err := net.Dial("tcp", c.Portal.String()); err == nil {
+	if _, err := net.Dial("tcp", portal.String()); err == nil {
 		t.Fatal("somebody listens after all have let go")
 	}
+}
+
+// TestOneInUse: a port that another program has keeps the others neither away nor closed, and is taken when it is free; a service
+// that ends is served again.
+func TestOneInUse(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	portal, share := freePortal(t), freePortal(t)
+	other, err := net.Listen("tcp", share.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	ends := make(chan struct{})
+	h := New(Config{Addr: portal.Addr(), Services: []Service{{Port: share.Port(), Stream: serve}, {Port: portal.Port(), Stream: func(l net.Listener) error {
+		select {
+		case <-ends: // the second time
+			return serve(l)
+		default:
+			close(ends)
+			return errors.New("broken")
+		}
+	}}}, Log: slog.New(slog.DiscardHandler)})
+	h.Hold()
+	waitFor(t, "the portal is there again", func() bool {
+		c, err := net.Dial("tcp", portal.String())
+		if err == nil {
+			c.SetDeadline(time.Now().Add(time.Second))
+			_, err = c.Read(make([]byte, 1)) // serve closes, a socket that nobody serves does not
+			c.Close()
+		}
+		return errors.Is(err, io.EOF)
+	})
+	if h.Bound() {
+		t.Fatal("bound without one of its ports")
+	}
+	other.Close()
+	waitFor(t, "all is there", h.Bound)
+	h.Release()
 }
 
 // recorded is an interface that only counts.
@@ -117,7 +193,7 @@ func (r *recorded) announce(Config) error {
 func TestRenews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &recorded{begun: time.Now(), fail: errors.New("no such interface")}
-		h := New(Config{Portal: netip.MustParseAddrPort("192.0.2.1:3260"), Prefix: 24, Interface: "eth9", Lifetime: 3 * time.Second,
+		h := New(Config{Addr: netip.MustParseAddr("192.0.2.1"), Prefix: 24, Interface: "eth9", Lifetime: 3 * time.Second,
 			Log: slog.New(slog.DiscardHandler)})
 		h.addrs = r
 		h.Hold()

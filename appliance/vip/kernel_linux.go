@@ -19,7 +19,7 @@ type kernel struct{}
 func address(c Config) *netlink.Addr {
 	life := int(c.Lifetime.Seconds())
 	return &netlink.Addr{
-		IPNet: &net.IPNet{IP: c.Portal.Addr().AsSlice(), Mask: net.CIDRMask(c.Prefix, c.Portal.Addr().BitLen())},
+		IPNet: &net.IPNet{IP: c.Addr.AsSlice(), Mask: net.CIDRMask(c.Prefix, c.Addr.BitLen())},
 		// A secondary label would show in old tools; the kernel wants none. Preferred may not exceed valid.
 		ValidLft: life, PreferedLft: life,
 	}
@@ -36,7 +36,7 @@ func (kernel) add(c Config) (bool, error) {
 	}
 	fresh := true
 	for _, a := range have {
-		if got, ok := netip.AddrFromSlice(a.IP.To4()); ok && got == c.Portal.Addr() {
+		if got, ok := netip.AddrFromSlice(a.IP.To4()); ok && got == c.Addr {
 			if a.ValidLft > 1<<30 { // for ever
 				return false, fmt.Errorf("%s is a fixed address of %s: take it from the host's own configuration", got, c.Interface)
 			}
@@ -81,7 +81,7 @@ func (kernel) announce(c Config) error {
 	to := &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ARP), Ifindex: link.Attrs().Index, Halen: 6,
 		Addr: [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
 	for _, op := range []uint16{1, 2} {
-		if err := unix.Sendto(fd, gratuitous(mac, c.Portal.Addr(), op), 0, to); err != nil {
+		if err := unix.Sendto(fd, gratuitous(mac, c.Addr, op), 0, to); err != nil {
 			return fmt.Errorf("sending on %s: %w", c.Interface, err)
 		}
 	}

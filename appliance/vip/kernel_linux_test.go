@@ -48,8 +48,8 @@ func inNamespace(t *testing.T) {
 	}
 	near, far := link(t, "near"), link(t, "far")
 	heard := listenARP(t, far.Attrs().Index)
-	c := Config{Portal: netip.MustParseAddrPort("192.0.2.7:3260"), Prefix: 24, Interface: "near", Lifetime: 2 * time.Second,
-		Listen: true, Serve: serve, Log: slog.New(slog.DiscardHandler)}
+	c := Config{Addr: netip.MustParseAddr("192.0.2.7"), Prefix: 24, Interface: "near", Lifetime: 2 * time.Second,
+		Services: []Service{{Port: 3260, Stream: serve}}, Log: slog.New(slog.DiscardHandler)}
 	h := New(c)
 	h.Hold()
 	waitFor(t, "the address", h.Bound)
@@ -57,8 +57,8 @@ func inNamespace(t *testing.T) {
 		t.Fatalf("%+v", a)
 	}
 	wants := map[string]bool{
-		string(gratuitous(near.Attrs().HardwareAddr, c.Portal.Addr(), 1)): true,
-		string(gratuitous(near.Attrs().HardwareAddr, c.Portal.Addr(), 2)): true,
+		string(gratuitous(near.Attrs().HardwareAddr, c.Addr, 1)): true,
+		string(gratuitous(near.Attrs().HardwareAddr, c.Addr, 2)): true,
 	}
 	limit := time.After(10 * time.Second)
 	for len(wants) > 0 {

@@ -149,7 +149,7 @@ func (s *State) putNode(n Node, former ids.Node) error {
 	case slices.Contains(s.Removed, n.ID):
 		return fmt.Errorf("node %s was removed: %w", n.Name, ErrNoNode)
 	}
-	for _, t := range []string{n.Address, n.API, n.Portal, n.PeerPortal, n.Release} {
+	for _, t := range []string{n.Address, n.API, n.Portal, n.PeerPortal, n.NFS, n.Portmap, n.Release} {
 		if len(t) > MaxText {
 			return invalid("node %s: an address of %d bytes", n.Name, len(t))
 		}

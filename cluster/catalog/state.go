@@ -68,6 +68,8 @@ type Node struct {
 	API        string // host:port for admins
 	Portal     string // host:port for hosts
 	PeerPortal string // host:port for the other nodes' iSCSI sessions
+	NFS        string `json:",omitempty"` // host:port for clients of shares; empty: none
+	Portmap    string `json:",omitempty"` // and where it tells that port
 	Group      uint16 // target portal group, unique in the cluster, of no other node before or after
 	Version    int    // the newest commands that it knows
 	Release    string // for people

@@ -117,7 +117,7 @@ func (l *loggingIn) open() (*session, error) {
 	if err != nil {
 		return nil, l.refuse(refusalOf(err))
 	}
-	l.login.Drop = s.drop
+	l.login.Drop, l.login.Stop = s.drop, s.stop
 	s.login = l.login
 	var keys []iscsi.Pair
 	if !l.login.Discovery {

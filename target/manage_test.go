@@ -78,6 +78,42 @@ func TestAbortTask(t *testing.T) {
 	}
 }
 
+// TestLoginStop: who was shown a login can stop tasks of its session: those waiting are not executed, those executed not answered.
+func TestLoginStop(t *testing.T) {
+	p := &fakeProvider{}
+	_, addr := serve(t, p)
+	c := login(t, addr)
+	x := p.last()
+	running := readCommand(512)
+	running[33] = fakeHold
+	c.send(running, nil)
+	other := readCommand(512)
+	other[33] = fakeHold
+	c.send(other, nil)
+	waiting := writeCommand(4096, true)
+	c.send(waiting, nil)
+	c.expect(iscsi.OpR2T)
+	if n := x.login.Stop(func(u *target.Task) bool { return u.Tag == running.ITT() || u.Tag == waiting.ITT() }); n != 2 {
+		t.Fatalf("%d tasks stopped", n)
+	}
+	if n := x.stops.Load(); n != 1 {
+		t.Errorf("%d tasks were told to stop", n)
+	}
+	c.dataOut(waiting.ITT(), 0, 0, 0, make([]byte, 4096), true)
+	x.release()
+	if a := c.expect(iscsi.OpDataIn); a.ITT() != other.ITT() {
+		t.Errorf("answer to %d", a.ITT())
+	}
+	c.ping()
+	if e, n, _ := x.count(); e != 2 || n != 1 {
+		t.Errorf("%d executed, %d canceled", e, n)
+	}
+	c.conn.Close()
+	if n := x.login.Stop(func(*target.Task) bool { return true }); n != 0 {
+		t.Errorf("%d tasks of a session that is over", n)
+	}
+}
+
 // TestReset: a reset stops the tasks of all sessions with the unit, in whatever state they are.
 func TestReset(t *testing.T) {
 	for _, f := range []target.Function{target.LogicalUnitReset, target.TargetWarmReset} {

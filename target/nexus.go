@@ -83,6 +83,10 @@ type Login struct {
 	// Drop ends the session that is being opened, now or later, with a cause, and does not wait for the end. nil for
 	// Credentials and Discover.
 	Drop func(cause error)
+	// Stop ends tasks of the session that is being opened as an abort does, with the same promise when it returns (see
+	// Nexus.Manage), and tells how many. It must not be called within a method of a nexus: two that stop each other's would
+	// wait for each other. nil for Credentials and Discover.
+	Stop func(match func(*Task) bool) int
 	// User is the CHAP name under which the initiator has authenticated itself, empty if it has not.
 	User string
 }

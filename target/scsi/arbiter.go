@@ -37,7 +37,7 @@ type Keeper interface {
 type gate struct {
 	cur  *reserve.State
 	next *reserve.State         // what it may be soon, or already is; nil: no change is under way
-	shut map[reserve.Nexus]bool // those whose commands PREEMPT AND ABORT waits for: none is begun meanwhile
+	shut map[reserve.Nexus]bool // those whose commands PREEMPT AND ABORT aborts: none is begun meanwhile
 }
 
 // verdict is what becomes of a command.
@@ -60,19 +60,30 @@ func (g *gate) judge(n reserve.Nexus, c reserve.Class) verdict {
 	return conflicts
 }
 
+// counts are of commands, by class.
+type counts [reserve.Write + 1]atomic.Int64
+
 // flight counts the commands of a session at a unit that have passed the gate and not ended.
 type flight struct {
 	nexus     reserve.Nexus
 	attention *attentions
-	under     [reserve.Write + 1]atomic.Int64
-	noticed   uint64 // guarded by arbiter.mu: the change of the newest notice that was made a unit attention
-	gone      bool   // guarded by arbiter.mu: the session is over
+	under     counts     // commands to the unit
+	afar      counts     // copies that commands to other units make here
+	stop      func() int // stops the commands to the unit (target.Login.Stop); nil: nobody can
+	noticed   uint64     // guarded by arbiter.mu: the change of the newest notice that was made a unit attention
+	gone      bool       // guarded by arbiter.mu: the session is over
+	cut       *change    // guarded by arbiter.mu: the change for which the commands to the unit were stopped
 }
 
-// clear tells whether no command is under way that s forbids, or, with all, none at all.
-func (f *flight) clear(s *reserve.State, all bool) bool {
-	for c := range f.under {
-		if f.under[c].Load() > 0 && (all || !s.Allows(f.nexus, reserve.Class(c))) {
+// clear tells whether no command is under way that s forbids.
+func (f *flight) clear(s *reserve.State) bool { return f.none(&f.under, s) && f.none(&f.afar, s) }
+
+// idle tells whether no command is under way at all.
+func (f *flight) idle() bool { return f.none(&f.under, nil) && f.none(&f.afar, nil) }
+
+func (f *flight) none(n *counts, s *reserve.State) bool {
+	for c := range n {
+		if n[c].Load() > 0 && (s == nil || !s.Allows(f.nexus, reserve.Class(c))) {
 			return false
 		}
 	}
@@ -105,22 +116,22 @@ func newArbiter() *arbiter {
 
 // enter counts a command in, if it may pass. The count is visible before the gate is looked at, and whoever closes the gate
 // looks at the counts afterwards: one of the two sees the other.
-func (a *arbiter) enter(f *flight, c reserve.Class) verdict {
-	f.under[c].Add(1)
+func (a *arbiter) enter(f *flight, n *counts, c reserve.Class) verdict {
+	n[c].Add(1)
 	g := a.gate.Load()
 	if g.cur.Seq == 0 && g.next == nil { // nothing was ever reserved
 		return passes
 	}
 	v := g.judge(f.nexus, c)
 	if v != passes {
-		a.leave(f, c)
+		a.leave(n, c)
 	}
 	return v
 }
 
 // leave counts a command out.
-func (a *arbiter) leave(f *flight, c reserve.Class) {
-	if f.under[c].Add(-1) == 0 && a.gate.Load().next != nil {
+func (a *arbiter) leave(n *counts, c reserve.Class) {
+	if n[c].Add(-1) == 0 && a.gate.Load().next != nil {
 		a.drained()
 	}
 }
@@ -226,20 +237,18 @@ func (a *arbiter) delivered(s *reserve.State) (all []reserve.Command) {
 	return all
 }
 
-// join makes the flight of a session.
-func (a *arbiter) join(n reserve.Nexus, attention *attentions) *flight {
-	f := &flight{nexus: n, attention: attention}
-	attention.taken = func(code uint16) { a.told(f, code) }
+// join begins the flight of a session.
+func (a *arbiter) join(f *flight) {
+	f.attention.taken = func(code uint16) { a.told(f, code) }
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for o := range a.flights {
-		if o.gone && o.clear(nil, true) {
+		if o.gone && o.idle() {
 			delete(a.flights, o)
 		}
 	}
 	a.flights[f] = struct{}{}
 	a.notice(f, a.gate.Load().cur)
-	return f
 }
 
 // part ends a session's part. What it has under way is counted until it ends.
@@ -247,7 +256,7 @@ func (a *arbiter) part(f *flight) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f.gone = true
-	if f.clear(nil, true) {
+	if f.idle() {
 		delete(a.flights, f)
 	}
 }

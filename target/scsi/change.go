@@ -156,16 +156,53 @@ func (a *arbiter) judge(ch *change) {
 		a.end(ch, ans, err)
 		return
 	}
-	ch.next, ch.drains = next, true
 	g := &gate{cur: cur, next: next}
-	if ch.cmd.Action == reserve.PreemptAndAbort {
+	ch.next, ch.drains = next, ch.cmd.Action != reserve.PreemptAndAbort
+	if !ch.drains {
 		g.shut = map[reserve.Nexus]bool{}
 		for _, r := range cur.Registered {
-			g.shut[r.Nexus] = next.Key(r.Nexus) == 0
+			if next.Key(r.Nexus) == 0 && r.Nexus != ch.cmd.Nexus {
+				g.shut[r.Nexus] = true
+			}
 		}
 	}
+	drains := ch.drains
 	a.gate.Store(g)
 	a.mu.Unlock()
+	if drains {
+		a.drained()
+		return
+	}
+	// Stopping takes the locks of other sessions, and this may be within a command of one of them. The goroutine ends by itself;
+	// a unit has at most one, as it has one change under way.
+	go a.abort(ch, g.shut)
+}
+
+// abort stops what the preempted have under way, with what they have asked about reservations, and goes on with the change.
+func (a *arbiter) abort(ch *change, shut map[reserve.Nexus]bool) {
+	var all []*flight
+	a.mu.Lock()
+	for f := range a.flights {
+		if shut[f.nexus] && f.stop != nil {
+			all = append(all, f)
+		}
+	}
+	a.mu.Unlock()
+	for _, f := range all {
+		if f.stop() > 0 {
+			f.attention.add(ascCleared) // TAS=0: they are not answered
+		}
+	}
+	a.mu.Lock()
+	for _, f := range all {
+		f.cut = ch
+	}
+	queued := a.take(func(o *change) bool { return shut[o.cmd.Nexus] && o.done != nil })
+	ch.drains = !ch.over
+	a.mu.Unlock()
+	for _, o := range queued {
+		o.end(busy(), nil)
+	}
 	a.drained()
 }
 
@@ -206,8 +243,13 @@ func (a *arbiter) drained() {
 	}
 	g := a.gate.Load()
 	for f := range a.flights {
-		// PREEMPT AND ABORT: what the preempted have under way is not aborted but finished, before the command is.
-		if !f.clear(ch.next, g.shut[f.nexus]) {
+		done := f.clear(ch.next)
+		if f.cut == ch { // what was stopped keeps its range (invariant 4): nothing waits for its end
+			done = f.none(&f.afar, ch.next)
+		} else if g.shut[f.nexus] {
+			done = f.idle()
+		}
+		if !done {
 			a.mu.Unlock()
 			return
 		}
@@ -250,16 +292,21 @@ func (a *arbiter) decided(ch *change, k Keeper, err error) {
 // purge ends the changes of somebody that were not begun, as BUSY: they never will be.
 func (a *arbiter) purge(by any) {
 	a.mu.Lock()
-	var out []*change
+	out := a.take(func(ch *change) bool { return ch.by == by })
+	a.mu.Unlock()
+	for _, ch := range out {
+		ch.end(busy(), nil)
+	}
+}
+
+// take takes changes that were not begun out of the queue. Called with mu.
+func (a *arbiter) take(match func(*change) bool) (out []*change) {
 	a.queue = slices.DeleteFunc(a.queue, func(ch *change) bool {
-		if ch.by == by {
+		if match(ch) {
 			out = append(out, ch)
 			return true
 		}
 		return false
 	})
-	a.mu.Unlock()
-	for _, ch := range out {
-		ch.end(busy(), nil)
-	}
+	return out
 }

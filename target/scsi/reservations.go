@@ -247,6 +247,21 @@ func (lu *LU) unreserve(n reserve.Nexus, a reserve.Action) {
 	}
 }
 
+// stopper returns what stops the commands of the session that came in by f, at a LUN. Those that it has not seen yet it leaves
+// to the gate.
+func (x *Nexus) stopper(f *flight, n uint16) func() int {
+	if x.login.Stop == nil {
+		return nil
+	}
+	return func() int {
+		return x.login.Stop(func(t *target.Task) bool {
+			c, seen := t.State.(*io)
+			at, ok := t.LUN.Number()
+			return seen && ok && at == n && c.known && c.unit.flight == f
+		})
+	}
+}
+
 // enters counts a command in that touches the medium, or answers it if a reservation forbids it.
 func (c *io) enters() bool {
 	class := reserve.ClassOf(c.task.CDB)
@@ -254,7 +269,7 @@ func (c *io) enters() bool {
 		return true
 	}
 	t := c.task
-	switch c.unit.lu.arbiter.enter(c.unit.flight, class) {
+	switch c.unit.lu.arbiter.enter(c.unit.flight, &c.unit.flight.under, class) {
 	case passes:
 		c.class = class
 		return true
@@ -278,6 +293,7 @@ func (c *io) enters() bool {
 type passage struct {
 	unit  unit
 	class reserve.Class
+	in    *counts
 }
 
 // also counts a command in at another unit than its own, until it ends; false: what is reserved there forbids it, or may.
@@ -287,10 +303,14 @@ func (c *io) also(u unit, class reserve.Class) bool {
 			return true
 		}
 	}
-	if u.lu.arbiter.enter(u.flight, class) != passes {
+	in := &u.flight.afar
+	if u == c.unit {
+		in = &u.flight.under
+	}
+	if u.lu.arbiter.enter(u.flight, in, class) != passes {
 		return false
 	}
-	c.others = append(c.others, passage{u, class})
+	c.others = append(c.others, passage{u, class, in})
 	return true
 }
 
@@ -299,10 +319,10 @@ func (c *io) leaves() {
 	if c.class != reserve.Free {
 		class := c.class
 		c.class = reserve.Free
-		c.unit.lu.arbiter.leave(c.unit.flight, class)
+		c.unit.lu.arbiter.leave(&c.unit.flight.under, class)
 	}
 	for _, p := range c.others {
-		p.unit.lu.arbiter.leave(p.unit.flight, p.class)
+		p.unit.lu.arbiter.leave(p.in, p.class)
 	}
 	c.others = c.others[:0]
 }

@@ -38,6 +38,7 @@ const (
 	ascInlineData      = 0x260b // INLINE DATA LENGTH EXCEEDED
 	ascResources       = 0x5503 // INSUFFICIENT RESOURCES
 	ascInProgress      = 0x0016 // OPERATION IN PROGRESS
+	ascCleared         = 0x2f00 // COMMANDS CLEARED BY ANOTHER INITIATOR
 	ascBusReset        = 0x2903 // BUS DEVICE RESET FUNCTION OCCURRED
 	ascInvalidMessage  = 0x4900
 	ascInfoUnit        = 0x0e03 // INVALID FIELD IN COMMAND INFORMATION UNIT

@@ -140,8 +140,10 @@ func (x *Nexus) remap(luns map[uint16]*LU) {
 	}
 	for n, lu := range luns {
 		if _, ok := x.units[n]; !ok {
-			a := lu.join()
-			x.units[n] = unit{lu, a, lu.arbiter.join(x.nexus, a), x.target.fixed[n]}
+			f := &flight{nexus: x.nexus, attention: lu.join()}
+			f.stop = x.stopper(f, n)
+			lu.arbiter.join(f)
+			x.units[n] = unit{lu, f.attention, f, x.target.fixed[n]}
 		}
 	}
 	if first {

@@ -55,6 +55,24 @@ func (k *Keeper) Change(seq uint64, c reserve.Command, done func(error)) {
 	done(k.Commit(seq, c))
 }
 
+// Waiting is how many changes wait.
+func (k *Keeper) Waiting() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.Held)
+}
+
+// Release commits the changes that wait, and holds none any more.
+func (k *Keeper) Release() {
+	k.mu.Lock()
+	held := k.Held
+	k.Hold, k.Held = false, nil
+	k.mu.Unlock()
+	for _, c := range held {
+		c.Done(k.Commit(c.Seq, c.C))
+	}
+}
+
 // Commit does a change.
 func (k *Keeper) Commit(seq uint64, c reserve.Command) error {
 	k.mu.Lock()

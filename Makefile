@@ -4,7 +4,7 @@ FUZZTIME  ?= 30s
 PACKAGES := libiscsi-bin tgt qemu-utils qemu-block-extra iproute2 e2fsprogs mount util-linux gcc libc6-dev rpcbind nfs-common libnfs-utils
 TOOLS := iscsi-test-cu tgtd qemu-img qemu-io ip mkfs.ext4 mount fsfreeze gcc rpcinfo showmount nfs-cp
 
-.PHONY: build demo test test-long check race fuzz bites soak sim reservations bench scale deps
+.PHONY: build demo test test-long check race fuzz bites soak sim reservations bench bench-nfs scale deps
 
 build:
 	CGO_ENABLED=0 $(GO) build ./...
@@ -55,6 +55,11 @@ reservations:
 # Against Debian's tgtd, in turn; see docs/TESTING.md. Nothing else should run on the machine.
 bench: deps build
 	$(GO) run ./systemtest/bench
+
+# A share beside Debian's nfs-ganesha, in turn.
+bench-nfs: build
+	@.ci/deps "ganesha.nfsd rpcbind" "nfs-ganesha nfs-ganesha-vfs rpcbind"
+	$(GO) run ./systemtest/benchnfs
 
 # The simulation with fresh seeds until one fails (told after each 1,000) or it is stopped.
 sim:

@@ -11,10 +11,11 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"pmsapp/systemtest/bench/measure"
 )
 
 var (
@@ -104,73 +105,36 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// measured is what the runs of a case on one side have shown.
-type measured struct {
-	rates, fair []float64
-	done        int
-	cpu         map[string]float64
-}
-
 // compare runs a case on all sides in turn, and prints a line for each: the first is what the others are compared with.
 func compare(ctx context.Context, j job, sides []*side) error {
-	all := make([]measured, len(sides))
+	all := make([]measure.Runs, len(sides))
 	for round := range *rounds + 1 {
 		for i, s := range sides {
-			before := s.cpu()
+			before := measure.CPU(s.procs)
 			r, err := s.run(ctx, j, *length)
 			if err != nil {
 				return fmt.Errorf("%s on %s: %w", j.name, s.name, err)
 			}
 			if round > 0 { // the first is to warm up
-				all[i].add(r, before, s.cpu())
+				all[i].Add(float64(r.count)/r.took.Seconds(), r.count, before, measure.CPU(s.procs))
+				all[i].Fair = append(all[i].Fair, r.slowest)
 			}
 		}
 	}
 	fmt.Println(j.name)
-	base := median(all[0].rates)
+	base := 0.0
 	for i, s := range sides {
-		m := &all[i]
-		rate := median(m.rates)
-		fmt.Printf("  %-20s %9.0f/s", s.name, rate)
-		if i > 0 {
-			fmt.Printf("  %5.2f x", rate/base)
-		} else {
-			fmt.Printf("  %7s", "")
+		fmt.Print(all[i].Line(s.name, base, j.targets[s.copies], s.procs))
+		if i == 0 {
+			base = measure.Median(all[0].Rates)
 		}
-		if want := j.targets[s.copies]; want > 0 {
-			fmt.Printf(" (%.1f)", want)
-		} else {
-			fmt.Printf(" %5s", "")
-		}
-		fmt.Printf("   CPU seconds per 100,000:")
-		for _, p := range s.procs {
-			fmt.Printf(" %s %.1f", p.name, m.cpu[p.name]*1e5/float64(m.done))
-		}
-		fmt.Printf(" client %.1f", m.cpu["client"]*1e5/float64(m.done))
 		if j.sessions > 1 {
-			fmt.Printf("   slowest session %.2f of the mean; memory", median(m.fair))
+			fmt.Printf("   slowest session %.2f of the mean; memory", measure.Median(all[i].Fair))
 			for _, p := range s.procs {
-				fmt.Printf(" %s %d MiB", p.name, memoryOf(p.pid)>>20)
+				fmt.Printf(" %s %d MiB", p.Name, measure.Memory(p.PID)>>20)
 			}
 		}
 		fmt.Println()
 	}
 	return nil
-}
-
-func (m *measured) add(r result, before, after map[string]float64) {
-	m.rates = append(m.rates, float64(r.count)/r.took.Seconds())
-	m.fair = append(m.fair, r.slowest)
-	m.done += r.count
-	if m.cpu == nil {
-		m.cpu = map[string]float64{}
-	}
-	for k, v := range after {
-		m.cpu[k] += v - before[k]
-	}
-}
-
-func median(all []float64) float64 {
-	s := slices.Sorted(slices.Values(all))
-	return s[len(s)/2]
 }

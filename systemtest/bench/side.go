@@ -2,19 +2,16 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"pmsapp/internal/block"
 	"pmsapp/replication/initiator"
+	"pmsapp/systemtest/bench/measure"
 )
 
 // side is one of those that are compared.
@@ -24,17 +21,11 @@ type side struct {
 	portal string
 	target string
 	lun    int
-	procs  []proc
+	procs  []measure.Proc
 	stop   func()
 
 	sessions []*initiator.Session
 	next     int64 // of a sequential run, in bytes
-}
-
-// proc is a process whose CPU time is told.
-type proc struct {
-	name string
-	pid  int
 }
 
 // connect logs in once more, with the same parameters on every side.
@@ -188,44 +179,4 @@ func (r *runner) done(c *initiator.Command) {
 		return
 	}
 	r.work.Done()
-}
-
-// cpu returns the CPU seconds that the processes have used, and this one.
-func (s *side) cpu() map[string]float64 {
-	out := map[string]float64{"client": cpuOf(os.Getpid())}
-	for _, p := range s.procs {
-		out[p.name] = cpuOf(p.pid)
-	}
-	return out
-}
-
-func cpuOf(pid int) float64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	_, rest, ok := strings.Cut(string(b), ") ")
-	f := strings.Fields(rest)
-	if !ok || len(f) < 13 {
-		return 0
-	}
-	user, err1 := strconv.ParseFloat(f[11], 64)
-	system, err2 := strconv.ParseFloat(f[12], 64)
-	if errors.Join(err1, err2) != nil {
-		return 0
-	}
-	return (user + system) / 100 // USER_HZ
-}
-
-// memoryOf is a process's resident memory, in bytes.
-func memoryOf(pid int) int64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0
-	}
-	var total, resident int64
-	if _, err := fmt.Sscan(string(b), &total, &resident); err != nil {
-		return 0
-	}
-	return resident * int64(os.Getpagesize())
 }

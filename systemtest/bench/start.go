@@ -17,6 +17,7 @@ import (
 
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/local"
+	"pmsapp/systemtest/bench/measure"
 )
 
 // startOurs starts three nodes and makes a LUN for each number of replicas, one of them at the leader.
@@ -65,7 +66,7 @@ func makeLUN(ctx context.Context, c *local.Cluster, replicas string) (*side, err
 		s.name = "pmsapp, 1 replica"
 	}
 	for i, name := range []string{"leader", "follower"}[:n] {
-		s.procs = append(s.procs, proc{name, c.Nodes[c.Index(on[i])].PID()})
+		s.procs = append(s.procs, measure.Proc{Name: name, PID: c.Nodes[c.Index(on[i])].PID()})
 	}
 	volume := "bench" + replicas
 	if _, err := c.Client().CreateVolume(ctx, api.NewVolume{Name: volume, Size: *size, Replicas: n, Nodes: on[:n]}); err != nil {
@@ -114,7 +115,7 @@ func startTgtd(ctx context.Context, dir string) (*side, error) {
 	if err := daemon.Start(); err != nil {
 		return nil, fmt.Errorf("%w (Debian package tgt)", err)
 	}
-	s := &side{name: "tgtd", portal: portal, target: name, lun: 1, procs: []proc{{"tgtd", daemon.Process.Pid}}}
+	s := &side{name: "tgtd", portal: portal, target: name, lun: 1, procs: []measure.Proc{{Name: "tgtd", PID: daemon.Process.Pid}}}
 	s.stop = func() {
 		daemon.Process.Kill() // it would wait for its targets
 		daemon.Wait()

@@ -107,7 +107,7 @@ func (s *show) prepare() (err error) {
 	if err := freshDir(s.cfg.Dir); err != nil {
 		return err
 	}
-	s.cluster, err = local.New(local.Config{Binary: s.cfg.Binary, Dir: s.cfg.Dir, Nodes: nodes, NFS: true, Log: slog.New(slog.DiscardHandler)})
+	s.cluster, err = local.New(local.Config{Binary: s.cfg.Binary, Dir: s.cfg.Dir, Nodes: nodes, Network: "127.0.0", NFS: true, Log: slog.New(slog.DiscardHandler)})
 	return err
 }
 

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +22,7 @@ type Config struct {
 	Dir     string // made if need be; the nodes' directories are below it
 	Nodes   int    // 1 to 7
 	Witness bool   // the last node is one
+	Network string // the first three bytes of the nodes' addresses, wanted but not needed: "127.0.0"
 	NFS     bool   // each node has a front door for shares, at the same port, which the virtual address has, too
 	// Change changes a node's configuration before it is written. May be nil.
 	Change func(node int, c *config.Config)
@@ -40,17 +39,21 @@ type Node struct {
 	proc   *Process // nil when it does not run
 }
 
+// virtualHost is the last byte of the virtual address; the nodes' are 1 to 7.
+const virtualHost = 100
+
 // Cluster is a cluster of processes. Its methods are for one goroutine at a time.
 type Cluster struct {
 	Virtual string // portal
 	NFS     uint16 // the port of the front door, 0 if there is none
 	Nodes   []*Node
+	network *network
 	cfg     Config
 	starter *starter
 	client  *api.Client
 }
 
-// New writes the configuration of a cluster with fresh ports; nothing runs yet.
+// New writes the configuration of a cluster with addresses of its own; nothing runs yet. Close ends it, also if it never ran.
 func New(cfg Config) (*Cluster, error) {
 	if cfg.Nodes < 1 || cfg.Nodes > 7 {
 		return nil, fmt.Errorf("%d nodes: a cluster has 1 to 7", cfg.Nodes)
@@ -61,29 +64,42 @@ func New(cfg Config) (*Cluster, error) {
 	}
 	cfg.Dir = dir
 	c := &Cluster{cfg: cfg}
-	port, err := freePort("127.0.0.100")
-	if err != nil {
+	if c.network, err = claimNetwork(cfg.Network); err != nil {
 		return nil, err
 	}
-	c.Virtual = port
-	if cfg.NFS {
-		if c.NFS, err = freePorts(append(nodeHosts(cfg.Nodes), "127.0.0.100")); err != nil {
-			return nil, err
-		}
-	}
-	for i := range cfg.Nodes {
-		n, err := c.newNode(i)
-		if err != nil {
-			return nil, err
-		}
-		c.Nodes = append(c.Nodes, n)
+	if err := c.configure(); err != nil {
+		c.network.release()
+		return nil, err
 	}
 	c.starter = newStarter()
 	return c, nil
 }
 
+func (c *Cluster) configure() (err error) {
+	if c.Virtual, err = c.network.address(virtualHost); err != nil {
+		return err
+	}
+	if c.cfg.NFS {
+		hosts := []int{virtualHost}
+		for i := range c.cfg.Nodes {
+			hosts = append(hosts, i+1)
+		}
+		if c.NFS, err = c.network.port(hosts...); err != nil {
+			return err
+		}
+	}
+	for i := range c.cfg.Nodes {
+		n, err := c.newNode(i)
+		if err != nil {
+			return err
+		}
+		c.Nodes = append(c.Nodes, n)
+	}
+	return nil
+}
+
 func (c *Cluster) newNode(i int) (*Node, error) {
-	ip, name := fmt.Sprintf("127.0.0.%d", i+1), fmt.Sprintf("node%d", i+1)
+	name := fmt.Sprintf("node%d", i+1)
 	dir := filepath.Join(c.cfg.Dir, name)
 	n := &Node{Name: name, dir: dir, File: filepath.Join(dir, "pmsapp.toml"), Log: filepath.Join(dir, "log")}
 	n.Config = config.Default()
@@ -92,14 +108,14 @@ func (c *Cluster) newNode(i int) (*Node, error) {
 		n.Config.Pools = []string{filepath.Join(dir, "pool")}
 	}
 	for _, a := range []*string{&n.Config.Address.Cluster, &n.Config.Address.API, &n.Config.Address.Portal} {
-		p, err := freePort(ip)
+		p, err := c.network.address(i + 1)
 		if err != nil {
 			return nil, err
 		}
 		*a = p
 	}
 	if c.NFS != 0 {
-		n.Config.Address.NFS = fmt.Sprintf("%s:%d", ip, c.NFS)
+		n.Config.Address.NFS = fmt.Sprintf("%s.%d:%d", c.network.prefix, i+1, c.NFS)
 	}
 	n.Config.Virtual.Portal = c.Virtual
 	if c.cfg.Change != nil {
@@ -124,57 +140,6 @@ func (c *Cluster) newNode(i int) (*Node, error) {
 }
 
 func (c *Cluster) isWitness(i int) bool { return c.cfg.Witness && i == c.cfg.Nodes-1 }
-
-func nodeHosts(n int) (all []string) {
-	for i := range n {
-		all = append(all, fmt.Sprintf("127.0.0.%d", i+1))
-	}
-	return all
-}
-
-// freePorts finds a port that is free for TCP and UDP at all hosts.
-func freePorts(hosts []string) (uint16, error) {
-next:
-	for range 100 {
-		first, err := freePort(hosts[0])
-		if err != nil {
-			return 0, err
-		}
-		port := netip.MustParseAddrPort(first).Port()
-		for _, h := range hosts[1:] {
-			l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", h, port))
-			if err != nil {
-				continue next
-			}
-			l.Close()
-			u, err := net.ListenPacket("udp", fmt.Sprintf("%s:%d", h, port))
-			if err != nil {
-				continue next
-			}
-			u.Close()
-		}
-		return port, nil
-	}
-	return 0, fmt.Errorf("no port is free for TCP and UDP at all of %v", hosts)
-}
-
-// freePort finds a port that is free for TCP and UDP.
-func freePort(ip string) (string, error) {
-	for range 100 {
-		l, err := net.Listen("tcp", ip+":0")
-		if err != nil {
-			return "", fmt.Errorf("finding a free port: %w", err)
-		}
-		addr := l.Addr().String()
-		u, err := net.ListenPacket("udp", addr)
-		l.Close()
-		if err == nil {
-			u.Close()
-			return addr, nil
-		}
-	}
-	return "", fmt.Errorf("no port on %s is free for TCP and UDP", ip)
-}
 
 // Form makes the first node the cluster, starts it, and has the others join, one by one.
 func (c *Cluster) Form(ctx context.Context) error {
@@ -362,4 +327,5 @@ func (c *Cluster) Close() {
 		limit = time.After(0)
 	}
 	c.starter.close()
+	c.network.release()
 }

@@ -12,23 +12,10 @@ import (
 	"time"
 
 	"pmsapp/appliance/api"
-	"pmsapp/appliance/config"
 	"pmsapp/appliance/local"
 	"pmsapp/internal/nfs3"
 	"pmsapp/internal/nfsclient"
 )
-
-// withNFS gives each node a port for NFS of its own.
-func withNFS(t *testing.T) func(int, *config.Config) {
-	return func(i int, c *config.Config) {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.%d:0", i+1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Address.NFS = l.Addr().String()
-		l.Close()
-	}
-}
 
 // mountShare makes a share, exports it and mounts it as a client that tries all nodes in turn.
 func mountShare(t *testing.T, c *local.Cluster, replicas int) (*nfsclient.Client, nfs3.Handle) {
@@ -62,7 +49,7 @@ func mountShare(t *testing.T, c *local.Cluster, replicas int) (*nfsclient.Client
 // TestShareOverALeadersDeath: a client that makes, fills, renames and removes files, each once, while the leader is killed,
 // again and again: no error, no stale handle, nothing lost, nothing twice.
 func TestShareOverALeadersDeath(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3, Change: withNFS(t)})
+	c := form(t, local.Config{Nodes: 3, NFS: true})
 	cl, root := mountShare(t, c, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -75,6 +76,23 @@ func TestTriesTheNextAddress(t *testing.T) {
 	}
 	if _, err := w.client(t, dead).NewToken(t.Context(), false); err == nil || !strings.Contains(err.Error(), "is pmsapp serve running") {
 		t.Fatal(err)
+	}
+}
+
+// A node that has just joined knows no token: that is no reason to tell an admin that theirs is wrong.
+func TestTokenNotKnownYet(t *testing.T) {
+	w := newWorld(t)
+	known := w.bs.Config.Handler
+	w.bs.Config.Handler = NewServer(w.b, func() (none [32]byte) { return none }, slog.New(slog.DiscardHandler))
+	if _, err := w.client(t, w.bs.URL).Status(t.Context(), false); !errors.Is(err, ErrNoLeader) || errors.Is(err, ErrToken) {
+		t.Fatal(err)
+	}
+	if s, err := w.client(t, w.bs.URL, w.as.URL).Status(t.Context(), false); err != nil || s.Answered != "a" {
+		t.Fatal(s, err)
+	}
+	w.bs.Config.Handler = known
+	if s, err := w.client(t, w.bs.URL).Status(t.Context(), true); err != nil || s.Answered != "b" {
+		t.Fatal(s, err)
 	}
 }
 

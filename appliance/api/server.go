@@ -169,7 +169,12 @@ func (s *Server) answer(ctx context.Context, r *http.Request, at where, h handle
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	have, want := sha256.Sum256([]byte(given)), s.token()
-	if !ok || subtle.ConstantTimeCompare(have[:], want[:]) != 1 || want == [sha256.Size]byte{} {
+	if want == [sha256.Size]byte{} { // a node that has just joined or started: another one may know, and this one soon
+		e := Errorf(ErrNoLeader, "repeat the command in a few seconds, or ask another node", "this node does not know the admin token yet")
+		s.writeJSON(w, e.Status, envelope{e})
+		return
+	}
+	if !ok || subtle.ConstantTimeCompare(have[:], want[:]) != 1 {
 		s.writeJSON(w, http.StatusUnauthorized, envelope{Errorf(ErrToken,
 			"init wrote it into the file admin.token in its state directory; name that file with --token-file",
 			"the admin token is missing or not this cluster's")})

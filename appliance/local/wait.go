@@ -37,7 +37,7 @@ func Wait(ctx context.Context, what string, limit time.Duration, f func(context.
 	}
 }
 
-// WaitStatus waits until some node's answer satisfies f, and returns it. A node that ends meanwhile is an error: its log's
+// WaitStatus waits until some node's answer satisfies f, and returns the last answer. A node that ends meanwhile is an error: its log's
 // last lines say why.
 func (c *Cluster) WaitStatus(ctx context.Context, what string, limit time.Duration, f func(api.Status) bool) (s api.Status, err error) {
 	var ended error
@@ -48,10 +48,11 @@ func (c *Cluster) WaitStatus(ctx context.Context, what string, limit time.Durati
 				return true, nil
 			}
 		}
-		var err error
-		if s, err = c.client.Status(ctx, false); err != nil {
+		now, err := c.client.Status(ctx, false)
+		if err != nil {
 			return false, err
 		}
+		s = now
 		return f(s), nil
 	})
 	return s, errors.Join(ended, err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -85,7 +86,8 @@ func TestResize(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait(t, c, "node2's replica to leave the set", func(s api.Status) bool {
-		return s.Leader != "" && len(s.Volumes) == 1 && s.Volumes[0].Served && s.Volumes[0].Replicas[1].State != "in sync"
+		return s.Leader != "" && len(s.Volumes) == 1 && s.Volumes[0].Served && slices.ContainsFunc(s.Volumes[0].Replicas,
+			func(r api.Replica) bool { return r.Node == "node2" && r.State != "in sync" })
 	})
 	resized(64<<20, "64M")
 	if err := c.Start(1); err != nil {

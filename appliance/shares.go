@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"pmsapp/appliance/shares"
@@ -51,17 +52,66 @@ func (s shareCatalog) Propose(ctx context.Context, b filetree.Batch) ([]filetree
 	return nil, fmt.Errorf("%w: %w", block.ErrEnded, err)
 }
 
-// shareExports are the catalog's, as the front door has them.
-func shareExports(s *catalog.State) (all []*nfs.Export) {
-	for id, e := range s.Shares {
-		v, ok := s.Volumes[id]
-		if !ok {
-			continue
+// exportCache has the catalog's exports as the front door wants them; each is made anew only when it has changed. Its methods are
+// safe for concurrent use.
+type exportCache struct {
+	state func() *catalog.State
+
+	mu  sync.Mutex // guards all
+	all map[ids.Volume]exportKept
+}
+
+// exportKept is an export and what it was made of. Rules are never changed in place, so the address of the first is enough.
+type exportKept struct {
+	name   string
+	rules  *catalog.ShareRule
+	count  int
+	export *nfs.Export
+}
+
+func newExportCache(state func() *catalog.State) *exportCache {
+	return &exportCache{state: state, all: map[ids.Volume]exportKept{}}
+}
+
+// one returns a share's export, nil if there is none.
+func (c *exportCache) one(id ids.Volume) *nfs.Export {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.get(c.state(), id)
+}
+
+// every returns all exports.
+func (c *exportCache) every() (all []*nfs.Export) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.state()
+	for id := range st.Shares {
+		if e := c.get(st, id); e != nil {
+			all = append(all, e)
 		}
-		x := &nfs.Export{Path: "/" + v.Name, ID: id, Rules: nfsRules(e.Rules)}
-		all = append(all, x)
+	}
+	for id := range c.all {
+		if _, is := st.Shares[id]; !is {
+			delete(c.all, id)
+		}
 	}
 	return all
+}
+
+// get is called with mu.
+func (c *exportCache) get(st *catalog.State, id ids.Volume) *nfs.Export {
+	e, exported := st.Shares[id]
+	v, known := st.Volumes[id]
+	if !exported || !known || len(e.Rules) == 0 {
+		delete(c.all, id)
+		return nil
+	}
+	k := c.all[id]
+	if k.export == nil || k.name != v.Name || k.rules != &e.Rules[0] || k.count != len(e.Rules) {
+		k = exportKept{v.Name, &e.Rules[0], len(e.Rules), &nfs.Export{Path: "/" + v.Name, ID: id, Rules: nfsRules(e.Rules)}}
+		c.all[id] = k
+	}
+	return k.export
 }
 
 // nfsDoor is the NFS front door with its sockets.
@@ -121,9 +171,10 @@ func (d *nfsDoor) close() {
 
 // open makes the server. It is called when the cluster is there.
 func (d *nfsDoor) open(c *cluster.Cluster, hold func() time.Duration, log *slog.Logger) (err error) {
+	exports := newExportCache(c.State)
 	d.shares = shares.New(shares.Config{
 		Catalog: func(v ids.Volume, epoch uint64) share.Catalog { return shareCatalog{c, v, epoch} },
-		Exports: func() []*nfs.Export { return shareExports(c.State()) },
+		Exports: exports.every, Export: exports.one,
 		Certain: func(ctx context.Context) bool {
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()

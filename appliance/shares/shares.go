@@ -26,9 +26,11 @@ var ErrNotServed = errors.New("shares: this node does not serve the share")
 type Config struct {
 	// Catalog is the catalog to one share under one epoch.
 	Catalog func(v ids.Volume, epoch uint64) share.Catalog
-	// Exports are those of the newest state; Certain tells whether that is all that exist: this node leads, and a majority has
-	// said so since it was called (invariant 11).
+	// Exports are those of the newest state, Export is one of them, nil if there is none: the same pointer as long as nothing of it
+	// has changed. Nobody changes what they return. Certain tells whether that is all that exist: this node leads, and a majority
+	// has said so since it was called (invariant 11).
 	Exports func() []*nfs.Export
+	Export  func(ids.Volume) *nfs.Export
 	Certain func(context.Context) bool
 	Hold    func() time.Duration // hold_timeout
 	Log     *slog.Logger
@@ -50,6 +52,8 @@ type Shares struct {
 type served struct {
 	cancel context.CancelCauseFunc
 	share  *share.Share  // nil while it is not open
+	from   *nfs.Export   // the catalog's, of which
+	export *nfs.Export   // is a copy with share
 	gone   chan struct{} // closed when nothing of it can reach the device any more
 }
 
@@ -120,7 +124,7 @@ func (s *Shares) keepOpen(ctx context.Context, x *served, v ids.Volume, epoch ui
 func (s *Shares) set(x *served, sh *share.Share) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	x.share = sh
+	x.share, x.from, x.export = sh, nil, nil
 	s.change()
 }
 
@@ -149,20 +153,12 @@ func (s *Shares) Close() {
 	s.work.Wait()
 }
 
-// open returns a share that is open, and a channel that is closed when that may have changed.
-func (s *Shares) open(v ids.Volume) (sh nfs.Share, leading bool, changed <-chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if x := s.serving[v]; x != nil && x.share != nil {
-		sh = x.share
-	}
-	return sh, s.leading, s.changed
-}
-
 // Open tells whether a share is.
 func (s *Shares) Open(v ids.Volume) bool {
-	sh, _, _ := s.open(v)
-	return sh != nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.serving[v]
+	return x != nil && x.share != nil
 }
 
 // Restrict has these rules hold for a share until undo is called: before others are committed, so that what they forbid ends.
@@ -177,63 +173,78 @@ func (s *Shares) Restrict(v ids.Volume, rules []nfs.Rule) (undo func()) {
 	}
 }
 
-// exports are the catalog's, but for those that are being changed.
-func (s *Shares) exports() []*nfs.Export {
-	all := s.cfg.Exports()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range all {
-		if rules, is := s.closing[e.ID]; is {
-			e.Rules = rules
-		}
-	}
-	return all
-}
-
 // All implements nfs.Exports.
 func (s *Shares) All() []*nfs.Export {
-	all := s.exports()
-	for _, e := range all {
-		e.Share, _, _ = s.open(e.ID)
+	all := slices.Clone(s.cfg.Exports())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, e := range all {
+		all[i] = s.opened(e)
 	}
 	slices.SortFunc(all, func(a, b *nfs.Export) int { return cmp.Compare(a.Path, b.Path) })
 	return all
 }
 
+// opened returns an export of the catalog with its share, if that is open, and the rules that hold now. Called with mu. It is asked at
+// each call of a client, so what it returned is kept.
+func (s *Shares) opened(e *nfs.Export) *nfs.Export {
+	x := s.serving[e.ID]
+	rules, restricted := s.closing[e.ID]
+	open := x != nil && x.share != nil
+	switch {
+	case !open && !restricted:
+		return e
+	case open && !restricted && x.from == e:
+		return x.export
+	}
+	with := *e
+	if restricted {
+		with.Rules = rules
+	}
+	if open {
+		with.Share = x.share
+	}
+	if open && !restricted {
+		x.from, x.export = e, &with
+	}
+	return &with
+}
+
+// look returns an export, with its share if that is open; nil if there is none. changed is closed when that may have changed.
+func (s *Shares) look(v ids.Volume) (e *nfs.Export, leading bool, changed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e = s.cfg.Export(v); e != nil {
+		e = s.opened(e)
+	}
+	return e, s.leading, s.changed
+}
+
 // ByShare implements nfs.Exports.
 func (s *Shares) ByShare(ctx context.Context, v ids.Volume) (*nfs.Export, error) {
-	held := time.NewTimer(s.cfg.Hold())
-	defer held.Stop()
+	var held <-chan time.Time
 	for {
-		sh, leading, changed := s.open(v)
-		e := find(s.exports(), v)
+		e, leading, changed := s.look(v)
 		switch {
 		case e == nil && s.cfg.Certain(ctx):
-			if find(s.cfg.Exports(), v) == nil {
+			if s.cfg.Export(v) == nil {
 				return nil, nfs3.ErrStale
 			}
 			continue
-		case e == nil, sh == nil && !leading:
+		case e == nil, e.Share == nil && !leading:
 			return nil, ErrNotServed
-		case sh != nil:
-			e.Share = sh
+		case e.Share != nil:
 			return e, nil
+		}
+		if held == nil {
+			held = time.After(s.cfg.Hold())
 		}
 		select {
 		case <-changed:
-		case <-held.C:
+		case <-held:
 			return nil, block.ErrHeld
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
-}
-
-func find(all []*nfs.Export, v ids.Volume) *nfs.Export {
-	for _, e := range all {
-		if e.ID == v {
-			return e
-		}
-	}
-	return nil
 }

@@ -146,6 +146,9 @@ func (t *Tree) remove(o *Op, r *Result) {
 	t.dropEntry(o.Dir, e)
 	t.touchDir(&r.Dirs[0], o.Dir, d, -1, links, now)
 	t.unlink(e.Ino, n, now, r)
+	if after, _ := t.Inode(e.Ino); after.Nlink > 0 {
+		r.File = Change{e.Ino, n, after}
+	}
 }
 
 // unlink takes a name away from a file. One without names is gone if it has few extents, else an orphan.

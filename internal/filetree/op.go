@@ -116,7 +116,7 @@ type Result struct {
 	Status Status
 	Replay bool   // the answer to an earlier call with the same Reply; only Status and Ino are set
 	Ino    uint64 // made or found by Create
-	File   Change // Create, Link, SetAttr, Write; Ino is 0 where there is none
+	File   Change // Create, Link, Rename, SetAttr, Write, and Remove of a file that has other names; Ino is 0 where there is none
 	Dirs   [2]Change
 	// Freed tells that there are more freed spans or orphans than before.
 	Freed bool

@@ -12,11 +12,26 @@ import (
 	"pmsapp/nfs"
 )
 
-// attr returns attributes as clients see them: with the times that were shown.
+// attr returns attributes as clients see them: those of now, with the times that were shown. n is an earlier state, which counts if
+// the file is gone. The times are taken first, and the tree then: so no size is told with a time at which it was another.
 func (s *Share) attr(ino uint64, n filetree.Inode) *nfs3.Attr {
+	var time int64
 	if f := s.files.peek(ino); f != nil {
-		f.show(&n)
+		time = f.shown()
 	}
+	if t := s.cfg.Catalog.Tree(); t != nil {
+		if now, ok := t.Inode(ino); ok && now.Gen == n.Gen && now.Nlink > 0 {
+			n = now
+		}
+	}
+	if time > n.Ctime {
+		n.Ctime, n.Mtime = time, max(n.Mtime, time)
+	}
+	return plain(ino, n)
+}
+
+// plain returns the attributes of a state of the tree.
+func plain(ino uint64, n filetree.Inode) *nfs3.Attr {
 	a := nfs3.Attr{Type: nfs3.FileType(n.Type), FileMode: uint32(n.Mode), Nlink: n.Nlink, UID: n.UID, GID: n.GID, Filesize: uint64(n.Size),
 		Used: uint64(n.Used), Fileid: ino, Atime: timeOf(n.Atime), Mtime: timeOf(n.Mtime), Ctime: timeOf(n.Ctime)}
 	switch n.Type {
@@ -49,13 +64,17 @@ func (s *Share) wcc(r nfs.Ref) nfs3.Wcc {
 	return nfs3.Wcc{}
 }
 
-// changed is the Wcc of an inode that an op changed; without one, what is known of r.
+// changed is the Wcc of an inode that an op changed: exactly before and after it, or a client would miss what others have changed.
+// Without an op, and where times were shown that the tree does not have, it is what is known of the file now.
 func (s *Share) changed(c filetree.Change, r nfs.Ref) nfs3.Wcc {
 	if c.Ino == 0 {
 		return s.wcc(r)
 	}
+	if f := s.files.peek(c.Ino); f != nil && f.isMarked() {
+		return s.wcc(nfs.Ref{Ino: c.Ino, Gen: c.After.Gen})
+	}
 	pre := preOp(c.Before)
-	return nfs3.Wcc{Before: &pre, After: s.attr(c.Ino, c.After)}
+	return nfs3.Wcc{Before: &pre, After: plain(c.Ino, c.After)}
 }
 
 func (s *Share) node(ino uint64, n filetree.Inode) nfs.Node {

@@ -111,14 +111,14 @@ func (f *file) isMarked() bool {
 	return f.marked
 }
 
-// show gives an inode the times that were shown for it.
-func (f *file) show(n *filetree.Inode) {
+// shown is the latest time that was shown and that the tree may not have; 0 if there is none.
+func (f *file) shown() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.marked && f.time > n.Ctime {
-		n.Ctime = f.time
-		n.Mtime = max(n.Mtime, f.time)
+	if !f.marked {
+		return 0
 	}
+	return f.time
 }
 
 // used notes that the file was changed.

@@ -169,23 +169,19 @@ func (s *Share) Link(ctx context.Context, c nfs.Caller, f nfs.Ref, to nfs.Name) 
 	return nfs.LinkResult{File: s.wcc(f).After, Dir: s.changed(r.Dirs[0], to.Dir)}, err
 }
 
-// bump gives a file whose ctime was committed a later one than was shown before.
+// bump gives a file whose ctime was committed a later one than was shown before. It is committed, not shown: nothing keeps the file
+// from being settled meanwhile.
 func (s *Share) bump(c filetree.Change) {
-	f := s.files.peek(c.Ino)
-	if f == nil {
-		return
-	}
-	f.mu.Lock()
-	behind := f.marked && f.time >= c.After.Ctime
-	f.mu.Unlock()
-	if behind {
-		_ = s.shown(f) // if that fails the share has ended
+	if f := s.files.peek(c.Ino); f != nil && f.shown() >= c.After.Ctime {
+		// If that fails the file is gone, or the share has ended.
+		_, _ = s.change(s.ctx, filetree.Op{Kind: filetree.Write, Ino: c.Ino})
 	}
 }
 
 // Remove implements nfs.Share.
 func (s *Share) Remove(ctx context.Context, c nfs.Caller, n nfs.Name) (nfs3.Wcc, error) {
 	r, err := s.do(ctx, c, filetree.Op{Kind: filetree.Remove, Dir: n.Dir.Ino, Name: n.Name}, n.Dir)
+	s.bump(r.File)
 	return s.changed(r.Dirs[0], n.Dir), err
 }
 

@@ -115,7 +115,11 @@ func (s *Share) Read(ctx context.Context, r nfs.Ref, off uint64, p []byte) (nfs.
 			copy(p[g.at:g.at+g.n], q.Data[g.vol-q.Off:])
 		}
 	}
-	return nfs.ReadResult{N: count, EOF: off >= uint64(n.Size) || int64(off)+int64(count) == n.Size, Attr: s.attr(r.Ino, n)}, nil
+	attr := s.attr(r.Ino, n)
+	if attr.Filesize != uint64(n.Size) {
+		attr = nil // those of now do not go with what was read
+	}
+	return nfs.ReadResult{N: count, EOF: off >= uint64(n.Size) || int64(off)+int64(count) == n.Size, Attr: attr}, nil
 }
 
 // mapped returns the pieces of n bytes of a file from off on.

@@ -149,7 +149,9 @@ func (s *Share) write(ctx context.Context, f *file, r nfs.Ref, off int64, p []by
 		var res filetree.Result
 		// Not with ctx: the data is there, and others may wait for these extents.
 		res, err = s.change(s.ctx, op)
-		change = res.File
+		if change = res.File; err == nil && f.shown() >= change.After.Ctime {
+			err = s.shown(f) // or the size would have changed without a later time
+		}
 	default:
 		err = s.shown(f)
 	}
@@ -163,12 +165,7 @@ func (s *Share) write(ctx context.Context, f *file, r nfs.Ref, off int64, p []by
 		s.giveBack(spans)
 		return nfs.WriteResult{}, err
 	}
-	out := nfs.WriteResult{Wcc: s.wcc(r), Committed: nfs3.FileSync, Verifier: s.verifier()}
-	if change.Ino != 0 && !f.isMarked() {
-		pre := preOp(change.Before)
-		out.Wcc = nfs3.Wcc{Before: &pre, After: s.attr(change.Ino, change.After)}
-	}
-	return out, nil
+	return nfs.WriteResult{Wcc: s.changed(change, r), Committed: nfs3.FileSync, Verifier: s.verifier()}, nil
 }
 
 // mark has the tree know that the file's times may run ahead of it.

@@ -2,11 +2,13 @@ package mirror
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
 )
 
 // Errors of a resync, and causes of an end.
@@ -76,6 +78,14 @@ type Core struct {
 	scrubbed   *ScrubReport
 
 	slowAt time.Duration // when the members' speeds are compared next
+	// What the members have on record of the others (missed.go).
+	left     map[ids.Node]evidence // of members that left
+	before   evidence              // of those that left before
+	places   []truth.Place         // of the replicas
+	owing    bool                  // a member has somebody for present that is not
+	retell   bool                  // somebody may have to be told
+	tellAt   time.Duration         // not before
+	dropping int                   // DropMissed under way
 
 	rs        *resync
 	joinBytes int64 // copies of data under way to the joiner
@@ -97,8 +107,8 @@ func New(p Params) (*Core, error) {
 	}
 	c := &Core{
 		p: p, t: p.Tunables, version: p.Volume.Version, joiner: -1,
-		regions: make(map[uint32]*region),
-		order:   order{seed: 0x9e3779b97f4a7c15},
+		regions: make(map[uint32]*region), left: make(map[ids.Node]evidence), places: slices.Clone(p.Volume.Replicas),
+		order: order{seed: 0x9e3779b97f4a7c15},
 	}
 	c.slots[0] = slot{node: p.Self, used: true, up: true}
 	for i, m := range p.Members {
@@ -107,6 +117,12 @@ func New(p Params) (*Core, error) {
 			s = c.newSlot(m.Node)
 		}
 		c.members |= bit(s)
+		for _, pl := range p.Volume.InSync {
+			if pl.Node == m.Node {
+				c.place(s, pl)
+			}
+		}
+		c.before = evidence{p.Prior, max(c.before.seq, m.Durable)}
 		c.seq = max(c.seq, m.Seq, m.Durable)
 		if i == 0 {
 			c.durable = m.Seq
@@ -172,6 +188,7 @@ func (c *Core) run() {
 			return
 		}
 		c.adjust()
+		c.pumpKnow()
 		c.pumpReconcile()
 		c.pumpResync()
 		c.pumpMend()
@@ -191,6 +208,9 @@ func (c *Core) Answered(pc *peer.Call) {
 	s.out--
 	c.calls--
 	o := outcomeOf(pc.Err)
+	if o == fine && c.rs != nil && int(k.slot) == c.rs.slot && (pc.Kind == peer.Write || pc.Kind == peer.Zero) {
+		c.rs.high = max(c.rs.high, pc.Seq)
+	}
 	switch {
 	case o == epochOver:
 		c.end(pc.Err, true)
@@ -215,6 +235,12 @@ func (c *Core) Answered(pc *peer.Call) {
 		c.mendAnswered(k, o)
 	case forScrub:
 		c.scrubAnswered(k, o)
+	case forKnow:
+		c.knowAnswered(k, o)
+	case forMissed:
+		c.missedAnswered(k, o)
+	case forDrop:
+		c.dropAnswered(k, o)
 	}
 	c.freeCall(k)
 	c.retire(s)

@@ -167,7 +167,7 @@ func (s *script) command(f []string) {
 		s.now += d
 		s.core.Tick(s.now)
 	case "resync":
-		if err := s.core.StartResync(fromLetter(words[0]), len(words) > 1); err != nil {
+		if err := s.core.StartResync(Joiner{Place: places(words[0])[0], Empty: len(words) > 1}); err != nil {
 			fmt.Fprintln(&s.out, err)
 		}
 	case "stop":

@@ -164,10 +164,14 @@ const (
 	clearPause = 200 * time.Millisecond // so that regions that cool one by one share a Clear
 )
 
+// mayClear says whether a Clear may be sent: not before the members have recorded who misses what is cleared, nor beside a
+// DropMissed, which relies upon what is written meanwhile staying active.
+func (c *Core) mayClear() bool { return c.clearing.out == 0 && c.opened && !c.owing && c.dropping == 0 }
+
 // pumpClear clears marks that have cooled, that are too many, or, in a drain, all.
 func (c *Core) pumpClear() {
 	b := &c.clearing
-	if b.out > 0 || c.hot.n == 0 || !c.opened {
+	if c.hot.n == 0 || !c.mayClear() {
 		return
 	}
 	n := 0
@@ -201,9 +205,16 @@ func (c *Core) pumpClear() {
 	}
 	to := c.reached(c.targets())
 	for i := range c.slots {
-		if to.has(i) {
+		if !to.has(i) {
+			continue
+		}
+		list := b.list
+		if i == c.joiner {
+			list = c.rs.clearable(list)
+		}
+		if len(list) > 0 {
 			b.out++
-			c.send(i, forClear, peer.Clear).Regions = b.list
+			c.send(i, forClear, peer.Clear).Regions = list
 		}
 	}
 	if b.out == 0 {

@@ -162,9 +162,10 @@ func (m *Mirror) tell(event func(*Core)) {
 	m.flush(false)
 }
 
-// StartResync begins to bring the replica of node into the in-sync set; see Core.StartResync. The node is reached through
-// Sessions first. Resynced tells the end.
-func (m *Mirror) StartResync(ctx context.Context, node ids.Node, empty bool) error {
+// StartResync begins to bring a replica into the in-sync set; see Core.StartResync. Its node is reached through Sessions
+// first. Resynced tells the end.
+func (m *Mirror) StartResync(ctx context.Context, j Joiner) error {
+	node := j.Node
 	s, err := m.cfg.Sessions.Session(ctx, node)
 	if err != nil {
 		return err
@@ -176,7 +177,7 @@ func (m *Mirror) StartResync(ctx context.Context, node ids.Node, empty bool) err
 	}
 	m.use(node, s)
 	m.core.Tick(time.Since(m.start))
-	err = m.core.StartResync(node, empty)
+	err = m.core.StartResync(j)
 	m.flush(false)
 	return err
 }

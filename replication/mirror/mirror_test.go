@@ -13,6 +13,7 @@ import (
 
 	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
+	"pmsapp/replication/truth"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -170,7 +171,7 @@ func TestResyncAndDrain(t *testing.T) {
 		if err := do(m, block.Flush, 0, nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := m.StartResync(context.Background(), node(2), false); err != nil {
+		if err := m.StartResync(context.Background(), Joiner{Place: truth.Place{Node: node(2), Pool: ids.Pool{2}}}); err != nil {
 			t.Fatal(err)
 		}
 		for i := range 64 {
@@ -184,7 +185,7 @@ func TestResyncAndDrain(t *testing.T) {
 		if !bytes.Equal(c.nodes[node(1)].bytes, c.nodes[node(2)].bytes) || len(c.vol.InSync) != 2 {
 			t.Fatal("not equal, or no member")
 		}
-		if err := m.StartResync(context.Background(), node(2), false); !errors.Is(err, ErrMember) {
+		if err := m.StartResync(context.Background(), Joiner{Place: truth.Place{Node: node(2), Pool: ids.Pool{2}}}); !errors.Is(err, ErrMember) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

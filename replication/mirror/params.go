@@ -23,6 +23,8 @@ type Params struct {
 	Self ids.Node
 	// Members has one entry for each of Volume.InSync, in any order.
 	Members []Member
+	// Prior is the epoch under which the volume was last served before Epoch; 0 if never.
+	Prior peer.Epoch
 	// Physical is the largest physical block of any replica, in bytes: a power of two from 512 to 65536. Order is judged
 	// in it (3). 0 means 4096.
 	Physical int
@@ -70,6 +72,9 @@ type Tunables struct {
 	// Resyncers is how many chunks a resync copies at a time while the volume is otherwise idle; beside client I/O it is
 	// one. Default 2.
 	Resyncers int
+	// Progress is how often, during a resync, the members take note of what the joiner has by now: there it goes on after an
+	// interruption. Default 2 s.
+	Progress time.Duration
 	// Budgeted makes each chunk of a resync wait for Granted after an Ask effect, so that all mirrors of a node share a
 	// budget.
 	Budgeted bool
@@ -91,6 +96,7 @@ func (t Tunables) withDefaults() Tunables {
 	d(&t.Cool, 5*time.Second)
 	d(&t.Slow, 100*time.Millisecond)
 	d(&t.SlowWindow, 10*time.Second)
+	d(&t.Progress, 2*time.Second)
 	n := func(p *int, v int) {
 		if *p <= 0 {
 			*p = v

@@ -226,13 +226,13 @@ func (c *Core) evalWrite(p *part) {
 	switch {
 	case c.ended:
 		c.failPart(p, block.ErrEnded)
-	case rest == 0 && ok == union:
+	case rest == 0 && ok == union && !c.owing:
 		c.durable = max(c.durable, p.seq) // all of them have recorded it, or a higher one
 		c.ack(p)
 	case p.q.expired:
 		c.spoil(p)
 		c.failPart(p, block.ErrHeld)
-	case rest != 0:
+	case rest != 0 || ok == union:
 	case p.full&union != 0:
 		c.spoil(p)
 		c.failPart(p, block.ErrNoSpace)

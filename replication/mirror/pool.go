@@ -18,6 +18,9 @@ const (
 	forExtents
 	forMend
 	forScrub
+	forKnow
+	forMissed
+	forDrop
 )
 
 // call is a peer.Call with what Core has to know at its answer. Owner points back to it.

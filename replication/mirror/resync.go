@@ -5,6 +5,7 @@ import (
 
 	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
 )
 
 // resyncPhase is where a resync is.
@@ -12,7 +13,8 @@ type resyncPhase uint8
 
 const (
 	mapping   resyncPhase = iota + 1 // the joiner's marks are asked for
-	waitSent                         // writes that were not sent to it are waited for
+	waitSent                         // writes that were not sent to it, and the records of who is absent, are waited for
+	sweeping                         // missed maps are read
 	scanning                         // chunk by chunk
 	waitAcked                        // writes that were acknowledged without it are waited for
 	stamping                         // the seal is written
@@ -22,6 +24,9 @@ const (
 // resyncWindow is how far extents are looked up at a time.
 const resyncWindow = 64 << 20
 
+// extentsWindow is how long a window is of which extents are looked up, where only what was missed is copied.
+const extentsWindow = 8 << 20
+
 // resync brings the replica of one node into the in-sync set (15).
 type resync struct {
 	node  ids.Node
@@ -29,11 +34,23 @@ type resync struct {
 	empty bool
 	phase resyncPhase
 	old   []peer.RegionSeq // its marks of before
+	had   map[uint32]bool  // their regions
+
+	replica  peer.ReplicaID    // as it was made
+	accepted []peer.EpochRange // by its pool, before the fence
+	high     peer.Seq          // it has recorded this one
+	relay    int               // the member whose maps of others it takes over
+	sweep    sweep
+	want     []uint64 // a bit for each region that is to be copied and of which the members have not been told; nil: all
+	dropAt   time.Duration
+	total    int64 // bytes to be looked at
+	looked   int64 // of them
 
 	cursor int64 // everything before is equal, or being copied
-	end    int64 // of the window
-	asked  int   // extents under way
-	failed bool  // one of them: ask again
+	base   int64 // of the window
+	end    int64
+	asked  int  // extents under way
+	failed bool // one of them: ask again
 	src    int
 	chunks []bool // of the window: those to look at
 	active []*copier
@@ -43,9 +60,16 @@ type resync struct {
 	began           time.Duration
 }
 
-// StartResync begins to bring the replica of a node, which is not in the in-sync set and with which there is a session,
-// into it. With empty the replica was made or reset under this epoch and reads as zeros.
-func (c *Core) StartResync(node ids.Node, empty bool) error {
+// Joiner is a replica that is to enter the in-sync set.
+type Joiner struct {
+	truth.Place
+	Empty    bool              // it was made or reset under this epoch and reads as zeros
+	Accepted []peer.EpochRange // the epochs that its pool proves to have accepted (peer.FencedPool.Accepted)
+}
+
+// StartResync begins to bring a replica, which is not in the in-sync set and with whose node there is a session, into it.
+func (c *Core) StartResync(j Joiner) error {
+	node := j.Node
 	i := c.slotOf(node)
 	switch {
 	case i >= 0 && c.members.has(i):
@@ -58,8 +82,8 @@ func (c *Core) StartResync(node ids.Node, empty bool) error {
 	if s := &c.slots[0]; i == 0 && (s.out > 1 || s.out == 1 && !s.asking) {
 		return ErrBusy // calls of its former life are still under way
 	}
-	for j := range c.slots {
-		if c.slots[j].used && c.slots[j].node == node && c.slots[j].gone {
+	for k := range c.slots {
+		if c.slots[k].used && c.slots[k].node == node && c.slots[k].gone {
 			return ErrBusy // likewise
 		}
 	}
@@ -69,7 +93,11 @@ func (c *Core) StartResync(node ids.Node, empty bool) error {
 		}
 	}
 	c.joiner = i
-	c.rs = &resync{node: node, slot: i, empty: empty, phase: mapping, began: c.now}
+	c.place(i, j.Place)
+	c.rs = &resync{node: node, slot: i, empty: j.Empty, phase: mapping, began: c.now, accepted: j.Accepted, relay: lowest(c.members)}
+	if from := c.sources(c.members); from != 0 {
+		c.rs.relay = lowest(from)
+	}
 	c.barrier()
 	c.report(Notice{Code: ResyncBegun, Node: node})
 	c.send(i, forMap, peer.ReadMap).rs = c.rs
@@ -112,6 +140,7 @@ func (c *Core) endResync(why error) {
 	c.emit(Effect{Kind: ResyncDone, Node: rs.node, Err: why})
 	c.report(Notice{Code: ResyncAborted, Node: rs.node, Err: why})
 	c.leave(rs.slot)
+	c.reckon()
 	c.evaluate()
 	c.rescan = true // copies of it that wait
 }
@@ -125,12 +154,28 @@ func (c *Core) join() {
 	c.rs, c.joiner, c.required = nil, -1, false
 	c.emit(Effect{Kind: ResyncDone, Node: rs.node})
 	c.report(Notice{Code: MemberAdded, Node: rs.node})
+	for i, r := range rs.old {
+		if c.regions[r.Region] == nil { // its marks may be of this resync, too
+			rs.old[i].Seq = c.seq
+		}
+	}
 	for old := rs.old; len(old) > 0; { // those that were marked anew since have a higher Seq, and stay
 		n := min(len(old), maxClear)
 		k := c.send(rs.slot, forClear, peer.Clear)
 		k.rs, k.Regions = rs, old[:n]
 		old = old[n:]
 	}
+}
+
+// clearable leaves out the regions that the joiner had marked before: until it has joined its marks are all that says what it
+// has and the members have not. A Clear is for marks that all targets know of.
+func (rs *resync) clearable(list []peer.RegionSeq) (out []peer.RegionSeq) {
+	for _, r := range list {
+		if rs.phase > mapping && !rs.had[r.Region] {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 func (c *Core) joinerMapped(k *call, o outcome) {
@@ -143,9 +188,13 @@ func (c *Core) joinerMapped(k *call, o outcome) {
 		return
 	}
 	rs.old = append(rs.old, k.Active...)
+	rs.had = make(map[uint32]bool, len(rs.old))
 	for _, r := range rs.old {
+		rs.had[r.Region] = true
 		c.seq = max(c.seq, r.Seq) // so that its regions are marked anew by what is written now
 	}
+	c.noteMap(rs.slot, &k.Answer)
+	rs.replica, rs.high = c.slots[rs.slot].told.id, k.Highest
 	rs.phase = waitSent
 }
 
@@ -158,12 +207,15 @@ func (c *Core) pumpResync() {
 	switch rs.phase {
 	case waitSent:
 		// What was not sent to the joiner is over, and members are equal: what is found now stays true.
-		if c.older == 0 && c.demand.n+c.backlog.n == 0 {
-			rs.phase = scanning
-			c.scan(rs)
+		if c.older == 0 && c.demand.n+c.backlog.n == 0 && c.allTold() {
+			c.beginSweep(rs)
+			c.pumpSweep(rs)
 		}
+	case sweeping:
+		c.pumpSweep(rs)
 	case scanning:
 		c.scan(rs)
+		c.pumpDrop(rs)
 	case waitAcked:
 		if c.older == 0 {
 			rs.phase = stamping
@@ -196,7 +248,7 @@ func (c *Core) resyncStatus() *ResyncStatus {
 	if rs == nil {
 		return nil
 	}
-	st := &ResyncStatus{Node: rs.node, Done: rs.cursor, Total: c.p.Volume.Size, Copied: rs.copied}
+	st := &ResyncStatus{Node: rs.node, Done: rs.looked, Total: rs.total, Copied: rs.copied}
 	st.Seconds = (c.now - rs.began).Seconds()
 	st.ETA = -1
 	if st.Done > 0 && st.Seconds > 0 {

@@ -12,7 +12,7 @@ func (c *Core) scan(rs *resync) {
 	size := c.p.Volume.Size
 	for {
 		for rs.cursor < rs.end && c.mayCopy(rs) {
-			i := int((rs.cursor - (rs.end-1)/resyncWindow*resyncWindow) / c.t.Chunk)
+			i := int((rs.cursor - rs.base) / c.t.Chunk)
 			n := min(c.t.Chunk, rs.end-rs.cursor)
 			off := rs.cursor
 			if rs.chunks[i] {
@@ -27,11 +27,13 @@ func (c *Core) scan(rs *resync) {
 				c.copyChunk(rs, resyncing, off, n)
 			}
 			rs.cursor += n
+			rs.looked += n
 		}
 		if rs.cursor < rs.end || rs.asked > 0 {
 			return
 		}
-		if rs.cursor >= size {
+		from, end := c.nextWanted(rs, rs.cursor, resyncWindow)
+		if rs.cursor = from; from >= size {
 			if len(rs.active) == 0 {
 				// From here on every write waits for the joiner; those before, that did not, are waited for.
 				rs.phase = waitAcked
@@ -41,7 +43,7 @@ func (c *Core) scan(rs *resync) {
 			}
 			return
 		}
-		if !c.lookUp(rs) {
+		if !c.lookUp(rs, end-from) {
 			return
 		}
 	}
@@ -54,14 +56,15 @@ func (c *Core) mayCopy(rs *resync) bool {
 	return len(rs.active) < c.t.Resyncers
 }
 
-// lookUp asks for the extents of the window at the cursor. The first answer comes later: it returns false.
-func (c *Core) lookUp(rs *resync) bool {
+// lookUp asks for the extents of the window of n bytes at the cursor. The first answer comes later: it returns false. Short
+// windows are read without asking.
+func (c *Core) lookUp(rs *resync, n int64) bool {
 	from := c.sound(c.members)
 	if from == 0 || c.demand.n+c.backlog.n > 0 {
 		return false
 	}
 	rs.src = lowest(from)
-	n := min(resyncWindow, c.p.Volume.Size-rs.cursor)
+	rs.base = rs.cursor
 	count := int((n + c.t.Chunk - 1) / c.t.Chunk)
 	if cap(rs.chunks) < count {
 		rs.chunks = make([]bool, count)
@@ -69,6 +72,13 @@ func (c *Core) lookUp(rs *resync) bool {
 	rs.chunks = rs.chunks[:count]
 	clear(rs.chunks)
 	rs.failed = false
+	if rs.want != nil && n < extentsWindow {
+		for i := range rs.chunks {
+			rs.chunks[i] = true
+		}
+		rs.end = rs.base + n
+		return true
+	}
 	ask := func(i int) {
 		rs.asked++
 		k := c.send(i, forExtents, peer.Extents)

@@ -11,7 +11,10 @@ import (
 	"time"
 
 	"pmsapp/internal/block"
+	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
+	"pmsapp/replication/peer/model"
+	"pmsapp/replication/truth"
 )
 
 // submit begins a random request.
@@ -88,6 +91,7 @@ func (w *world) completed(op *wOp) {
 		w.fail("request %d arrived after a member's node had accepted a newer epoch, and was answered", op.submitted)
 	case op.err == nil && op.write:
 		w.acks++
+		w.checkRecorded(op)
 		for _, p := range w.vol.InSync {
 			n := w.node(p.Node)
 			for at := r.Off; at < r.Off+r.Len; at += wBlock {
@@ -158,7 +162,7 @@ func (w *world) step() {
 		}
 	case x < 760 && len(w.props) > 0:
 		w.decide(w.rng.IntN(len(w.props)), !w.calm && w.chance(40))
-	case x < 800 && len(w.dials) > 0:
+	case x < 762+w.eager && len(w.dials) > 0:
 		w.dial()
 	case x < 900:
 		w.now += time.Duration(w.rng.IntN(60)) * time.Millisecond
@@ -167,15 +171,20 @@ func (w *world) step() {
 		}
 		w.core.Tick(w.now)
 		w.effects()
-	case x < 925 && w.joinable() != nil && !w.deposed:
+	case x < 925 && !w.deposed:
 		n := w.joinable()
+		if n == nil {
+			return
+		}
 		n.cut = false
 		empty := w.chance(30)
 		if n.session++; empty {
 			clear(n.bytes)
 			clear(n.marks)
+			n.seq, n.durable = 0, 0
+			n.rec = model.New(ids.New(), wRegions)
 		}
-		if err := w.core.StartResync(n.id, empty); err == nil {
+		if err := w.core.StartResync(w.joinerOf(n, empty)); err == nil {
 			w.logf("resync %x empty %v", n.id[0], empty)
 			w.resyncs++
 		}
@@ -191,12 +200,12 @@ func (w *world) step() {
 		n := w.nodes[w.rng.IntN(len(w.nodes))]
 		n.sick = []int{0, 0, 3, 20}[w.rng.IntN(4)]
 		w.logf("sick %x %v", n.id[0], n.sick)
-	case x < 945:
+	case x < 943+w.often:
 		w.takeOver()
-	case x < 946:
+	case x < 944+w.often:
 		w.core.Drain()
 		w.effects()
-	case x < 948:
+	case x < 951:
 		w.depose()
 		for range 4 {
 			w.submit()
@@ -244,10 +253,17 @@ func (w *world) depose() {
 	}
 }
 
+func (w *world) joinerOf(n *wNode, empty bool) Joiner {
+	return Joiner{Place: truth.Place{Node: n.id, Pool: ids.Pool{n.id[0]}}, Empty: empty, Accepted: n.accepts}
+}
+
 func (w *world) joinable() *wNode {
 	for _, p := range w.vol.Replicas {
 		if i := w.core.slotOf(p.Node); !w.inSet(p.Node) && (i < 0 || i == 0 && !w.core.targets().has(0)) {
 			n := w.node(p.Node)
+			if !w.calm && w.shunned >= 0 && n == w.nodes[w.shunned] && w.chance(97) {
+				continue
+			}
 			if slices.ContainsFunc(w.calls, func(k *wCall) bool { return k.n == n && k.c.Kind != peer.Confirm }) {
 				continue
 			}
@@ -361,7 +377,7 @@ func (w *world) rest() {
 		}
 		if n := w.joinable(); n != nil && w.core.rs == nil {
 			n.cut = false
-			w.core.StartResync(n.id, false)
+			w.core.StartResync(w.joinerOf(n, false))
 			w.effects()
 		}
 		switch {

@@ -175,8 +175,10 @@ func (c *Core) adopt(version uint64, set []truth.Place) {
 	for i := range c.slots {
 		if c.members.has(i) && !now.has(i) {
 			c.dropMember(i)
+			c.abortResync(errChanged) // the joiner does not record for it
 		}
 	}
+	c.reckon()
 	if c.members.single() {
 		// The last one is used as it is: what it fails ends with ErrMedium.
 		i := lowest(c.members)
@@ -194,6 +196,8 @@ func (c *Core) dropMember(i int) {
 	s := &c.slots[i]
 	c.report(Notice{Code: MemberRemoved, Node: s.node, Err: c.prop.why})
 	c.members &^= bit(i)
+	c.left[s.node] = evidence{c.p.Epoch, c.durable}
+	c.reckon() // before any write is looked at again
 	c.leave(i)
 }
 
@@ -212,7 +216,7 @@ func (c *Core) leave(i int) {
 			p.tried &^= m
 		}
 	}
-	s.failed, s.stale, s.mapped, s.known, s.speed = false, false, false, false, speed{}
+	s.failed, s.stale, s.mapped, s.known, s.speed, s.told = false, false, false, false, speed{}, told{}
 	if i == 0 {
 		// The leader's own node stays, for its confirmations. They are asked anew: own answers do not count any more.
 		for w := c.takeWaiters(s); w != nil; {
@@ -277,6 +281,9 @@ func (c *Core) obstacle() error {
 	}
 	if !c.opened {
 		return errOpening
+	}
+	if c.owing {
+		return errRecording
 	}
 	return nil
 }

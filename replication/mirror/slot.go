@@ -31,6 +31,7 @@ type slot struct {
 
 	mapped bool // its active map was asked for
 	known  bool // and answered
+	told   told
 	confirms
 }
 
@@ -212,6 +213,7 @@ func (c *Core) resend(i int) {
 		c.readMap(i)
 	}
 	c.pumpConfirm(i)
+	c.retell = true
 	if s.failed {
 		return
 	}
@@ -245,6 +247,7 @@ func (c *Core) mapAnswered(k *call, o outcome) {
 		for _, r := range k.Active {
 			c.foundActive(r)
 		}
+		c.noteMap(i, &k.Answer)
 		s.known = true
 	case lost:
 		s.mapped = false
@@ -270,6 +273,7 @@ func (c *Core) tryOpen() {
 		}
 	}
 	c.opened, c.rescan = true, true
+	c.reckon()
 	if n := c.backlog.n + c.demand.n; n > 0 {
 		c.announced = true
 		c.report(Notice{Code: ReconcileBegun, Count: n})

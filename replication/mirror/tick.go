@@ -75,8 +75,11 @@ func (c *Core) Next() (time.Duration, bool) {
 	if c.prop.active && !c.prop.sent {
 		at = min(at, c.prop.at)
 	}
-	if c.hot.tail != nil && c.clearing.out == 0 {
+	if c.hot.tail != nil && c.mayClear() {
 		at = min(at, max(c.hot.tail.last+c.t.Cool, c.clearing.next))
+	}
+	if t, ok := c.tellNext(); ok {
+		at = min(at, t)
 	}
 	if c.retryAt > c.now {
 		at = min(at, c.retryAt)

@@ -11,6 +11,7 @@ import (
 	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
+	"pmsapp/replication/peer/model"
 	"pmsapp/replication/truth"
 )
 
@@ -18,9 +19,10 @@ import (
 // leader after the other. Everything happens in one thread, in an order drawn from a seed.
 
 const (
-	wBlock  = 4096
-	wRegion = 64 << 10
-	wSize   = 512<<10 + 5*wBlock // the last region is short
+	wBlock   = 4096
+	wRegion  = 64 << 10
+	wRegions = 9
+	wSize    = 512<<10 + 5*wBlock // the last region is short
 )
 
 type wNode struct {
@@ -35,6 +37,8 @@ type wNode struct {
 	sick    int            // chance in 100 that a command fails with ErrMedium
 	bad     map[int64]bool // blocks that cannot be read until they are written
 	epoch   peer.Epoch
+	rec     *model.Records
+	accepts []peer.EpochRange // what it has accepted before
 }
 
 type wCall struct {
@@ -88,6 +92,11 @@ type world struct {
 	mended   int
 	scrubs   []ScrubReport
 	damaged  bool // replicas differ, and nobody has written
+	partial  int  // joins of which something was left out
+	cool     time.Duration
+	shunned  int // a replica that seldom comes back, by index; -1: none
+	often    int // take-overs, in 1000 steps
+	eager    int // attempts to reach who is lost, in 1000 steps
 }
 
 func newWorld(seed uint64, nodes, members int, fail func(string, ...any)) *world {
@@ -96,12 +105,17 @@ func newWorld(seed uint64, nodes, members int, fail func(string, ...any)) *world
 		blocks: make([][]*wOp, wSize/wBlock), cands: make([]map[uint64]bool, wSize/wBlock),
 		live: map[*block.Request]*wOp{},
 	}
+	w.cool = []time.Duration{30 * time.Millisecond, 200 * time.Millisecond, time.Second}[w.rng.IntN(3)]
+	w.often = []int{0, 1, 5}[w.rng.IntN(3)]
+	w.shunned = w.rng.IntN(6) - 3
+	w.eager = []int{1, 5, 40}[w.rng.IntN(3)]
 	for i := range w.cands {
 		w.cands[i] = map[uint64]bool{0: true}
 	}
 	w.vol = truth.Volume{ID: ids.Volume{1}, Name: "v", Size: wSize, Region: wRegion, Logical: 512, Version: 1}
 	for i := range nodes {
-		n := &wNode{id: ids.Node{byte(i + 1)}, bytes: make([]byte, wSize), marks: map[uint32]peer.Seq{}, bad: map[int64]bool{}}
+		n := &wNode{id: ids.Node{byte(i + 1)}, bytes: make([]byte, wSize), marks: map[uint32]peer.Seq{}, bad: map[int64]bool{},
+			rec: model.New(ids.ID{byte(i + 1)}, wRegions)}
 		w.nodes = append(w.nodes, n)
 		if i < 3 {
 			w.vol.Replicas = append(w.vol.Replicas, truth.Place{Node: n.id, Pool: ids.Pool{byte(i + 1)}})
@@ -155,6 +169,9 @@ func (w *world) takeOver() {
 		n.session++
 		n.epoch = w.epoch
 		n.cut = !w.calm && w.chance(25)
+		if !n.cut || w.inSet(n.id) { // a member that is out now was there when it was served last
+			n.accepts = peer.Accept(n.accepts, w.epoch-1)
+		}
 		if w.inSet(n.id) && !n.cut {
 			best = max(best, n.durable)
 		}
@@ -180,13 +197,14 @@ func (w *world) takeOver() {
 		w.vol.Version++
 	}
 	w.checkMarks()
+	w.checkMissed()
 	self := w.nodes[w.rng.IntN(len(w.nodes))]
 	self.cut = false
 	p := Params{
-		Volume: w.vol, Epoch: w.epoch, Self: self.id,
+		Volume: w.vol, Epoch: w.epoch, Self: self.id, Prior: w.epoch - 1,
 		Tunables: Tunables{
 			Hold: 3 * time.Second, Chunk: 16 << 10, MaxIO: 64 << 10, MaxZero: 64 << 10, HotRegions: 4,
-			Cool: time.Second, LastGrace: time.Second, Reconcilers: 3,
+			Cool: w.cool, Progress: 20 * time.Millisecond, LastGrace: time.Second, Reconcilers: 3,
 		},
 	}
 	p.Volume.InSync = slices.Clone(in)
@@ -232,6 +250,52 @@ func (w *world) checkRegion(r uint32) {
 	}
 }
 
+// checkMissed: what an absent replica lacks of a member's bytes is in the member's missed map of it, or marked on the absent
+// one (12, 15); with a member that takes it for present yet, marked on one of them.
+func (w *world) checkMissed() {
+	for _, pl := range w.vol.InSync {
+		m := w.node(pl.Node)
+		for _, e := range m.rec.Others() {
+			a := w.node(e.ID.Node)
+			if w.inSet(a.id) || a.rec.Birth != e.ID.Birth {
+				continue
+			}
+			has := map[uint32]bool{}
+			if e.Absent {
+				x, _ := m.rec.Missed(&peer.Command{Len: wSize, Others: []peer.Other{e}}, wRegion, wSize, nil)
+				for _, x := range x {
+					has[uint32(x.Off/wRegion)] = true
+				}
+			}
+			for r := range uint32(wRegions) {
+				lo, hi := int(r)*wRegion, min(int(r+1)*wRegion, wSize)
+				if !has[r] && a.marks[r] == 0 && (e.Absent || m.marks[r] == 0) && string(m.bytes[lo:hi]) != string(a.bytes[lo:hi]) {
+					w.fail("region %d differs on %x and the absent %x, which is not recorded: %+v", r, m.id[0], a.id[0], e)
+				}
+			}
+		}
+	}
+}
+
+// checkRecorded: when a write is acknowledged, every member has on record who missed it (12).
+func (w *world) checkRecorded(op *wOp) {
+	missed := func(n *wNode) bool {
+		for at := op.r.Off; at < op.r.Off+op.r.Len; at += wBlock {
+			if v := binary.LittleEndian.Uint64(n.bytes[at:]); v != op.value && !w.laterValue(op, at/wBlock, v) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, pl := range w.vol.InSync {
+		for _, e := range w.node(pl.Node).rec.Others() {
+			if !e.Absent && !w.inSet(e.ID.Node) && w.node(e.ID.Node).rec.Birth == e.ID.Birth && missed(w.node(e.ID.Node)) {
+				w.fail("a write is acknowledged, and %x takes %x for present", pl.Node[0], e.ID.Node[0])
+			}
+		}
+	}
+}
+
 // execute carries out a command on the model.
 func (w *world) execute(k *wCall) {
 	k.done = true
@@ -268,6 +332,7 @@ func (w *world) execute(k *wCall) {
 	case peer.Write, peer.Zero:
 		for r := uint32(c.Off / wRegion); int64(r)*wRegion < c.Off+c.Len; r++ {
 			if n.marks[r] < c.Seq {
+				n.rec.Marked(r)
 				n.marks[r] = c.Seq
 				n.seq = max(n.seq, c.Seq)
 				n.durable = max(n.durable, c.Durable)
@@ -298,12 +363,22 @@ func (w *world) execute(k *wCall) {
 			}
 			w.checkRegion(r.Region) // the leader might die now
 		}
+		w.checkMissed()
 	case peer.ReadMap:
+		c.Birth, c.Highest, c.Known = n.rec.Birth, n.seq, n.rec.Others()
 		for r := range uint32(64) {
 			if s := n.marks[r]; s != 0 {
 				c.Active = append(c.Active, peer.RegionSeq{Region: r, Seq: s})
 			}
 		}
+	case peer.Know:
+		c.Err = n.rec.Know(c.Others, n.marks)
+		w.checkMissed()
+	case peer.ReadMissed:
+		c.Extents, c.Err = n.rec.Missed(&c.Command, wRegion, wSize, n.marks)
+	case peer.AddMissed, peer.DropMissed:
+		c.Err = n.rec.Change(&c.Command, wRegion, n.marks)
+		w.checkMissed()
 	case peer.Extents:
 		for at := c.Off; at < c.Off+c.Len; at += wBlock {
 			if n.bad[at/wBlock] || !allZero(n.bytes[at:min(at+wBlock, c.Off+c.Len)]) || w.chance(5) {
@@ -402,6 +477,8 @@ func (w *world) effect(e Effect) {
 		w.logf("resync done %x %v", e.Node[0], e.Err)
 		if e.Err == nil {
 			w.joined++
+			w.checkMissed()
+			w.checkMarks() // it is equal but for what is marked, whatever was copied
 		}
 	case Report:
 		if e.Notice.Code == Mended {

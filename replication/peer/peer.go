@@ -37,7 +37,8 @@ const (
 	// Clear makes the listed active regions clean: those whose recorded Seq is at or below the named one and that have no
 	// write in progress; the others are left as they are. It is no error if none is cleared.
 	Clear
-	// ReadMap answers the active regions of the replica, with their Seq, in Answer.Active.
+	// ReadMap answers the active regions of the replica, with their Seq, in Answer.Active, and what else the leader has to
+	// know of it: Birth, Highest and Known.
 	ReadMap
 	// Extents answers in Answer.Extents the parts of [Off, Off+Len) that hold data, in ascending order; what is between
 	// them reads as zeros. Parts may be joined, so that the list stays short: a hole may be called data, never data a hole.
@@ -56,7 +57,47 @@ const (
 	// Grow makes the replica as large as Spec.Size, durably; what is new reads as zeros, and is clean. Its lineage and region
 	// are those of Spec. One that is as large or larger is left as it is. Both sizes are multiples of 4096.
 	Grow
+	// Know says, in Others, what the volume's other replicas are: all of them that the leader knows, at most MaxOthers. It is
+	// durable when it is answered. For each that is absent the replica keeps a missed map, at most MaxAbsent of them: the
+	// regions of which it has, or may have, bytes that the absent one lacks. A map that is there already (of the same ID) is
+	// kept, and its Epoch and Seq rise to those named; one of a replica that was present is begun with the regions that are
+	// active; with All it is begun anew with all regions. From then on the flush that marks a region active records it as
+	// missed too, and every active region is missed. A map of a replica that is present, or is not named, is dropped.
+	Know
+	// ReadMissed answers in Answer.Extents the regions of [Off, Off+Len), as bytes, that the missed map of Others[0] has.
+	// For a zero Birth it is those in all the replica's own maps: active, and missed by anybody. ErrInvalid: no such map.
+	ReadMissed
+	// AddMissed adds the regions of Missed to the missed map of Others[0], durably.
+	AddMissed
+	// DropMissed takes the regions of Missed out of the missed map of Others[0], but for those that are active; Epoch and
+	// Seq of Others[0] are what the absent replica has to have from then on, and are durable before a region is taken out.
+	DropMissed
 )
+
+// MaxOthers and MaxAbsent bound what a replica knows of the others.
+const (
+	MaxOthers = 5
+	MaxAbsent = 2
+)
+
+// ReplicaID names a replica as it was made: Birth is random, and another one each time that it is made anew. So what was
+// recorded of a replica is never taken for that of another in its place.
+type ReplicaID struct {
+	Node  ids.Node
+	Pool  ids.Pool
+	Birth ids.ID
+}
+
+// Other is what a replica knows of another one of its volume (invariant 12).
+type Other struct {
+	ID     ReplicaID
+	Absent bool // it is not in the in-sync set: there is a missed map of it. Otherwise no write that it missed was acknowledged
+	All    bool // Know: begin the map anew, with all regions
+	// What it lacks is only in the map if its pool has accepted Epoch and it has recorded Seq: otherwise it was put back to
+	// a state before that. 0: nothing is relied upon.
+	Epoch Epoch
+	Seq   Seq
+}
 
 // RegionSeq is an active region and the Seq of the mark that made it so.
 type RegionSeq struct {
@@ -87,7 +128,9 @@ type Command struct {
 	Seq     Seq  // Write, Zero: the mark to record if a region is clean
 	Durable Seq  // Write, Zero: the highest Seq that all members had durable when this was sent
 	Regions []RegionSeq
-	Spec    Spec // Create, Reset, Grow; Delete: its Pool
+	Spec    Spec     // Create, Reset, Grow; Delete: its Pool
+	Others  []Other  // Know: all; ReadMissed, AddMissed, DropMissed: one
+	Missed  []Extent // AddMissed, DropMissed: whole regions
 }
 
 // Answer is the outcome of a Command.
@@ -96,6 +139,9 @@ type Answer struct {
 	Active  []RegionSeq
 	Extents []Extent
 	Sums    []uint32
+	Birth   ids.ID  // ReadMap: of the replica
+	Highest Seq     // ReadMap: as FencedReplica.Seq
+	Known   []Other // ReadMap: what is on record of the others
 }
 
 // Errors of commands and sessions.

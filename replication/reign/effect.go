@@ -39,6 +39,8 @@ type (
 		Epoch   peer.Epoch
 		Volume  truth.Volume
 		Members []Member // in the order of Volume.InSync
+		// Prior is the epoch under which the volume was last served before Epoch; 0 if never.
+		Prior peer.Epoch
 	}
 	// DrainMirror finishes all I/O, clears all marks and holds new I/O; its end is MirrorDrained.
 	DrainMirror struct{ Volume ids.Volume }
@@ -53,6 +55,8 @@ type (
 		Volume ids.Volume
 		Member Member
 		Empty  bool
+		// Accepted is the epochs that the replica's pool proves to have accepted: nothing that it was found to have lost.
+		Accepted []peer.EpochRange
 	}
 	// StopResync ends a resync; its end is ResyncEnded, unless the joining is proposed already.
 	StopResync struct {

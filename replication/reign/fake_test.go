@@ -300,10 +300,10 @@ func newFakeMirror(cfg mirror.Config) *fakeMirror {
 
 func (m *fakeMirror) Geometry() block.Geometry { return block.Geometry{} }
 func (m *fakeMirror) Submit(r *block.Request)  { r.Err = block.ErrEnded; r.Done(r) }
-func (m *fakeMirror) StartResync(ctx context.Context, n ids.Node, empty bool) error {
+func (m *fakeMirror) StartResync(ctx context.Context, j mirror.Joiner) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.resyncs = append(m.resyncs, n)
+	m.resyncs = append(m.resyncs, j.Node)
 	return nil
 }
 func (m *fakeMirror) StopResync(n ids.Node)             {}

@@ -34,7 +34,7 @@ func (r *Reign) openMirror(e OpenMirror) {
 	r.mirrors[id] = h
 	cfg := mirror.Config{
 		Params: mirror.Params{
-			Volume: e.Volume, Epoch: e.Epoch, Self: r.d.Self, Physical: r.d.Physical, Tunables: r.d.Tunables,
+			Volume: e.Volume, Epoch: e.Epoch, Prior: e.Prior, Self: r.d.Self, Physical: r.d.Physical, Tunables: r.d.Tunables,
 		},
 		Sessions: &lease{r: r, epoch: e.Epoch}, Catalog: r.d.Catalog, Log: r.log, Budget: r.d.Budget,
 		Notify: func(n mirror.Notice) { r.notice(id, h, n) },
@@ -136,7 +136,7 @@ func (r *Reign) startResync(e StartResync) {
 	r.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(r.ctx, r.cfg.OpenTimeout)
 		defer cancel()
-		if err := h.m.StartResync(ctx, n, e.Empty); err != nil {
+		if err := h.m.StartResync(ctx, mirror.Joiner{Place: e.Member.Place, Empty: e.Empty, Accepted: e.Accepted}); err != nil {
 			r.step(ResyncEnded{Volume: e.Volume, Node: n, Epoch: h.epoch, Err: err})
 		}
 	})

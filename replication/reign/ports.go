@@ -65,7 +65,7 @@ type Observer interface {
 // Mirror is an open volume; *mirror.Mirror is one.
 type Mirror interface {
 	block.Device
-	StartResync(ctx context.Context, node ids.Node, empty bool) error
+	StartResync(ctx context.Context, j mirror.Joiner) error
 	StopResync(node ids.Node)
 	Retire(node ids.Node, set []ids.Node)
 	Resize(size int64)

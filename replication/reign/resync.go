@@ -91,12 +91,21 @@ func (c *Core) startResync(v *vol, tv *truth.Volume, p truth.Place) bool {
 	}
 	if k != foreign {
 		c.tell(ResyncStarted, v.id, p.Node, fmt.Sprintf("resync of volume %s to node %s", tv.Name, c.nodeName(p.Node)))
-		c.emit(StartResync{Volume: v.id, Member: c.member(p, rep)})
+		c.emit(StartResync{Volume: v.id, Member: c.member(p, rep), Accepted: c.proved(p)})
 		return true
 	}
 	c.tell(ResyncStarted, v.id, p.Node, fmt.Sprintf("full resync of volume %s to an empty replica on node %s: %s", tv.Name, c.nodeName(p.Node), why))
 	c.command(p, peer.Command{Kind: peer.Reset, Volume: v.id, Spec: specOf(tv, p)}, command{reset: rs, vol: v})
 	return true
+}
+
+// proved is what the pool of a replica proves to have accepted. Of one that lost an epoch nothing is believed.
+func (c *Core) proved(p truth.Place) []peer.EpochRange {
+	pl := c.fencedPool(p)
+	if pl == nil || len(c.distrusted[p.Pool]) > 0 {
+		return nil
+	}
+	return pl.Accepted
 }
 
 // resetDone goes on with the copy to the replica that is empty now.
@@ -109,7 +118,7 @@ func (c *Core) resetDone(cmd command, err error) {
 		c.endResync(cmd.vol, cmd.reset, mirror.ErrStopped)
 	default:
 		rep := c.created(cmd.place, specOf(tv, cmd.place))
-		c.emit(StartResync{Volume: cmd.vol.id, Member: c.member(cmd.place, rep), Empty: true})
+		c.emit(StartResync{Volume: cmd.vol.id, Member: c.member(cmd.place, rep), Empty: true, Accepted: c.proved(cmd.place)})
 	}
 }
 
@@ -131,7 +140,7 @@ func (c *Core) catchUp(cmd command, err error) {
 		return
 	}
 	c.tell(ResyncStarted, tv.ID, cmd.place.Node, fmt.Sprintf("resync of volume %s to node %s", tv.Name, c.nodeName(cmd.place.Node)))
-	c.emit(StartResync{Volume: tv.ID, Member: c.member(cmd.place, rep)})
+	c.emit(StartResync{Volume: tv.ID, Member: c.member(cmd.place, rep), Accepted: c.proved(cmd.place)})
 }
 
 func (c *Core) resyncEnded(ev ResyncEnded) {

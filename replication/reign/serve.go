@@ -67,7 +67,7 @@ func (c *Core) servedDecided(ev Decided) {
 		for _, m := range v.members {
 			v.uses = append(v.uses, m.Place.Node)
 		}
-		c.emit(OpenMirror{Epoch: c.r.epoch, Volume: *tv, Members: append([]Member(nil), v.members...)})
+		c.emit(OpenMirror{Epoch: c.r.epoch, Volume: *tv, Members: append([]Member(nil), v.members...), Prior: v.prior})
 		n++
 	}
 	if n > 0 {

@@ -7,6 +7,7 @@ import (
 
 	"pmsapp/internal/ids"
 	"pmsapp/replication/mirror"
+	"pmsapp/replication/peer"
 	"pmsapp/replication/truth"
 )
 
@@ -31,7 +32,8 @@ type vol struct {
 	state   State
 	reason  string
 	holds   string
-	version uint64 // of the set that members are of
+	version uint64     // of the set that members are of
+	prior   peer.Epoch // under which it was last served before this reign
 	members []Member
 	places  []truth.Place // of its replicas since its mirror was opened
 
@@ -181,6 +183,9 @@ func (c *Core) judgeVolume(tv *truth.Volume, v *vol, j *judgement, p *plan) {
 	if tv.Foreign || len(tv.InSync) > maxMembers {
 		v.say(p, NeedsForce, "the catalog was restored: volume force adopts one of its replicas")
 		return
+	}
+	if tv.LastServed != c.r.epoch {
+		v.prior = tv.LastServed
 	}
 	c.judge(tv, j)
 	if j.bad() > 0 && j.count[unfenced] > 0 {

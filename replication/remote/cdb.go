@@ -37,11 +37,16 @@ const (
 	actReset   action = 0xf019
 	actSums    action = 0xf01a
 	actGrow    action = 0xf01b
+
+	actKnow       action = 0xf01c
+	actReadMissed action = 0xf01d
+	actAddMissed  action = 0xf01e
+	actDropMissed action = 0xf01f
 )
 
 // actions of the kinds of peer.Command.
 func actionOf(k peer.Kind) (action, bool) {
-	if k < peer.Read || k > peer.Grow {
+	if k < peer.Read || k > peer.DropMissed {
 		return 0, false
 	}
 	return actRead + action(k-peer.Read), true
@@ -81,7 +86,7 @@ func decodeCDB(b []byte) (q request, err error) {
 		return q, errUnknown
 	}
 	q.act = action(binary.BigEndian.Uint16(b[8:]))
-	if q.act < actFence || q.act > actFetch && q.act < actRead || q.act > actGrow {
+	if q.act < actFence || q.act > actFetch && q.act < actRead || q.act > actDropMissed {
 		return q, errUnknown
 	}
 	q.proved = b[3]&flagProved != 0
@@ -98,7 +103,7 @@ func decodeCDB(b []byte) (q request, err error) {
 		if q.length == 0 || q.length > MaxTransfer || q.off%512 != 0 || q.length%512 != 0 {
 			return q, fmt.Errorf("%d bytes at %d: %w", q.length, q.off, peer.ErrInvalid)
 		}
-	case actZero, actExtents, actSums:
+	case actZero, actExtents, actSums, actReadMissed:
 		if q.off%512 != 0 || q.length%512 != 0 {
 			return q, fmt.Errorf("%d bytes at %d: %w", q.length, q.off, peer.ErrInvalid)
 		}

@@ -40,15 +40,22 @@
 //	F012h ZERO
 //	F013h CONFIRM
 //	F014h CLEAR     Data-Out: 12 bytes for each region: region (4), Seq (8)
-//	F015h READ MAP  Data-In: an answer with 12 bytes for each active region: region (4), Seq (8)
+//	F015h READ MAP  Data-In: an answer with the replica's birth (16), the highest Seq (8), the number of Others (4), these (72
+//	                bytes each), and 12 bytes for each active region: region (4), Seq (8)
 //	F016h EXTENTS   Data-In: an answer with 16 bytes for each extent: offset (8), length (8)
 //	F017h CREATE    Data-Out: a Spec
 //	F018h DELETE
 //	F019h RESET     Data-Out: a Spec
 //	F01Ah SUMS      Data-In: an answer with the CRC-32C (4) of each block of 4096 bytes
 //	F01Bh GROW      Data-Out: a Spec
+//	F01Ch KNOW      Data-Out: 72 bytes for each other replica, an Other
+//	F01Dh READ MISSED  Data-In: as EXTENTS; Seq and Durable are the birth of the replica whose map it is, or zeros
+//	F01Eh ADD MISSED   Data-Out: the Other whose map it is, and 16 bytes for each extent
+//	F01Fh DROP MISSED  Data-Out: likewise
 //
 // A Spec is "PMSS", version 1 (2), 0 (2), volume id (16), lineage (16), pool id (16), size (8), region (8): 72 bytes.
+//
+// An Other is the node (16), pool (16) and birth (16) of a replica, flags (4; bit 0: absent, bit 1: all), 0 (4), epoch (8), Seq (8).
 //
 // # Answers
 //

@@ -60,6 +60,10 @@ func FuzzPayloads(f *testing.F) {
 	f.Add(h.append(nil))
 	f.Add(appendRegions(h.append(nil), []peer.RegionSeq{{Region: 1, Seq: 2}, {Region: 3, Seq: 4}}))
 	f.Add(appendSpec(nil, &peer.Spec{Volume: ids.NewVolume(), Size: 5, Region: 6}))
+	others := []peer.Other{{ID: peer.ReplicaID{Birth: ids.New()}}, {ID: peer.ReplicaID{Birth: ids.New()}, Absent: true, All: true, Epoch: 1, Seq: 2}}
+	f.Add(appendOthers(nil, others))
+	f.Add(appendExtents(appendOthers(nil, others[1:]), []peer.Extent{{Off: 0, Len: 512}}))
+	f.Add(appendMap(nil, &peer.Answer{Birth: ids.New(), Highest: 3, Known: others, Active: []peer.RegionSeq{{Region: 1, Seq: 2}}}))
 	f.Add(appendExtents(nil, []peer.Extent{{Off: 0, Len: 512}, {Off: 1024, Len: 512}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, act := range []action{actFence, actReadMap, actExtents, actSums} {
@@ -80,6 +84,23 @@ func FuzzPayloads(f *testing.F) {
 		}
 		if g, err := decodeSums(b, int64(len(b))*1024); err == nil && !bytes.Equal(appendSums(nil, g), b) {
 			t.Fatal(g)
+		}
+		if o, err := decodeOthers(b); err == nil {
+			if again, err := decodeOthers(appendOthers(nil, o)); err != nil || !cmp.Equal(again, o) {
+				t.Fatal(again, o, err)
+			}
+		}
+		if o, x, err := decodeMissed(b); err == nil {
+			if o2, x2, err := decodeMissed(appendExtents(appendOthers(nil, o), x)); err != nil || !cmp.Equal(o2, o) || !cmp.Equal(x2, x) {
+				t.Fatal(o2, x2, err)
+			}
+		}
+		var m peer.Answer
+		if err := decodeMap(b, &m); err == nil {
+			var again peer.Answer
+			if err := decodeMap(appendMap(nil, &m), &again); err != nil || !cmp.Equal(again, m) {
+				t.Fatal(again, m, err)
+			}
 		}
 		if e, err := decodeExtents(b, 0, 1<<50); err == nil {
 			at := int64(0)
@@ -112,7 +133,7 @@ func FuzzSense(f *testing.F) {
 
 // FuzzNexus sends commands of any kind to the server end, fenced or not.
 func FuzzNexus(f *testing.F) {
-	for a := actFence; a <= actGrow; a++ {
+	for a := actFence; a <= actDropMissed; a++ {
 		q := request{act: a, length: 512, seq: 1}
 		var b [cdbLen]byte
 		q.encode(&b)

@@ -15,6 +15,9 @@ func (s *Session) submitLarge(act action, c *peer.Call) {
 	defer func() { <-places; c.Done(c) }()
 	ctx := context.Background() // the session's end ends every exchange
 	q := requestOf(act, c)
+	if act == actReadMissed && len(c.Others) == 1 {
+		q.nameBirth(c.Others[0].ID.Birth)
+	}
 	switch act {
 	case actClear:
 		c.Err = s.clear(ctx, q, c.Regions)
@@ -26,11 +29,15 @@ func (s *Session) submitLarge(act action, c *peer.Call) {
 	case actReadMap:
 		var body []byte
 		if body, c.Err = s.ask(ctx, q); c.Err == nil {
-			if c.Active, c.Err = decodeRegions(body); c.Err != nil {
+			if c.Err = decodeMap(body, &c.Answer); c.Err != nil {
 				c.Err = s.dead(c.Err)
 			}
 		}
-	case actExtents:
+	case actKnow:
+		_, c.Err = s.exchange(ctx, q, appendOthers(nil, c.Others), 0)
+	case actAddMissed, actDropMissed:
+		_, c.Err = s.exchange(ctx, q, appendExtents(appendOthers(nil, c.Others), c.Missed), 0)
+	case actExtents, actReadMissed:
 		var body []byte
 		if body, c.Err = s.ask(ctx, q); c.Err == nil {
 			if c.Extents, c.Err = decodeExtents(body, c.Off, c.Len); c.Err != nil {

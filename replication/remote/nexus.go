@@ -124,7 +124,11 @@ func (n *Nexus) Want(cdb []byte, expectedOut, expectedIn int64) (out, in int64) 
 		return min(specLen, expectedOut), 0
 	case actRead, actFetch:
 		return 0, min(q.length, expectedIn)
-	case actFence, actPoll, actReadMap, actExtents, actSums:
+	case actKnow:
+		return min(peer.MaxOthers*otherLen, expectedOut), 0
+	case actAddMissed, actDropMissed:
+		return min(otherLen+maxMissed*extentLen, expectedOut), 0
+	case actFence, actPoll, actReadMap, actExtents, actSums, actReadMissed:
 		return 0, expectedIn
 	}
 	return 0, 0
@@ -271,6 +275,13 @@ func (t *Task) payload() (err error) {
 			return errPayload
 		}
 		c.Regions, err = decodeRegions(t.DataOut)
+	case actKnow:
+		c.Others, err = decodeOthers(t.DataOut)
+	case actReadMissed:
+		c.Others = []peer.Other{{ID: peer.ReplicaID{Birth: t.req.birth()}}}
+		c.Seq, c.Durable = 0, 0
+	case actAddMissed, actDropMissed:
+		c.Others, c.Missed, err = decodeMissed(t.DataOut)
 	case actCreate, actReset, actGrow:
 		c.Spec, err = decodeSpec(t.DataOut)
 	}
@@ -281,7 +292,7 @@ func (t *Task) payload() (err error) {
 func finished(c *peer.Call) {
 	t := c.Owner.(*Task)
 	data := c.Data
-	c.Data, c.Regions = nil, nil
+	c.Data, c.Regions, c.Others, c.Missed = nil, nil, nil, nil
 	if c.Err != nil {
 		if t.req.act == actRead {
 			block.Put(data)
@@ -293,9 +304,9 @@ func finished(c *peer.Call) {
 	case actRead:
 		t.DataIn = data
 	case actReadMap:
-		t.answer(appendRegions(nil, c.Active))
+		t.answer(appendMap(nil, &c.Answer))
 		return
-	case actExtents:
+	case actExtents, actReadMissed:
 		t.answer(appendExtents(nil, c.Extents))
 		return
 	case actSums:

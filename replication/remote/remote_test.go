@@ -93,8 +93,8 @@ func (s *fakeSession) Submit(c *peer.Call) {
 		copy(n.data[c.Off:], c.Data)
 		return
 	case peer.ReadMap:
-		c.Active = n.active
-	case peer.Extents:
+		c.Active, c.Birth, c.Highest, c.Known = n.active, ids.ID{7}, 8, []peer.Other{{ID: peer.ReplicaID{Birth: ids.ID{9}}, Absent: true, Seq: 5}}
+	case peer.Extents, peer.ReadMissed:
 		c.Extents = n.extents
 	case peer.Sums:
 		c.Sums = n.sums
@@ -201,6 +201,8 @@ func TestCommands(t *testing.T) {
 		}
 	}
 	spec := peer.Spec{Volume: v, Lineage: ids.NewLineage(), Pool: ids.NewPool(), Size: 1 << 30, Region: 1 << 20}
+	others := []peer.Other{{ID: peer.ReplicaID{Node: ids.NewNode(), Pool: ids.NewPool(), Birth: ids.New()}},
+		{ID: peer.ReplicaID{Node: ids.NewNode(), Pool: ids.NewPool(), Birth: ids.New()}, Absent: true, All: true, Epoch: 3, Seq: 1 << 63}}
 	want := []peer.Command{
 		{Kind: peer.Zero, Volume: v, Off: 512, Len: 1 << 40, Seq: 1<<63 + 7, Durable: 1 << 62},
 		{Kind: peer.Confirm},
@@ -210,6 +212,10 @@ func TestCommands(t *testing.T) {
 		{Kind: peer.Delete, Volume: v, Spec: peer.Spec{Pool: spec.Pool}},
 		{Kind: peer.Reset, Volume: v, Spec: spec},
 		{Kind: peer.Grow, Volume: v, Spec: spec},
+		{Kind: peer.Know, Volume: v, Others: others},
+		{Kind: peer.ReadMissed, Volume: v, Len: 1 << 30, Others: []peer.Other{{ID: peer.ReplicaID{Birth: ids.ID{1, 15: 2}}}}},
+		{Kind: peer.AddMissed, Volume: v, Others: others[1:], Missed: []peer.Extent{{Off: 0, Len: 1 << 20}, {Off: 1 << 40, Len: 1 << 20}}},
+		{Kind: peer.DropMissed, Volume: v, Others: others[1:], Missed: []peer.Extent{{Off: 1 << 20, Len: 1 << 20}}},
 	}
 	for _, c := range want {
 		if k := call(s, c); k.Err != nil {
@@ -247,8 +253,9 @@ func TestLargeAnswers(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if c := call(s, peer.Command{Kind: peer.ReadMap}); !cmp.Equal(c.Active, n.active) {
-		t.Error("active differs")
+	if c := call(s, peer.Command{Kind: peer.ReadMap}); !cmp.Equal(c.Active, n.active) || c.Birth != (ids.ID{7}) || c.Highest != 8 ||
+		!cmp.Equal(c.Known, []peer.Other{{ID: peer.ReplicaID{Birth: ids.ID{9}}, Absent: true, Seq: 5}}) {
+		t.Error("the map differs")
 	}
 	if c := call(s, peer.Command{Kind: peer.Extents, Len: 1 << 40}); c.Err != nil || !cmp.Equal(c.Extents, n.extents) {
 		t.Error("extents differ", c.Err)

@@ -57,7 +57,7 @@ func encodeSense(b *[senseLen]byte, err error, act action) []byte {
 		}
 	case errors.Is(err, peer.ErrLost):
 		c = codeLost
-	case act == actRead || act == actReadMap || act == actExtents || act == actSums:
+	case act == actRead || act == actReadMap || act == actExtents || act == actSums || act == actReadMissed:
 		c = codeRead
 	default:
 		c = codeWrite

@@ -44,6 +44,10 @@ type volume struct {
 	active  map[uint32]peer.Seq
 	seq     peer.Seq // at least this was recorded
 	grows   int64    // the size that a Grow named that was not answered
+
+	birth  ids.ID          // of the replica; zero: not known
+	absent fate            // whether another replica is recorded as absent
+	missed map[uint32]bool // if it is: at least these regions
 }
 
 // larger has the volume another size.
@@ -175,6 +179,7 @@ func (m *machine) open() error {
 func (v *volume) reset() {
 	n := v.spec.Size / 512
 	v.sectors, v.maybe, v.active, v.seq = make([]uint64, n), make([][]uint64, n), map[uint32]peer.Seq{}, 0
+	v.birth, v.absent, v.missed = ids.ID{}, no, nil
 }
 
 // check compares a replica with what is known of it, and from then on relies on what was read.
@@ -204,6 +209,9 @@ func (m *machine) check(v *volume, r peer.FencedReplica) error {
 		if active[reg] < seq {
 			return fmt.Errorf("region %d has the mark %d, and had %d", reg, active[reg], seq)
 		}
+	}
+	if err := m.checkMissed(v, a, active); err != nil {
+		return err
 	}
 	for i := range v.sectors {
 		got := binary.BigEndian.Uint64(b[512*i:])
@@ -258,6 +266,10 @@ func (m *machine) work() error {
 		return m.clear(v)
 	case k < 12:
 		return m.damage(v, m.rnd.Intn(int(v.spec.Size/sumBlock)))
+	case k < 14:
+		return m.know(v)
+	case k < 17:
+		return m.changeMissed(v)
 	}
 	return m.write(v)
 }
@@ -314,6 +326,9 @@ func (m *machine) write(v *volume) error {
 		v.sectors[i], v.maybe[i] = value, nil
 	}
 	for r := low; r <= high; r++ {
+		if v.absent == yes {
+			v.missed[r] = true
+		}
 		v.active[r] = max(v.active[r], c.Seq)
 	}
 	v.seq = max(v.seq, c.Seq)
@@ -430,7 +445,9 @@ func TestCrashPointsBite(t *testing.T) {
 		"the checksums of active regions are relied upon": func(m *machine) {
 			m.opened = func(n *Node) {
 				for _, r := range n.pools[0].replicas {
-					clear(r.sums.void)
+					if r.foreign == nil { // the disk may have died while it was opened
+						clear(r.sums.void)
+					}
 				}
 			}
 		},

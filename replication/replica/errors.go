@@ -16,8 +16,8 @@ var (
 	ErrForeign = errors.New("the pool belongs to another cluster")
 	// ErrDamaged is returned for a superblock, map or epoch that is damaged.
 	ErrDamaged = errors.New("damaged")
-	// ErrVersion is returned for a structure that a newer version of this program has written.
-	ErrVersion = errors.New("written by a newer version")
+	// ErrVersion is returned for a structure that another version of this program has written.
+	ErrVersion = errors.New("written by another version")
 	// ErrInUse is returned when another process has the pool open.
 	ErrInUse = errors.New("the pool is in use by another process")
 	// ErrNotPool is returned for a directory that is no pool where none may be made.

@@ -25,8 +25,14 @@ func (r *replica) execute(c *peer.Call, renewed func()) error {
 	case peer.ReadMap:
 		r.mu.Lock()
 		c.Active = r.marks.list()
+		c.Birth, c.Known = r.others.birth, r.others.list()
+		c.Highest, _ = r.marks.highest()
 		r.mu.Unlock()
 		return nil
+	case peer.Know:
+		return r.know(c.Others)
+	case peer.AddMissed, peer.DropMissed:
+		return r.changeMissed(c)
 	}
 	if c.Off < 0 || c.Len <= 0 || c.Off%512 != 0 || c.Len%512 != 0 || c.Off > r.spec.Size || c.Len > r.spec.Size-c.Off {
 		return fmt.Errorf("%d bytes at %d of %d: %w", c.Len, c.Off, r.spec.Size, peer.ErrInvalid)
@@ -35,6 +41,8 @@ func (r *replica) execute(c *peer.Call, renewed func()) error {
 		return fmt.Errorf("%d bytes of data for %d: %w", len(c.Data), c.Len, peer.ErrInvalid)
 	}
 	switch c.Kind {
+	case peer.ReadMissed:
+		return r.readMissed(c)
 	case peer.Read:
 		return diskError("reading", r.read(c.Data, c.Off, c.Proved))
 	case peer.Sums:

@@ -51,13 +51,14 @@ func TestFormats(t *testing.T) {
 	check("node", nodeRecord{5, 8, []ids.Pool{{4}}, Written{ids.Node{9}, 6}}.encode(), 4096, map[int]string{0: "504d534e4f44450a00000001",
 		16: "0000000000000005", 24: "0000000000000008", 32: "00000001", 36: id(4), 3072: id(9), 3088: "0000000000000006"})
 	seqs := make([]peer.Seq, perBlock)
-	seqs[0], seqs[56], seqs[57], seqs[455] = 4, 5, 6, 7
+	seqs[0], seqs[52], seqs[53], seqs[423] = 4, 5, 6, 7
 	b := make([]byte, blockSize)
-	encodeMap(b, 9, mapState{count: 3, prev: 2, high: 8, durable: 6, seqs: seqs})
+	encodeMap(b, 9, mapState{count: 3, prev: 2, high: 8, durable: 6, seqs: seqs, gens: [2]uint64{17, 18},
+		missed: missedBits{{0: 1 << 52}, {7: 3}}})
 	want := map[int]string{}
-	for s, own := range map[int]map[int]string{0: {52: "0000000000000004", 500: "0000000000000005"}, 1: {52: "0000000000000006"}, 7: {500: "0000000000000007"}, 2: {}, 3: {}, 4: {}, 5: {}, 6: {}} {
-		want[512*s] = "504d534d41524b0a00000001" + "00000009" + "000000" + hex.EncodeToString([]byte{byte(s)}) +
-			"0000000000000003" + "0000000000000002" + "0000000000000008" + "0000000000000006"
+	for s, own := range map[int]map[int]string{0: {84: "0000000000000004", 68: "0010000000000000", 500: "0000000000000005"}, 1: {84: "0000000000000006"}, 7: {76: "0000000000000003", 500: "0000000000000007"}, 2: {}, 3: {}, 4: {}, 5: {}, 6: {}} {
+		want[512*s] = "504d534d41524b0a00000002" + "00000009" + "000000" + hex.EncodeToString([]byte{byte(s)}) +
+			"0000000000000003" + "0000000000000002" + "0000000000000008" + "0000000000000006" + "0000000000000011" + "0000000000000012"
 		for at, x := range own {
 			want[512*s+at] = x
 		}
@@ -71,7 +72,16 @@ func TestFormats(t *testing.T) {
 	if leafAt(3) != 4096+1536 || sumsSize(448<<10) != 8192 || sumsSize(8*448<<10+512) != 12288 || zeroSum(4096) != 0x98f94189 {
 		t.Fatal("the places of the sums")
 	}
-	if perBlock != 456 || slotAt(3, 4) != 3*8192 || slotAt(3, 5) != 3*8192+4096 || mapSize(peer.Spec{Size: 457 << 20, Region: 1 << 20}) != 16384 {
+	others := othersRecord{count: 7, birth: ids.ID{9}, others: []otherEntry{
+		{Other: peer.Other{ID: peer.ReplicaID{Node: ids.Node{1}, Pool: ids.Pool{2}, Birth: ids.ID{3}}}},
+		{Other: peer.Other{ID: peer.ReplicaID{Node: ids.Node{4}, Pool: ids.Pool{5}, Birth: ids.ID{6}}, Absent: true, All: true, Epoch: 10, Seq: 11}, slot: 1, gen: 12},
+	}}
+	check("others", others.encode()[:512], 512, map[int]string{0: "504d534f5448520a00000001" + "00000002" + "0000000000000007", 24: id(9),
+		40: id(1), 56: id(2), 72: id(3), 120: id(4), 136: id(5), 152: id(6), 168: "010101", 176: "000000000000000a", 184: "000000000000000b", 192: "000000000000000c"})
+	if !allZero(others.encode()[512:]) {
+		t.Fatal("the record of the others is longer than a sector")
+	}
+	if perBlock != 424 || slotAt(3, 4) != 3*8192 || slotAt(3, 5) != 3*8192+4096 || mapSize(peer.Spec{Size: 425 << 20, Region: 1 << 20}) != 16384+8192 {
 		t.Fatal("the map's places")
 	}
 }
@@ -82,7 +92,11 @@ func reseal(b []byte, magic string, unit int) []byte {
 	copy(c, b)
 	for at := 0; at < blockSize; at += unit {
 		copy(c[at:], magic)
-		binary.BigEndian.PutUint32(c[at+8:], version)
+		v := uint32(version)
+		if magic == magicMap {
+			v = mapVersion
+		}
+		binary.BigEndian.PutUint32(c[at+8:], v)
 		binary.BigEndian.PutUint32(c[at+unit-4:], crc32.Checksum(c[at:at+unit-4], castagnoli()))
 	}
 	return c
@@ -185,6 +199,31 @@ func FuzzLeaf(f *testing.F) {
 			out := make([]byte, leafSize)
 			encodeLeaf(out, ids.Volume{1}, 3, &l)
 			if _, err := decodeLeaf(out, ids.Volume{1}, 3, &again); err != nil || again != l {
+				t.Fatal("it reads otherwise than it was written:", err)
+			}
+		}
+	})
+}
+
+func FuzzOthers(f *testing.F) {
+	o := othersRecord{count: 7, birth: ids.ID{9}, others: []otherEntry{
+		{Other: peer.Other{ID: peer.ReplicaID{Node: ids.Node{1}, Pool: ids.Pool{2}, Birth: ids.ID{3}}}},
+		{Other: peer.Other{ID: peer.ReplicaID{Birth: ids.ID{6}}, Absent: true, All: true, Epoch: 10, Seq: 11}, slot: 1, gen: 12},
+	}}
+	f.Add(o.encode()[:mapSector])
+	f.Add(o.encode()[:100])
+	o.others = nil
+	f.Add(o.encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, raw := range [][]byte{b, reseal(b, magicOthers, mapSector)} {
+			o, err := decodeOthers(raw)
+			if err != nil {
+				if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrVersion) {
+					t.Fatal(err)
+				}
+				continue
+			}
+			if again, err := decodeOthers(o.encode()); err != nil || !cmp.Equal(again.list(), o.list()) || again.birth != o.birth {
 				t.Fatal("it reads otherwise than it was written:", err)
 			}
 		}

@@ -107,7 +107,7 @@ func (r *replica) makeRoom(old, spec peer.Spec) error {
 	return err
 }
 
-// mapBlocks is the part of the map's file that has the blocks.
+// mapBlocks is the part of the map's file that has the blocks; behind them is the record of the others (others.go).
 func mapBlocks(s peer.Spec) int64 {
 	return 2 * blockSize * int64((regionsOf(s)+perBlock-1)/perBlock)
 }

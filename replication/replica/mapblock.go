@@ -13,10 +13,12 @@ import (
 // sector is of this write or of the one before it in the slot; nobody was told of it) is told apart from a block that was
 // damaged later (a mark in it may have been relied upon). docs/FORMATS.md has the drawing.
 const (
+	mapVersion    = 2
 	mapSector     = 512
-	sectorHead    = 52
-	sectorRegions = (mapSector - sectorHead - 4) / 8 // 57
-	perBlock      = blockSize / mapSector * sectorRegions
+	mapSectors    = blockSize / mapSector
+	sectorHead    = 84
+	sectorRegions = (mapSector - sectorHead - 4) / 8 // 53
+	perBlock      = mapSectors * sectorRegions
 )
 
 // mapState is what a block of the map holds.
@@ -27,6 +29,8 @@ type mapState struct {
 	high    peer.Seq // the highest Seq that a region of the block ever had
 	durable peer.Seq // the highest Durable that came with a mark
 	seqs    []peer.Seq
+	gens    [peer.MaxAbsent]uint64 // the generations of the missed maps that missed is of; 0: none
+	missed  missedBits
 }
 
 // slotAt is where a block's write goes.
@@ -37,16 +41,20 @@ func slotAt(block uint32, count uint64) int64 {
 // encodeMap writes a block; nil seqs are all clean.
 func encodeMap(b []byte, index uint32, m mapState) {
 	clear(b)
-	for n := range blockSize / mapSector {
+	for n := range mapSectors {
 		s := b[n*mapSector : (n+1)*mapSector]
 		copy(s, magicMap)
-		binary.BigEndian.PutUint32(s[8:], version)
+		binary.BigEndian.PutUint32(s[8:], mapVersion)
 		binary.BigEndian.PutUint32(s[12:], index)
 		binary.BigEndian.PutUint32(s[16:], uint32(n))
 		binary.BigEndian.PutUint64(s[20:], m.count)
 		binary.BigEndian.PutUint64(s[28:], m.prev)
 		binary.BigEndian.PutUint64(s[36:], uint64(m.high))
 		binary.BigEndian.PutUint64(s[44:], uint64(m.durable))
+		for k, g := range m.gens {
+			binary.BigEndian.PutUint64(s[52+8*k:], g)
+			binary.BigEndian.PutUint64(s[68+8*k:], m.missed[k][n])
+		}
 		if m.seqs != nil {
 			for i, q := range m.seqs[n*sectorRegions : (n+1)*sectorRegions] {
 				binary.BigEndian.PutUint64(s[sectorHead+8*i:], uint64(q))
@@ -71,7 +79,7 @@ func readSlot(index uint32, b []byte) (kind slotKind, m mapState, err error) {
 	if allZero(b) {
 		return blank, m, nil
 	}
-	const n = blockSize / mapSector
+	const n = mapSectors
 	var counts [n]uint64 // 0: never written
 	m.seqs = make([]peer.Seq, perBlock)
 	kind = whole
@@ -90,6 +98,10 @@ func readSlot(index uint32, b []byte) (kind slotKind, m mapState, err error) {
 		if counts[i] >= m.count {
 			m.count, m.prev = counts[i], binary.BigEndian.Uint64(s[28:])
 			m.high, m.durable = peer.Seq(binary.BigEndian.Uint64(s[36:])), peer.Seq(binary.BigEndian.Uint64(s[44:]))
+			m.gens = [peer.MaxAbsent]uint64{binary.BigEndian.Uint64(s[52:]), binary.BigEndian.Uint64(s[60:])}
+		}
+		for k := range m.missed {
+			m.missed[k][i] = binary.BigEndian.Uint64(s[68+8*k:])
 		}
 		for k := range sectorRegions {
 			m.seqs[i*sectorRegions+k] = peer.Seq(binary.BigEndian.Uint64(s[sectorHead+8*k:]))
@@ -119,7 +131,7 @@ func checkSector(s []byte, index, n uint32) error {
 		return fmt.Errorf("%w: no %q", ErrDamaged, magicMap[:7])
 	case crc32.Checksum(s[:mapSector-4], castagnoli()) != binary.BigEndian.Uint32(s[mapSector-4:]):
 		return fmt.Errorf("%w: the checksum of %q differs", ErrDamaged, magicMap[:7])
-	case binary.BigEndian.Uint32(s[8:]) != version:
+	case binary.BigEndian.Uint32(s[8:]) != mapVersion:
 		return fmt.Errorf("%w: %q has version %d, and this program knows %d", ErrVersion, magicMap[:7], binary.BigEndian.Uint32(s[8:]), version)
 	case binary.BigEndian.Uint32(s[12:]) != index || binary.BigEndian.Uint32(s[16:]) != n:
 		return fmt.Errorf("%w: sector %d of block %d of the map is at the place of %d of %d", ErrDamaged,

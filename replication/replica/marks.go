@@ -14,6 +14,7 @@ type marks struct {
 	blocks  []markBlock
 	changed []uint32 // blocks that differ from what was written last
 	active  int
+	maps    [peer.MaxAbsent]missedMap // of absent replicas (missed.go)
 }
 
 type markBlock struct {
@@ -27,6 +28,7 @@ type markBlock struct {
 	active  uint16 // regions that are active
 	busy    uint32 // the sum of writing
 	changed bool
+	missed  *missedBits // nil: none. While a map is in use, an active region is in it
 }
 
 func newMarks(regions uint32) *marks {
@@ -36,9 +38,7 @@ func newMarks(regions uint32) *marks {
 func regionsOf(s peer.Spec) uint32 { return uint32((s.Size + s.Region - 1) / s.Region) }
 
 // mapSize is the size of the map's file.
-func mapSize(s peer.Spec) int64 {
-	return 2 * blockSize * int64((regionsOf(s)+perBlock-1)/perBlock)
-}
+func mapSize(s peer.Spec) int64 { return mapBlocks(s) + 2*blockSize }
 
 // begin says that a write of the regions first to last is about to happen. It returns whether a flush of the map must come
 // first. end is called when the write has ended, whatever its end.
@@ -61,6 +61,7 @@ func (m *marks) begin(first, last uint32, seq, durable peer.Seq) (flush bool) {
 		if b.seqs[i] == 0 {
 			m.active++
 			b.active++
+			m.miss(b, i)
 		}
 		b.seqs[i] = seq
 		b.high, b.durable = max(b.high, seq), max(b.durable, durable)
@@ -150,7 +151,11 @@ func (m *marks) take() (out []markWrite) {
 		prev := b.count
 		b.count = max(b.next, b.count+1)
 		w := markWrite{block: n, at: slotAt(n, b.count), bytes: block.Get(blockSize), seqs: append([]peer.Seq(nil), b.seqs...)}
-		encodeMap(w.bytes, n, mapState{count: b.count, prev: prev, high: b.high, durable: b.durable, seqs: w.seqs})
+		s := mapState{count: b.count, prev: prev, high: b.high, durable: b.durable, seqs: w.seqs, gens: m.gens()}
+		if b.missed != nil {
+			s.missed = *b.missed
+		}
+		encodeMap(w.bytes, n, s)
 		out = append(out, w)
 	}
 	m.changed = m.changed[:0]
@@ -193,5 +198,6 @@ func (m *marks) load(index uint32, slots [2][]byte) error {
 		m.active += int(b.active)
 	}
 	m.blocks[index] = b
+	m.loadMissed(index, &s)
 	return nil
 }

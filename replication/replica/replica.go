@@ -33,8 +33,11 @@ type replica struct {
 	flush  group // of data
 	commit group // of the map
 
-	mu    sync.Mutex // guards what follows
-	marks *marks
+	knowing sync.Mutex // held, over I/O, by who changes others
+
+	mu     sync.Mutex // guards what follows
+	marks  *marks
+	others othersRecord // as it is on the disk
 	// clearing are the regions whose sums are being made durable, each for the Clear that came last, until a write touches them.
 	clearing map[uint32]uint64
 	clears   uint64
@@ -81,7 +84,7 @@ func (r *replica) open() error {
 	if r.mapf, err = r.disk.open(filepath.Join(r.dir, fileMap), blockSize); err != nil {
 		return fmt.Errorf("the map: %w", err)
 	}
-	m, err := r.loadMap(spec)
+	m, others, err := r.loadMap(spec)
 	if err != nil {
 		return fmt.Errorf("the map: %w", err)
 	}
@@ -96,7 +99,7 @@ func (r *replica) open() error {
 		return fmt.Errorf("the checksums: %w", err)
 	}
 	r.mu.Lock()
-	r.spec, r.marks = spec, m
+	r.spec, r.marks, r.others = spec, m, others
 	clear(r.clearing)
 	r.mu.Unlock()
 	return nil
@@ -104,30 +107,44 @@ func (r *replica) open() error {
 
 // loadMap reads the map. It is flushed first: a mark that a dead process wrote and did not flush would be taken for one that
 // is on the disk.
-func (r *replica) loadMap(spec peer.Spec) (*marks, error) {
+func (r *replica) loadMap(spec peer.Spec) (*marks, othersRecord, error) {
+	var none othersRecord
 	size := mapSize(spec)
 	if n, err := r.mapf.size(); err != nil || n != size {
-		return nil, fmt.Errorf("%w: it has %d bytes, and should have %d (%w)", ErrDamaged, n, size, errors.Join(err))
+		if err := r.oldMap(); err != nil {
+			return nil, none, err
+		}
+		return nil, none, fmt.Errorf("%w: it has %d bytes, and should have %d (%w)", ErrDamaged, n, size, errors.Join(err))
 	}
 	if err := r.mapf.flush(); err != nil {
-		return nil, err
+		return nil, none, err
+	}
+	others, err := r.loadOthers(spec)
+	if err != nil {
+		return nil, none, err
 	}
 	m := newMarks(regionsOf(spec))
+	for _, e := range others.others {
+		if e.Absent {
+			m.maps[e.slot] = missedMap{e.gen, e.All}
+		}
+	}
 	const pair = 2 * blockSize
-	buf := block.Get(int(min(size, 256*pair)))
+	end := mapBlocks(spec)
+	buf := block.Get(int(min(end, 256*pair)))
 	defer block.Put(buf)
-	for at := int64(0); at < size; at += int64(len(buf)) {
-		part := buf[:min(int64(len(buf)), size-at)]
+	for at := int64(0); at < end; at += int64(len(buf)) {
+		part := buf[:min(int64(len(buf)), end-at)]
 		if err := r.mapf.readAt(part, at); err != nil {
-			return nil, err
+			return nil, none, err
 		}
 		for i := 0; i < len(part); i += pair {
 			if err := m.load(uint32((at+int64(i))/pair), [2][]byte{part[i : i+blockSize], part[i+blockSize : i+pair]}); err != nil {
-				return nil, err
+				return nil, none, err
 			}
 		}
 	}
-	return m, nil
+	return m, others, nil
 }
 
 func (r *replica) closeFiles() {
@@ -164,7 +181,7 @@ func makeReplica(d disk, dir string, spec peer.Spec) error {
 		err = d.create(filepath.Join(tmp, fileData), spec.Size, false)
 	}
 	if err == nil {
-		err = d.create(filepath.Join(tmp, fileMap), mapSize(spec), true)
+		err = makeMap(d, filepath.Join(tmp, fileMap), spec)
 	}
 	if err == nil {
 		err = makeSums(d, filepath.Join(tmp, fileSums), spec)

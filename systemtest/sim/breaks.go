@@ -40,6 +40,11 @@ const (
 	BreakCreate       Break = "15: a new replica holds old bytes"
 	BreakCopy         Break = "15: a full copy leaves out what is at its end"
 	BreakJoin         Break = "15: acknowledgements do not wait for the replica that joins"
+	BreakMissed       Break = "12: a region that becomes active is not recorded as missed by who is absent"
+	BreakMissedStart  Break = "12: when a replica leaves, the active regions are not recorded as missed"
+	BreakMissedClear  Break = "12: clearing active clears missed"
+	BreakMissedLate   Break = "12: writes are acknowledged before it is recorded who is absent"
+	BreakPutBack      Break = "15: a replica that was put back since it left gets a partial copy"
 	BreakDigest       Break = "16: bytes that a wire spoils are taken for good"
 	BreakZero         Break = "16: one member ignores UNMAP"
 	BreakSums         Break = "16: bytes that differ from their checksum are taken for good"
@@ -62,6 +67,7 @@ func Breaks() []Break {
 		BreakFlush, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
 		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakHints, BreakFull, BreakServeFirst, BreakTrash, BreakYield,
 		BreakDeleteEarly, BreakGrow, BreakLeftBehind, BreakDeleteLate,
+		BreakMissed, BreakMissedStart, BreakMissedClear, BreakMissedLate, BreakPutBack,
 	}
 }
 
@@ -98,6 +104,11 @@ func (m *mirrorShell) breakSend(to ids.Node, call *peer.Call) bool {
 			s.submit(double)
 		} else {
 			m.n.proc.After(0, func() { double.Done(double) })
+		}
+	case c.breaks(BreakMissedLate) && call.Kind == peer.Know:
+		double := &peer.Call{Command: call.Command, Done: func(*peer.Call) {}}
+		if s := m.r.sessionWith(to); s != nil && !s.dead {
+			m.n.proc.After(500*time.Millisecond, func() { s.submit(double) })
 		}
 	case c.breaks(BreakConfirm) && call.Kind == peer.Confirm:
 	case c.breaks(BreakReconcile) && call.Kind == peer.ReadMap:

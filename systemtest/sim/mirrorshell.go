@@ -122,6 +122,9 @@ func (m *mirrorShell) effect(e mirror.Effect) {
 			m.r.later(func() { m.r.mirrorEnded(m, e.Err) })
 		}
 	case mirror.ResyncDone:
+		if e.Err == nil {
+			m.n.c.checkJoined(m, e.Node)
+		}
 		if done := m.resynced[e.Node]; done != nil {
 			delete(m.resynced, e.Node)
 			m.r.later(func() { done(e.Err) })

@@ -9,6 +9,7 @@ import (
 	"pmsapp/internal/ids"
 	simworld "pmsapp/internal/sim"
 	"pmsapp/replication/peer"
+	"pmsapp/replication/peer/model"
 )
 
 // simPool is a pool on a disk.
@@ -37,7 +38,7 @@ func (p *simPool) clone(vols []ids.Volume) *simPool {
 	for _, v := range vols {
 		if r := p.replicas[v]; r != nil {
 			c.replicas[v] = &simReplica{spec: r.spec, data: r.data.Clone(), marks: maps.Clone(r.marks), seq: r.seq, durable: r.durable,
-				writing: map[uint32]int{}, flips: newFlips()}
+				writing: map[uint32]int{}, flips: newFlips(), rec: r.rec.Clone()}
 			for b, f := range r.flips.blocks {
 				x := *f
 				c.replicas[v].flips.blocks[b] = &x
@@ -54,7 +55,10 @@ type simReplica struct {
 	seq, durable peer.Seq
 	writing      map[uint32]int
 	flips        flips
+	rec          *model.Records
 }
+
+func regionsOf(s peer.Spec) uint32 { return uint32((s.Size + s.Region - 1) / s.Region) }
 
 func (p *simPool) epoch() peer.Epoch {
 	if len(p.accepted) == 0 {
@@ -302,6 +306,9 @@ func (s *storeSession) command(m msgCommand) {
 		step(func() {
 			for g := first; g <= last; g++ {
 				r.marks[g] = max(r.marks[g], c.Seq)
+				if !st.n.c.breaks(BreakMissed) {
+					r.rec.Marked(g)
+				}
 			}
 			r.seq, r.durable = max(r.seq, c.Seq), max(r.durable, c.Durable)
 			step(apply)
@@ -312,18 +319,21 @@ func (s *storeSession) command(m msgCommand) {
 				if at, ok := r.marks[g.Region]; ok && (at <= g.Seq && r.writing[g.Region] == 0 || st.n.c.breaks(BreakClear)) {
 					delete(r.marks, g.Region)
 					r.cleaned(g.Region)
+					st.n.breakMissedClear(r, g.Region)
 				}
 			}
 			end(peer.Answer{}, nil)
 		})
 	case peer.ReadMap:
 		step(func() {
-			var a peer.Answer
+			a := peer.Answer{Birth: r.rec.Birth, Highest: r.seq, Known: r.rec.Others()}
 			for _, g := range slices.Sorted(maps.Keys(r.marks)) {
 				a.Active = append(a.Active, peer.RegionSeq{Region: g, Seq: r.marks[g]})
 			}
-			end(a, nil)
+			end(st.n.breakReadMap(a), nil)
 		})
+	case peer.Know, peer.ReadMissed, peer.AddMissed, peer.DropMissed:
+		step(func() { end(st.n.missed(r, &c), nil) })
 	case peer.Extents:
 		step(func() {
 			var a peer.Answer
@@ -336,7 +346,8 @@ func (s *storeSession) command(m msgCommand) {
 	case peer.Create, peer.Reset:
 		step(func() {
 			if r == nil || c.Kind == peer.Reset {
-				pool.replicas[c.Volume] = &simReplica{spec: c.Spec, data: simworld.NewFile(c.Spec.Size), marks: map[uint32]peer.Seq{}, writing: map[uint32]int{}, flips: newFlips()}
+				pool.replicas[c.Volume] = &simReplica{spec: c.Spec, data: simworld.NewFile(c.Spec.Size), marks: map[uint32]peer.Seq{}, writing: map[uint32]int{}, flips: newFlips(),
+					rec: model.New(st.n.c.w.Rand.ID(), regionsOf(c.Spec))}
 				if st.n.c.breaks(BreakCreate) {
 					fillBlock(pool.replicas[c.Volume].data.Read(0, blockSize), 0, 7)
 				}
@@ -348,6 +359,7 @@ func (s *storeSession) command(m msgCommand) {
 			if r != nil && r.spec.Size < c.Spec.Size {
 				r.data.Grow(c.Spec.Size)
 				r.spec.Size = c.Spec.Size
+				r.rec.Grown(regionsOf(r.spec))
 			}
 			end(peer.Answer{}, nil)
 		})

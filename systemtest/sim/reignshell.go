@@ -235,7 +235,7 @@ func (r *reignShell) inOrder() []*mirrorShell {
 }
 
 func (r *reignShell) openMirror(e reign.OpenMirror) {
-	p := mirror.Params{Volume: e.Volume, Epoch: e.Epoch, Self: r.n.id(), Physical: physicalBlock, Tunables: r.n.c.tunables()}
+	p := mirror.Params{Volume: e.Volume, Epoch: e.Epoch, Prior: e.Prior, Self: r.n.id(), Physical: physicalBlock, Tunables: r.n.c.tunables()}
 	for _, m := range e.Members {
 		p.Members = append(p.Members, mirror.Member{Node: m.Place.Node, Seq: m.Replica.Seq, Durable: m.Replica.Durable})
 	}
@@ -313,7 +313,7 @@ func (r *reignShell) resync(e reign.StartResync) {
 	m.do(func() {
 		// The mirror is told of the session first, as Mirror.StartResync does.
 		m.back(id)
-		if err := m.core.StartResync(id, e.Empty); err != nil {
+		if err := m.core.StartResync(mirror.Joiner{Place: e.Member.Place, Empty: e.Empty, Accepted: r.n.breakAccepted(e.Accepted)}); err != nil {
 			delete(m.resynced, id)
 			r.later(func() { end(err) })
 		}

@@ -1,0 +1,254 @@
+package replica
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
+)
+
+// The part of the crash test that is about missed maps: what was recorded is there after every crash.
+
+func crashOther() peer.Other {
+	return peer.Other{ID: peer.ReplicaID{Node: ids.Node{7}, Pool: ids.Pool{7}, Birth: ids.ID{7}}}
+}
+
+func regionsOfExtents(xs []peer.Extent, region int64) map[uint32]bool {
+	out := map[uint32]bool{}
+	for _, x := range xs {
+		for r := x.Off / region; r*region < x.Off+x.Len; r++ {
+			out[uint32(r)] = true
+		}
+	}
+	return out
+}
+
+// know says that the other replica is absent, present, or lacks everything.
+func (m *machine) know(v *volume) error {
+	o := crashOther()
+	o.Absent = m.rnd.Chance(0.7)
+	o.All = o.Absent && m.rnd.Chance(0.2)
+	was := v.absent
+	v.absent = unknown
+	err := m.call(peer.Command{Kind: peer.Know, Volume: v.spec.Volume, Others: []peer.Other{o}}).Err
+	if err != nil {
+		if was != yes {
+			v.missed = nil
+		}
+		if err := m.ended(err); err != nil {
+			return err
+		}
+		return m.open()
+	}
+	v.absent = yes
+	switch {
+	case !o.Absent:
+		v.absent, v.missed = no, nil
+	case o.All:
+		v.missed = map[uint32]bool{}
+		for r := range regionsOf(v.spec) {
+			v.missed[r] = true
+		}
+	case was != yes:
+		v.missed = map[uint32]bool{}
+		for r := range v.active {
+			v.missed[r] = true
+		}
+	}
+	return nil
+}
+
+// changeMissed adds regions, or takes some out.
+func (m *machine) changeMissed(v *volume) error {
+	if v.absent != yes {
+		return nil
+	}
+	first := uint32(m.rnd.Intn(int(regionsOf(v.spec))))
+	x := peer.Extent{Off: int64(first) * crashRegion, Len: min(2*crashRegion, v.spec.Size-int64(first)*crashRegion)}
+	c := peer.Command{Kind: peer.AddMissed, Volume: v.spec.Volume, Others: []peer.Other{crashOther()}, Missed: []peer.Extent{x}}
+	if m.rnd.Chance(0.6) {
+		c.Kind = peer.DropMissed
+		c.Others[0].Seq = v.seq
+		for r := range regionsOfExtents(c.Missed, crashRegion) {
+			if v.active[r] == 0 {
+				delete(v.missed, r)
+			}
+		}
+	}
+	if err := m.call(c).Err; err != nil {
+		if err := m.ended(err); err != nil {
+			return err
+		}
+		return m.open()
+	}
+	if c.Kind == peer.AddMissed {
+		maps.Copy(v.missed, regionsOfExtents(c.Missed, crashRegion))
+	}
+	return nil
+}
+
+func (m *machine) checkMissed(v *volume, a peer.Answer, active map[uint32]peer.Seq) error {
+	if !v.birth.IsZero() && v.birth != a.Birth {
+		return fmt.Errorf("it was %s and is another replica now, %s", v.birth, a.Birth)
+	}
+	v.birth = a.Birth
+	found := len(a.Known) == 1 && a.Known[0].ID == crashOther().ID && a.Known[0].Absent
+	if v.absent == yes && !found || v.absent == no && found {
+		return fmt.Errorf("recorded as absent: %v, and should be %d", found, v.absent)
+	}
+	if v.absent = no; !found {
+		v.missed = nil
+		return nil
+	}
+	v.absent = yes
+	got := m.call(peer.Command{Kind: peer.ReadMissed, Volume: v.spec.Volume, Len: v.spec.Size, Others: []peer.Other{crashOther()}})
+	if got.Err != nil {
+		return got.Err
+	}
+	has := regionsOfExtents(got.Extents, crashRegion)
+	for r := range active {
+		if !has[r] {
+			return fmt.Errorf("region %d is active and not missed", r)
+		}
+	}
+	for r := range v.missed {
+		if !has[r] {
+			return fmt.Errorf("region %d was recorded as missed, and is not", r)
+		}
+	}
+	v.missed = has
+	return nil
+}
+
+func TestMissed(t *testing.T) {
+	h := newHost(t, 1)
+	s := h.open(1)
+	spec := h.spec(0)
+	v := spec.Volume
+	must(t, s, peer.Command{Kind: peer.Create, Spec: spec})
+	b := make([]byte, 4096)
+	a1 := peer.Other{ID: peer.ReplicaID{Node: ids.Node{1}, Pool: ids.Pool{1}, Birth: ids.ID{1}}, Absent: true, Epoch: 3, Seq: 4}
+	a2 := peer.Other{ID: peer.ReplicaID{Node: ids.Node{2}, Pool: ids.Pool{2}, Birth: ids.ID{2}}}
+	missed := func(of ids.ID, want ...uint32) {
+		t.Helper()
+		x := must(t, s, peer.Command{Kind: peer.ReadMissed, Volume: v, Len: spec.Size, Others: []peer.Other{{ID: peer.ReplicaID{Birth: of}}}})
+		w := map[uint32]bool{}
+		for _, r := range want {
+			w[r] = true
+		}
+		if d := cmp.Diff(w, regionsOfExtents(x.Extents, spec.Region)); d != "" {
+			t.Fatal(d)
+		}
+	}
+	know := func(list ...peer.Other) {
+		t.Helper()
+		must(t, s, peer.Command{Kind: peer.Know, Volume: v, Others: list})
+	}
+	epoch := peer.Epoch(1)
+	restart := func() {
+		h.restart()
+		epoch++
+		s = h.open(epoch)
+	}
+	must(t, s, write(v, 5<<20, b, 7))
+	know(a1, a2) // what is active is missed
+	missed(ids.ID{1}, 5)
+	if e := do(t, s, peer.Command{Kind: peer.ReadMissed, Volume: v, Len: spec.Size, Others: []peer.Other{a2}}).Err; e == nil {
+		t.Fatal("a map of a replica that is present")
+	}
+	must(t, s, write(v, 100<<20, b[:512], 8)) // the last region, with its flush
+	clear := func(rs ...uint32) {
+		var list []peer.RegionSeq
+		for _, r := range rs {
+			list = append(list, peer.RegionSeq{Region: r, Seq: 99})
+		}
+		must(t, s, peer.Command{Kind: peer.Clear, Volume: v, Regions: list})
+	}
+	clear(5, 100)
+	missed(ids.ID{1}, 5, 100)
+	restart()
+	missed(ids.ID{1}, 5, 100)
+	// Another map beside it, begun later; evidence rises and never falls.
+	a2.Absent, a2.All = true, true
+	a1.Epoch, a1.Seq = 9, 1
+	know(a1, a2)
+	got := must(t, s, peer.Command{Kind: peer.ReadMap, Volume: v})
+	a2.All = false
+	if d := cmp.Diff([]peer.Other{{ID: a1.ID, Absent: true, Epoch: 9, Seq: 4}, a2}, got.Known); d != "" {
+		t.Fatal(d)
+	}
+	must(t, s, write(v, 7<<20, b, 10))
+	drop := func(o peer.Other, first, n int64) {
+		t.Helper()
+		x := peer.Extent{Off: first * spec.Region, Len: min(n*spec.Region, spec.Size-first*spec.Region)}
+		must(t, s, peer.Command{Kind: peer.DropMissed, Volume: v, Others: []peer.Other{o}, Missed: []peer.Extent{x}})
+	}
+	drop(a2, 0, 101)
+	missed(ids.ID{2}, 7) // active: it stays
+	missed(ids.ID{1}, 5, 7, 100)
+	restart()
+	missed(ids.ID{2}, 7)
+	must(t, s, peer.Command{Kind: peer.AddMissed, Volume: v, Others: []peer.Other{a2}, Missed: []peer.Extent{{Off: 8 << 20, Len: 2 << 20}}})
+	restart()
+	missed(ids.ID{2}, 7, 8, 9)
+	missed(ids.ID{}, 5, 7, 8, 9, 100)
+	// Dropped and begun anew in the same place: what was there before does not count.
+	know(a2)
+	clear(7)
+	a3 := peer.Other{ID: peer.ReplicaID{Node: ids.Node{1}, Pool: ids.Pool{1}, Birth: ids.ID{3}}, Absent: true}
+	know(a2, a3)
+	missed(ids.ID{3})
+	must(t, s, write(v, 90<<20, b, 20))
+	restart()
+	missed(ids.ID{3}, 90)
+	missed(ids.ID{2}, 7, 8, 9, 90)
+	for _, bad := range [][]peer.Other{{a2, a2}, {a1, a2, a3}, {{ID: peer.ReplicaID{Node: ids.Node{1}}}}, make([]peer.Other, peer.MaxOthers+1)} {
+		if do(t, s, peer.Command{Kind: peer.Know, Volume: v, Others: bad}).Err == nil {
+			t.Errorf("%+v was accepted", bad)
+		}
+	}
+	missed(ids.ID{3}, 90)
+
+	// A record that is damaged is forgotten: the replica is another one to the others, and knows of none. An older map is refused.
+	h.node.Close()
+	path := filepath.Join(h.pools[0], dirReplicas, v.String(), fileMap)
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hurt := bytes.Clone(raw)
+	hurt[mapBlocks(spec)+20] ^= 1
+	hurt[mapBlocks(spec)+blockSize+20] ^= 1
+	os.WriteFile(path, hurt, 0o600)
+	h.start()
+	s = h.open(50)
+	now := must(t, s, peer.Command{Kind: peer.ReadMap, Volume: v})
+	if len(now.Known) != 0 || now.Birth == got.Birth || now.Birth.IsZero() || now.Highest != 20 {
+		t.Fatalf("%+v", now)
+	}
+	h.restart()
+	s = h.open(51)
+	if again := must(t, s, peer.Command{Kind: peer.ReadMap, Volume: v}); again.Birth != now.Birth {
+		t.Fatal("the new birth is not durable")
+	}
+	h.node.Close()
+	old := bytes.Clone(raw[:len(raw)-8192])
+	for at := 0; at < len(old); at += mapSector {
+		if !allZero(old[at : at+mapSector]) {
+			old[at+11] = 1
+		}
+	}
+	os.WriteFile(path, old, 0o600)
+	h.start()
+	s = h.open(52)
+	if x := h.node.pools[0].find(v); x.foreign == nil || !bytes.Contains([]byte(x.foreign.Error()), []byte("version 1, and this program knows 2")) {
+		t.Fatal(x.foreign)
+	}
+}

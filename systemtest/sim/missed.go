@@ -1,0 +1,107 @@
+package sim
+
+import (
+	"bytes"
+
+	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
+)
+
+// missed carries out what is about missed maps.
+func (n *node) missed(r *simReplica, c *peer.Command) (a peer.Answer) {
+	active := r.marks
+	switch c.Kind {
+	case peer.Know:
+		if n.c.breaks(BreakMissedStart) {
+			active = nil
+		}
+		a.Err = r.rec.Know(c.Others, active)
+	case peer.ReadMissed:
+		a.Extents, a.Err = r.rec.Missed(c, r.spec.Region, r.spec.Size, active)
+		n.c.stats["missed maps read"]++
+	default:
+		a.Err = r.rec.Change(c, r.spec.Region, active)
+	}
+	return a
+}
+
+// checkJoined compares a replica that has joined with the other members: byte by byte, but for regions in which a write
+// may be under way, which are marked.
+func (c *Cluster) checkJoined(m *mirrorShell, id ids.Node) {
+	v := c.trueVolume(m.vol)
+	if v == nil {
+		return
+	}
+	var mine *simReplica
+	for _, p := range v.InSync {
+		if p.Node == id {
+			mine = c.replicaAt(p, m.vol)
+		}
+	}
+	if mine == nil {
+		return
+	}
+	for _, p := range v.InSync {
+		other := c.replicaAt(p, m.vol)
+		if p.Node == id || other == nil {
+			continue
+		}
+		size := min(mine.spec.Size, other.spec.Size, v.Size)
+		for g := range uint32((size + region - 1) / region) {
+			if mine.marks[g]|other.marks[g] != 0 || mine.writing[g]+other.writing[g] > 0 {
+				continue
+			}
+			off := int64(g) * region
+			n := min(region, size-off)
+			if mine.flipped(off, n) || other.flipped(off, n) {
+				continue
+			}
+			if !bytes.Equal(mine.data.Read(off, n), other.data.Read(off, n)) {
+				c.fail("the replica of volume %d on %s joined, and differs from that on %s in region %d, which neither has marked",
+					m.vol, c.nameOf(id), c.nameOf(p.Node), g)
+				return
+			}
+		}
+		c.stats["regions compared after a join"] += int(regionsOf(mine.spec))
+	}
+}
+
+// flipped tells whether a bit has flipped in a range, which its checksum says.
+func (r *simReplica) flipped(off, n int64) bool {
+	for b := range r.flips.blocks {
+		if b*blockSize >= off && b*blockSize < off+n {
+			return true
+		}
+	}
+	return false
+}
+
+// breakMissedClear lets a Clear take the region out of the missed maps.
+func (n *node) breakMissedClear(r *simReplica, g uint32) {
+	if !n.c.breaks(BreakMissedClear) {
+		return
+	}
+	for _, e := range r.rec.Others() {
+		if e.Absent {
+			off := int64(g) * r.spec.Region
+			r.rec.Change(&peer.Command{Kind: peer.DropMissed, Others: []peer.Other{{ID: e.ID}}, Missed: []peer.Extent{{Off: off, Len: min(r.spec.Region, r.spec.Size-off)}}},
+				r.spec.Region, nil)
+		}
+	}
+}
+
+// breakReadMap changes what a replica says of itself.
+func (n *node) breakReadMap(a peer.Answer) peer.Answer {
+	if n.c.breaks(BreakPutBack) {
+		a.Highest = 1 << 20
+	}
+	return a
+}
+
+// breakAccepted changes what a replica's pool proves.
+func (n *node) breakAccepted(rs []peer.EpochRange) []peer.EpochRange {
+	if n.c.breaks(BreakPutBack) {
+		return []peer.EpochRange{{Lo: 1, Hi: 1 << 40}}
+	}
+	return rs
+}

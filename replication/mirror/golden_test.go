@@ -27,6 +27,7 @@ var update = flag.Bool("update", false, "write the golden scripts anew")
 //	open self=A members=A,B [version=1] [hold=30s] [cool=5s] [size=1m]
 //	write|read|zero|flush|update|map NAME [OFF LEN]      off and len in bytes, with k or m
 //	ok CALL... [data=N] [active=REGION@SEQ,...] [extents=OFF+LEN,...]
+//	   of readmap: [birth=N] [high=SEQ] [known=NODE@EPOCH/SEQ,... or NODE, if present]; replicas on record have the birth 1
 //	err CALL... lost|medium|full|epoch|noreplica
 //	lost|back|unreachable NODE [seq=N]
 //	decided ok|unknown|epoch|version|last|notreplica [set=A,B] [version=N]
@@ -276,7 +277,37 @@ func (s *script) answer(name string, err error, args map[string]string) {
 			c.Extents = append(c.Extents, peer.Extent{Off: s.bytes(o), Len: s.bytes(n)})
 		}
 	}
+	if v := args["birth"]; v != "" {
+		n, _ := strconv.Atoi(v)
+		c.Birth = ids.ID{byte(n)}
+	}
+	high, _ := strconv.ParseUint(args["high"], 10, 64)
+	c.Highest = peer.Seq(high)
+	if v := args["known"]; v != "" {
+		for e := range strings.SplitSeq(v, ",") {
+			var o peer.Other
+			var l string
+			l, v, o.Absent = strings.Cut(e, "@")
+			fmt.Sscanf(v, "%d/%d", &o.Epoch, &o.Seq)
+			o.ID = peer.ReplicaID{Node: fromLetter(l), Pool: ids.Pool(fromLetter(l)), Birth: ids.ID{1}}
+			c.Known = append(c.Known, o)
+		}
+	}
 	s.core.Answered(c)
+}
+
+func describeOthers(list []peer.Other) string {
+	var b strings.Builder
+	for _, o := range list {
+		fmt.Fprintf(&b, " %s birth %d", letter(o.ID.Node), o.ID.Birth[0])
+		switch {
+		case o.All:
+			b.WriteString(" misses all")
+		case o.Absent:
+			fmt.Fprintf(&b, " absent %d/%d", o.Epoch, o.Seq)
+		}
+	}
+	return b.String()
 }
 
 func (s *script) decided(how string, version uint64, set []truth.Place) {
@@ -295,7 +326,8 @@ func (s *script) decided(how string, version uint64, set []truth.Place) {
 }
 
 var kinds = map[peer.Kind]string{peer.Read: "read", peer.Write: "write", peer.Zero: "zero", peer.Confirm: "confirm",
-	peer.Clear: "clear", peer.ReadMap: "readmap", peer.Extents: "extents"}
+	peer.Clear: "clear", peer.ReadMap: "readmap", peer.Extents: "extents",
+	peer.Know: "know", peer.ReadMissed: "readmissed", peer.AddMissed: "addmissed", peer.DropMissed: "dropmissed"}
 
 func (s *script) effect(e Effect) {
 	w := &s.out
@@ -311,6 +343,11 @@ func (s *script) effect(e Effect) {
 			fmt.Fprintf(w, " %dk+%dk", c.Off>>10, c.Len>>10)
 		case peer.Clear:
 			fmt.Fprintf(w, " %v", c.Regions)
+		case peer.Know, peer.ReadMissed, peer.AddMissed, peer.DropMissed:
+			fmt.Fprintf(w, "%s", describeOthers(c.Others))
+			for _, x := range c.Missed {
+				fmt.Fprintf(w, " %dk+%dk", x.Off>>10, x.Len>>10)
+			}
 		}
 		if c.Seq != 0 {
 			fmt.Fprintf(w, " seq %d durable %d", c.Seq, c.Durable)

@@ -143,7 +143,8 @@ func (c *Core) joinerOn(rec []peer.Other) peer.Other {
 	id := c.rs.id()
 	for _, e := range rec {
 		if e.ID == id {
-			if e = c.leaving(e); c.rs.shows(e, c.p.Epoch) {
+			// Later it shows what we have sent to it, which is no evidence of what it had.
+			if e = c.leaving(e); c.rs.phase > recording || c.rs.shows(e, c.p.Epoch) {
 				return e
 			}
 		}
@@ -208,7 +209,7 @@ func (c *Core) pumpKnow() {
 	c.retell = false
 	for i := range c.slots {
 		s := &c.slots[i]
-		if !c.targets().has(i) || !s.up || s.told.asking {
+		if !c.concerned().has(i) || !s.up || s.told.asking {
 			continue
 		}
 		if want := c.toTell(i); len(s.told.maybe) > 0 || !known(s.told.rec, want) {
@@ -219,10 +220,10 @@ func (c *Core) pumpKnow() {
 	}
 }
 
-// allTold says whether every target has on record what it is to have.
+// allTold says whether every member, and the joiner, has on record what it is to have.
 func (c *Core) allTold() bool {
 	for i := range c.slots {
-		if t := &c.slots[i].told; c.targets().has(i) && (t.asking || len(t.maybe) > 0 || !known(t.rec, c.toTell(i))) {
+		if t := &c.slots[i].told; c.concerned().has(i) && (t.asking || len(t.maybe) > 0 || !known(t.rec, c.toTell(i))) {
 			return false
 		}
 	}
@@ -232,7 +233,7 @@ func (c *Core) allTold() bool {
 func (c *Core) knowAnswered(k *call, o outcome) {
 	i := int(k.slot)
 	s := &c.slots[i]
-	if s.gone || !c.targets().has(i) {
+	if s.gone || !c.concerned().has(i) {
 		s.told.asking = false
 		return
 	}

@@ -13,7 +13,8 @@ type resyncPhase uint8
 
 const (
 	mapping   resyncPhase = iota + 1 // the joiner's marks are asked for
-	waitSent                         // writes that were not sent to it, and the records of who is absent, are waited for
+	recording                        // the records of who is absent, and of what the joiner is, are waited for
+	waitSent                         // writes that were not sent to it are waited for
 	sweeping                         // missed maps are read
 	scanning                         // chunk by chunk
 	waitAcked                        // writes that were acknowledged without it are waited for
@@ -98,7 +99,6 @@ func (c *Core) StartResync(j Joiner) error {
 	if from := c.sources(c.members); from != 0 {
 		c.rs.relay = lowest(from)
 	}
-	c.barrier()
 	c.report(Notice{Code: ResyncBegun, Node: node})
 	c.send(i, forMap, peer.ReadMap).rs = c.rs
 	c.run()
@@ -195,7 +195,7 @@ func (c *Core) joinerMapped(k *call, o outcome) {
 	}
 	c.noteMap(rs.slot, &k.Answer)
 	rs.replica, rs.high = c.slots[rs.slot].told.id, k.Highest
-	rs.phase = waitSent
+	rs.phase = recording
 }
 
 // pumpResync does the next step.
@@ -205,6 +205,12 @@ func (c *Core) pumpResync() {
 		return
 	}
 	switch rs.phase {
+	case recording:
+		if c.allTold() {
+			rs.phase = waitSent
+			c.barrier()
+			c.pumpResync()
+		}
 	case waitSent:
 		// What was not sent to the joiner is over, and members are equal: what is found now stays true.
 		if c.older == 0 && c.demand.n+c.backlog.n == 0 && c.allTold() {

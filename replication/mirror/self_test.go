@@ -150,6 +150,9 @@ func (w *world) step() {
 		w.takeOver()
 		return
 	}
+	if w.chance(1) {
+		w.nodes[w.rng.IntN(3)].keep(w.epoch)
+	}
 	switch x := w.rng.IntN(1000); {
 	case x < 250 && len(w.live) < 12:
 		w.submit()
@@ -177,6 +180,9 @@ func (w *world) step() {
 			return
 		}
 		n.cut = false
+		if w.chance(30) {
+			w.putBack(n)
+		}
 		empty := w.chance(30)
 		if n.session++; empty {
 			clear(n.bytes)
@@ -259,7 +265,7 @@ func (w *world) joinerOf(n *wNode, empty bool) Joiner {
 
 func (w *world) joinable() *wNode {
 	for _, p := range w.vol.Replicas {
-		if i := w.core.slotOf(p.Node); !w.inSet(p.Node) && (i < 0 || i == 0 && !w.core.targets().has(0)) {
+		if i := w.core.slotOf(p.Node); !w.inSet(p.Node) && (i < 0 || i == 0 && !w.core.concerned().has(0)) {
 			n := w.node(p.Node)
 			if !w.calm && w.shunned >= 0 && n == w.nodes[w.shunned] && w.chance(97) {
 				continue
@@ -434,7 +440,7 @@ func TestSelf(t *testing.T) {
 	if s := os.Getenv("MIRROR_SEEDS"); s != "" {
 		n, _ = strconv.ParseUint(s, 10, 64)
 	}
-	var acks, reads, spoilt, joined, removed, takeovers, mended int
+	var acks, reads, spoilt, joined, removed, takeovers, mended, putBacks int
 	for seed := from; seed < from+n; seed++ {
 		w, bad := selfCheck(seed, 3000)
 		if bad != "" {
@@ -444,11 +450,11 @@ func TestSelf(t *testing.T) {
 			t.Fatalf("seed %d: %s", seed, bad)
 		}
 		acks, reads, spoilt = acks+w.acks, reads+w.reads, spoilt+w.spoilt
-		mended += w.mended
+		mended, putBacks = mended+w.mended, putBacks+w.putBacks
 		joined, removed, takeovers = joined+w.joined, removed+w.removed, takeovers+w.takeover
 	}
-	t.Logf("%d writes, %d reads, %d failed writes, %d joins, %d removals, %d take-overs, %d mended", acks, reads, spoilt, joined, removed, takeovers, mended)
-	if n >= 60 && (acks == 0 || reads == 0 || spoilt == 0 || joined == 0 || removed == 0 || mended == 0) {
+	t.Logf("%d writes, %d reads, %d failed writes, %d joins, %d removals, %d take-overs, %d mended, %d put back", acks, reads, spoilt, joined, removed, takeovers, mended, putBacks)
+	if n >= 60 && (acks == 0 || reads == 0 || spoilt == 0 || joined == 0 || removed == 0 || mended == 0 || putBacks == 0) {
 		t.Fatal("something never happens")
 	}
 }

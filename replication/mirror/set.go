@@ -157,7 +157,7 @@ func (c *Core) adopt(version uint64, set []truth.Place) {
 	var now mask
 	for _, pl := range set {
 		i := c.slotOf(pl.Node)
-		if i < 0 || !c.targets().has(i) {
+		if i < 0 || !c.concerned().has(i) {
 			// Nobody but us changes the set of a volume that we serve.
 			c.end(ErrSet, true)
 			return

@@ -60,8 +60,17 @@ func (c *Core) union() mask {
 	return c.members
 }
 
-// targets are those that a write goes to.
+// targets are those that a write goes to: not the joiner, as long as the members may not have recorded what it has. What it
+// records is evidence of that.
 func (c *Core) targets() mask {
+	if c.joiner >= 0 && c.rs.phase >= waitSent {
+		return c.members | bit(c.joiner)
+	}
+	return c.members
+}
+
+// concerned are those with which the mirror deals.
+func (c *Core) concerned() mask {
 	if c.joiner >= 0 {
 		return c.members | bit(c.joiner)
 	}
@@ -200,7 +209,7 @@ func (c *Core) Back(node ids.Node, seq peer.Seq) {
 // NeedsReplica says whether Back of a node needs a replica of the volume there, and not only its confirmations.
 func (c *Core) NeedsReplica(node ids.Node) bool {
 	i := c.slotOf(node)
-	return i >= 0 && c.targets().has(i)
+	return i >= 0 && c.concerned().has(i)
 }
 
 // resend sends again what a node has missed, and asks again what it was asked.

@@ -34,7 +34,7 @@ func (c *Core) Tick(now time.Duration) {
 // wanted says whether a session with the slot's node is needed.
 func (c *Core) wanted(i int) bool {
 	s := &c.slots[i]
-	return s.used && !s.gone && (i == 0 || c.targets().has(i))
+	return s.used && !s.gone && (i == 0 || c.concerned().has(i))
 }
 
 // Next says when Tick is wanted at the latest; false if only after another event.

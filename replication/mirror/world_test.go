@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -39,6 +40,29 @@ type wNode struct {
 	epoch   peer.Epoch
 	rec     *model.Records
 	accepts []peer.EpochRange // what it has accepted before
+	kept    *wKept
+}
+
+// wKept is what a replica was under an epoch.
+type wKept struct {
+	epoch        peer.Epoch
+	bytes        []byte
+	marks        map[uint32]peer.Seq
+	seq, durable peer.Seq
+	rec          *model.Records
+}
+
+func (n *wNode) keep(e peer.Epoch) {
+	n.kept = &wKept{e, slices.Clone(n.bytes), maps.Clone(n.marks), n.seq, n.durable, n.rec.Clone()}
+}
+
+// putBack makes an absent replica what it was earlier in this reign: no epoch shows it (14).
+func (w *world) putBack(n *wNode) {
+	if k := n.kept; k != nil && k.epoch == w.epoch {
+		w.logf("put back %x to seq %d from %d", n.id[0], k.seq, n.seq)
+		n.bytes, n.marks, n.seq, n.durable, n.rec, n.kept = k.bytes, k.marks, k.seq, k.durable, k.rec, nil
+		w.putBacks++
+	}
 }
 
 type wCall struct {
@@ -96,6 +120,7 @@ type world struct {
 	cool     time.Duration
 	shunned  int // a replica that seldom comes back, by index; -1: none
 	often    int // take-overs, in 1000 steps
+	putBacks int
 	eager    int // attempts to reach who is lost, in 1000 steps
 }
 
@@ -257,8 +282,8 @@ func (w *world) checkMissed() {
 		m := w.node(pl.Node)
 		for _, e := range m.rec.Others() {
 			a := w.node(e.ID.Node)
-			if w.inSet(a.id) || a.rec.Birth != e.ID.Birth {
-				continue
+			if w.inSet(a.id) || a.rec.Birth != e.ID.Birth || e.Absent && e.Seq > a.seq {
+				continue // it was put back, and that shows
 			}
 			has := map[uint32]bool{}
 			if e.Absent {

@@ -2,9 +2,11 @@ package sim
 
 import (
 	"bytes"
+	"slices"
 
 	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
+	"pmsapp/replication/truth"
 )
 
 // missed carries out what is about missed maps.
@@ -19,6 +21,14 @@ func (n *node) missed(r *simReplica, c *peer.Command) (a peer.Answer) {
 	case peer.ReadMissed:
 		a.Extents, a.Err = r.rec.Missed(c, r.spec.Region, r.spec.Size, active)
 		n.c.stats["missed maps read"]++
+		if n.c.breaks(BreakOwnMarks) && c.Others[0].ID.Birth.IsZero() {
+			a.Extents = nil
+		}
+	case peer.AddMissed:
+		n.c.stats["missed maps handed on"]++
+		if !n.c.breaks(BreakRelay) {
+			a.Err = r.rec.Change(c, r.spec.Region, active)
+		}
 	default:
 		a.Err = r.rec.Change(c, r.spec.Region, active)
 	}
@@ -91,9 +101,12 @@ func (n *node) breakMissedClear(r *simReplica, g uint32) {
 }
 
 // breakReadMap changes what a replica says of itself.
-func (n *node) breakReadMap(a peer.Answer) peer.Answer {
+func (n *node) breakReadMap(r *simReplica, a peer.Answer) peer.Answer {
 	if n.c.breaks(BreakPutBack) {
 		a.Highest = 1 << 20
+	}
+	if v := n.c.trueVolume(n.c.volIndex(r.spec.Volume)); n.c.breaks(BreakOwnMarks) && v != nil && !slices.ContainsFunc(v.InSync, func(p truth.Place) bool { return p.Node == n.id() }) {
+		a.Active = nil
 	}
 	return a
 }

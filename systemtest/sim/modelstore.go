@@ -330,7 +330,7 @@ func (s *storeSession) command(m msgCommand) {
 			for _, g := range slices.Sorted(maps.Keys(r.marks)) {
 				a.Active = append(a.Active, peer.RegionSeq{Region: g, Seq: r.marks[g]})
 			}
-			end(st.n.breakReadMap(a), nil)
+			end(st.n.breakReadMap(r, a), nil)
 		})
 	case peer.Know, peer.ReadMissed, peer.AddMissed, peer.DropMissed:
 		step(func() { end(st.n.missed(r, &c), nil) })

@@ -195,6 +195,9 @@ func (c *Core) joinerMapped(k *call, o outcome) {
 	}
 	c.noteMap(rs.slot, &k.Answer)
 	rs.replica, rs.high = c.slots[rs.slot].told.id, k.Highest
+	if k.Highest != 0 {
+		rs.empty = false // it was put back since it was made: this is another one
+	}
 	rs.phase = recording
 }
 

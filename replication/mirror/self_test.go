@@ -189,6 +189,9 @@ func (w *world) step() {
 			clear(n.marks)
 			n.seq, n.durable = 0, 0
 			n.rec = model.New(ids.New(), wRegions)
+			if w.chance(30) {
+				w.putBack(n)
+			}
 		}
 		if err := w.core.StartResync(w.joinerOf(n, empty)); err == nil {
 			w.logf("resync %x empty %v", n.id[0], empty)

@@ -252,3 +252,62 @@ func TestMissed(t *testing.T) {
 		t.Fatal(x.foreign)
 	}
 }
+
+// TestKnowThenGrow makes a replica larger that records what others miss: the record lies behind the map's blocks, and moves.
+func TestKnowThenGrow(t *testing.T) {
+	h := newHost(t, 1)
+	s := h.open(1)
+	spec := h.spec(0)
+	spec.Size, spec.Region = 1<<20, 64<<10
+	must(t, s, peer.Command{Kind: peer.Create, Spec: spec})
+	v := spec.Volume
+	some := peer.Other{ID: peer.ReplicaID{Node: ids.Node{1}, Pool: ids.Pool{1}, Birth: ids.ID{1}}, Absent: true, Epoch: 7, Seq: 3}
+	all := peer.Other{ID: peer.ReplicaID{Node: ids.Node{2}, Pool: ids.Pool{2}, Birth: ids.ID{2}}, Absent: true, All: true}
+	must(t, s, peer.Command{Kind: peer.Know, Volume: v, Others: []peer.Other{some, all}})
+	b := make([]byte, 4096)
+	must(t, s, write(v, 5*spec.Region, b, 4))
+	must(t, s, peer.Command{Kind: peer.Clear, Volume: v, Regions: []peer.RegionSeq{{Region: 5, Seq: 4}}})
+	was := must(t, s, peer.Command{Kind: peer.ReadMap, Volume: v})
+
+	missed := func(size int64, id ids.ID) map[uint32]bool {
+		t.Helper()
+		a := must(t, s, peer.Command{Kind: peer.ReadMissed, Volume: v, Len: size, Others: []peer.Other{{ID: peer.ReplicaID{Birth: id}}}})
+		return regionsOfExtents(a.Extents, spec.Region)
+	}
+	check := func(size int64, want map[uint32]bool) {
+		t.Helper()
+		now := must(t, s, peer.Command{Kind: peer.ReadMap, Volume: v})
+		if d := cmp.Diff(was.Known, now.Known); d != "" || now.Birth != was.Birth {
+			t.Fatal("the record has changed: ", d)
+		}
+		if d := cmp.Diff(want, missed(size, some.ID.Birth)); d != "" {
+			t.Fatal(d)
+		}
+		has := missed(size, all.ID.Birth)
+		for r := range uint32(16) {
+			if !has[r] {
+				t.Fatalf("region %d is no longer missed by who misses all", r)
+			}
+		}
+	}
+	check(spec.Size, map[uint32]bool{5: true})
+	for i, blocks := range []int64{1, 3} { // within the map's block, and with more blocks
+		large := spec
+		large.Size = spec.Region * perBlock * blocks
+		must(t, s, peer.Command{Kind: peer.Grow, Volume: v, Spec: large})
+		want := map[uint32]bool{5: true}
+		if i > 0 {
+			want[uint32(perBlock-1)] = true
+		}
+		check(large.Size, want)
+		last := uint32(perBlock*blocks - 1)
+		must(t, s, write(v, int64(last)*spec.Region, b, peer.Seq(9+i)))
+		want[last] = true
+		check(large.Size, want)
+		h.restart()
+		s = h.open(peer.Epoch(2 + i))
+		check(large.Size, want)
+		must(t, s, peer.Command{Kind: peer.Clear, Volume: v, Regions: []peer.RegionSeq{{Region: last, Seq: 99}}})
+		check(large.Size, want)
+	}
+}

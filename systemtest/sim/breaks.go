@@ -45,7 +45,6 @@ const (
 	BreakMissedClear  Break = "12: clearing active clears missed"
 	BreakMissedLate   Break = "12: writes are acknowledged before it is recorded who is absent"
 	BreakPutBack      Break = "15: a replica that was put back since it left gets a partial copy"
-	BreakMissedDrop   Break = "12: marks are cleared beside a DropMissed"
 	BreakRelay        Break = "15: a joiner does not take over what others missed that are absent still"
 	BreakOwnMarks     Break = "15: what a joiner has marked itself is not copied"
 	BreakDigest       Break = "16: bytes that a wire spoils are taken for good"
@@ -71,7 +70,7 @@ func Breaks() []Break {
 		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakHints, BreakFull, BreakServeFirst, BreakTrash, BreakYield,
 		BreakDeleteEarly, BreakGrow, BreakLeftBehind, BreakDeleteLate,
 		BreakMissed, BreakMissedStart, BreakMissedClear, BreakMissedLate, BreakPutBack,
-		BreakMissedDrop, BreakRelay, BreakOwnMarks,
+		BreakRelay, BreakOwnMarks,
 	}
 }
 
@@ -109,14 +108,10 @@ func (m *mirrorShell) breakSend(to ids.Node, call *peer.Call) bool {
 		} else {
 			m.n.proc.After(0, func() { double.Done(double) })
 		}
-	case c.breaks(BreakMissedLate) && call.Kind == peer.Know, c.breaks(BreakMissedDrop) && call.Kind == peer.DropMissed:
+	case c.breaks(BreakMissedLate) && call.Kind == peer.Know:
 		double := &peer.Call{Command: call.Command, Done: func(*peer.Call) {}}
-		late := 500 * time.Millisecond
-		if call.Kind == peer.DropMissed {
-			late = 4 * time.Second
-		}
 		if s := m.r.sessionWith(to); s != nil && !s.dead {
-			m.n.proc.After(late, func() { s.submit(double) })
+			m.n.proc.After(500*time.Millisecond, func() { s.submit(double) })
 		}
 	case c.breaks(BreakConfirm) && call.Kind == peer.Confirm:
 	case c.breaks(BreakReconcile) && call.Kind == peer.ReadMap:

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"syscall"
 
+	"pmsapp/appliance/adapt"
 	"pmsapp/appliance/config"
 	"pmsapp/appliance/front"
 	"pmsapp/appliance/vip"
@@ -124,19 +125,16 @@ func closeAll(all []net.Listener) {
 }
 
 // discoverable are the portals that hosts are told: the virtual one, or, without one, this node's own.
-func (n *node) discoverable() []target.Portal {
-	group := uint16(1)
-	if me, ok := n.cluster.State().Nodes[n.cluster.Self()]; ok {
-		group = me.Group
-	}
+func (n *node) discoverable() (all []target.Portal) {
 	if v, err := netip.ParseAddrPort(n.cfg.Virtual.Portal); err == nil {
-		return []target.Portal{{Addr: v, Group: front.VirtualGroup}}
+		all = append(all, target.Portal{Addr: v, Group: front.VirtualGroup})
 	}
-	p, err := netip.ParseAddrPort(n.addrs.portal)
-	if err != nil {
-		return nil
+	for _, c := range adapt.Nodes(n.cluster.State()) {
+		if p, err := netip.ParseAddrPort(c.Portal); err == nil && !c.Witness {
+			all = append(all, target.Portal{Addr: p, Group: c.Group})
+		}
 	}
-	return []target.Portal{{Addr: p, Group: group}}
+	return all
 }
 
 // peerPortal is where a node's replicas are.

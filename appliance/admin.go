@@ -199,7 +199,10 @@ func (n *node) Export(ctx context.Context, request string, w api.NewLUN) (api.LU
 	if v.Share {
 		return api.LUN{}, api.Errorf(api.ErrConflict, "pmsapp share export "+v.Name, "%s is a share", v.Name)
 	}
-	e := catalog.Export{Volume: v.ID, LUN: front.DefaultLUN, CHAPUser: w.CHAPUser, CHAPSecret: []byte(w.CHAPSecret)}
+	e := catalog.Export{Volume: v.ID, LUN: front.DefaultLUN, CHAPUser: w.CHAPUser, CHAPSecret: []byte(w.CHAPSecret), Paths: storedPaths(w.Paths)}
+	if !knownPaths(w.Paths) {
+		return api.LUN{}, errPaths(w.Paths)
+	}
 	for _, s := range w.Initiators {
 		name, err := front.CheckInitiator(s)
 		if err != nil {
@@ -240,7 +243,7 @@ func (n *node) Export(ctx context.Context, request string, w api.NewLUN) (api.LU
 }
 
 func sameExport(a, b catalog.Export) bool {
-	return a.LUN == b.LUN && a.CHAPUser == b.CHAPUser && bytes.Equal(a.CHAPSecret, b.CHAPSecret) && slices.Equal(a.Initiators, b.Initiators)
+	return a.LUN == b.LUN && a.Paths == b.Paths && a.CHAPUser == b.CHAPUser && bytes.Equal(a.CHAPSecret, b.CHAPSecret) && slices.Equal(a.Initiators, b.Initiators)
 }
 
 // Unexport implements api.Backend. The hosts' sessions end, with what they brought, before the export does (invariant 17).

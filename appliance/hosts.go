@@ -23,7 +23,11 @@ func (n *node) AddHost(ctx context.Context, request string, w api.NewHost) (api.
 	if err := config.CheckName(w.Name); err != nil {
 		return api.Host{}, api.Errorf(api.ErrInvalid, "", "name: %v", err)
 	}
-	h := catalog.Host{Name: w.Name, CHAPUser: w.CHAPUser, CHAPSecret: []byte(w.CHAPSecret), MutualUser: w.MutualUser, MutualSecret: []byte(w.MutualSecret)}
+	h := catalog.Host{Name: w.Name, CHAPUser: w.CHAPUser, CHAPSecret: []byte(w.CHAPSecret), MutualUser: w.MutualUser, MutualSecret: []byte(w.MutualSecret),
+		Paths: storedPaths(w.Paths)}
+	if !knownPaths(w.Paths) {
+		return api.Host{}, errPaths(w.Paths)
+	}
 	for _, s := range w.IQNs {
 		name, err := front.CheckInitiator(s)
 		if err != nil {
@@ -45,6 +49,29 @@ func (n *node) AddHost(ctx context.Context, request string, w api.NewHost) (api.
 	return n.host(n.cluster.State(), h), n.service.applyExports()
 }
 
+// pathsOf fills in the default, which storedPaths leaves out: a repeated call is the same whether it names it or not.
+func pathsOf(p string) string { return cmp.Or(p, string(front.PathsVirtual)) }
+
+func storedPaths(p string) string {
+	if p == string(front.PathsVirtual) {
+		return ""
+	}
+	return p
+}
+
+func knownPaths(p string) bool {
+	switch front.Paths(pathsOf(p)) {
+	case front.PathsVirtual, front.PathsNodes, front.PathsRedirect:
+		return true
+	}
+	return false
+}
+
+func errPaths(p string) error {
+	return api.Errorf(api.ErrInvalid, "virtual: by the virtual address; nodes: by every node's own, with multipath; redirect: by any node's own, without",
+		"paths: %q is none of virtual, nodes and redirect", p)
+}
+
 // RemoveHost implements api.Backend.
 func (n *node) RemoveHost(ctx context.Context, request, name string) error {
 	if err := n.propose(ctx, catalog.Command{Request: request, Body: catalog.RemoveHost{Name: name}}); err != nil {
@@ -55,7 +82,7 @@ func (n *node) RemoveHost(ctx context.Context, request, name string) error {
 
 // host describes a host, without its sessions.
 func (n *node) host(st *catalog.State, h catalog.Host) api.Host {
-	out := api.Host{Name: h.Name, IQNs: h.IQNs, CHAPUser: h.CHAPUser, MutualUser: h.MutualUser, LUNs: []api.Map{}, Sessions: []api.Session{}}
+	out := api.Host{Name: h.Name, IQNs: h.IQNs, CHAPUser: h.CHAPUser, MutualUser: h.MutualUser, Paths: pathsOf(h.Paths), LUNs: []api.Map{}, Sessions: []api.Session{}}
 	for id, all := range st.Maps {
 		for _, m := range all {
 			if m.Host == h.Name {

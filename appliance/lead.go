@@ -266,7 +266,7 @@ func maps(s *catalog.State) (hosts []front.Host, volumes []front.Offered) {
 		}
 	}
 	for _, h := range s.Hosts {
-		hosts = append(hosts, front.Host{Name: h.Name, IQNs: h.IQNs, LUNs: luns[h.Name],
+		hosts = append(hosts, front.Host{Name: h.Name, IQNs: h.IQNs, LUNs: luns[h.Name], Paths: front.Paths(h.Paths),
 			CHAP: iscsi.Credentials{Name: h.CHAPUser, Secret: h.CHAPSecret}, Own: iscsi.Credentials{Name: h.MutualUser, Secret: h.MutualSecret}})
 	}
 	return hosts, volumes
@@ -279,7 +279,7 @@ func exports(s *catalog.State) (out []front.Export) {
 		if !ok {
 			continue
 		}
-		out = append(out, front.Export{Volume: id, Name: v.Name, Geometry: geometry(v), LUN: e.LUN, Initiators: e.Initiators,
+		out = append(out, front.Export{Volume: id, Name: v.Name, Geometry: geometry(v), LUN: e.LUN, Initiators: e.Initiators, Paths: front.Paths(e.Paths),
 			CHAP: iscsi.Credentials{Name: e.CHAPUser, Secret: e.CHAPSecret}, Access: active(s, v), Reserved: s.Reservations[id], Index: s.Index})
 	}
 	return out

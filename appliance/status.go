@@ -149,7 +149,7 @@ func nodeName(st *catalog.State, id ids.Node) string {
 
 // lun describes an export.
 func (n *node) lun(st *catalog.State, v catalog.Volume, e catalog.Export) api.LUN {
-	l := api.LUN{Volume: v.Name, Target: front.TargetName(v.Name), Number: e.LUN, Initiators: e.Initiators, CHAPUser: e.CHAPUser}
+	l := api.LUN{Volume: v.Name, Target: front.TargetName(v.Name), Number: e.LUN, Initiators: e.Initiators, CHAPUser: e.CHAPUser, Paths: pathsOf(e.Paths)}
 	if l.Initiators == nil {
 		l.Initiators = []string{}
 	}

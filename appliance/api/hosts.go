@@ -13,6 +13,7 @@ type Host struct {
 	IQNs       []string  `json:"iqns"`
 	CHAPUser   string    `json:"chap_user,omitempty"`
 	MutualUser string    `json:"mutual_user,omitempty"`
+	Paths      string    `json:"paths"` // "virtual", "nodes" or "redirect"
 	LUNs       []Map     `json:"luns"`
 	Sessions   []Session `json:"sessions"` // with all nodes that answer
 }
@@ -43,6 +44,7 @@ type NewHost struct {
 	CHAPSecret   string   `json:"chap_secret,omitempty"`
 	MutualUser   string   `json:"mutual_user,omitempty"`
 	MutualSecret string   `json:"mutual_secret,omitempty"`
+	Paths        string   `json:"paths,omitempty"` // by which portals it comes: "virtual" (the default), "nodes" or "redirect"
 }
 
 // Map is a volume as a LUN of a host.

@@ -92,6 +92,7 @@ type LUN struct {
 	Number     uint16   `json:"number"`
 	Initiators []string `json:"initiators"` // iSCSI names; empty: any
 	CHAPUser   string   `json:"chap_user,omitempty"`
+	Paths      string   `json:"paths"`   // by which portals hosts come: "virtual", "nodes" or "redirect"
 	Portals    []string `json:"portals"` // the virtual one first
 }
 
@@ -120,7 +121,8 @@ type NewLUN struct {
 	Initiators []string `json:"initiators,omitempty"`
 	CHAPUser   string   `json:"chap_user,omitempty"`
 	CHAPSecret string   `json:"chap_secret,omitempty"`
-	Change     bool     `json:"change,omitempty"` // an export that exists gets these initiators and credentials
+	Paths      string   `json:"paths,omitempty"`  // "virtual" (the default), "nodes" or "redirect"
+	Change     bool     `json:"change,omitempty"` // an export that exists gets these initiators, credentials and paths
 }
 
 // NewPool is the body of POST /v1/pools.

@@ -159,11 +159,12 @@ type lunExportCmd struct {
 	Initiator  []string `help:"The iSCSI name of a host that may log in; repeat it for several. Without one any may." placeholder:"IQN"`
 	CHAPUser   string   `name:"chap-user" help:"The name that hosts must prove by CHAP." placeholder:"NAME"`
 	SecretFile string   `name:"chap-secret-file" help:"The file of the CHAP secret, 12 to 255 characters; by default it is read from standard input." type:"existingfile" placeholder:"FILE"`
-	Change     bool     `help:"Replace the initiators and the CHAP of an export that exists; hosts' sessions end and begin anew."`
+	Paths      string   `help:"By which portals hosts come: virtual (the virtual address), nodes (each node's own, with multipath) or redirect (any node's own, without)." enum:"virtual,nodes,redirect" default:"virtual"`
+	Change     bool     `help:"Replace the initiators, the CHAP and the paths of an export that exists; hosts' sessions end and begin anew."`
 }
 
 func (cmd lunExportCmd) Run(e *env) error {
-	l := api.NewLUN{Volume: cmd.Volume, Initiators: cmd.Initiator, CHAPUser: cmd.CHAPUser, Change: cmd.Change}
+	l := api.NewLUN{Volume: cmd.Volume, Initiators: cmd.Initiator, CHAPUser: cmd.CHAPUser, Paths: cmd.Paths, Change: cmd.Change}
 	switch {
 	case cmd.CHAPUser != "":
 		s, err := secret(e.In, cmd.SecretFile)

@@ -21,7 +21,7 @@ func (hostListCmd) Run(e *env) error {
 			return err
 		}
 		return e.show(hosts, func(w io.Writer) {
-			row(w, "HOST", "IQN", "CHAP", "LUNS", "SESSION", "SINCE", "DIGESTS", "BURSTS", "COMMANDS")
+			row(w, "HOST", "IQN", "CHAP", "PATHS", "LUNS", "SESSION", "SINCE", "DIGESTS", "BURSTS", "COMMANDS")
 			for _, h := range hosts {
 				hostRows(w, h)
 			}
@@ -42,7 +42,7 @@ func hostRows(w io.Writer, h api.Host) {
 		}
 	}
 	for _, iqn := range h.IQNs {
-		first := []string{h.Name, iqn, chap, strings.Join(luns, ", ")}
+		first := []string{h.Name, iqn, chap, h.Paths, strings.Join(luns, ", ")}
 		logged := false
 		for _, s := range h.Sessions {
 			if s.Initiator != iqn {
@@ -75,11 +75,12 @@ type hostAddCmd struct {
 	IQN         []string `name:"iqn" required:"" help:"Its iSCSI name; repeat it for several." placeholder:"IQN"`
 	CHAPUser    string   `name:"chap-user" help:"The name that it must prove by CHAP." placeholder:"NAME"`
 	MutualUser  string   `name:"mutual-user" help:"The name that is proved to it by CHAP." placeholder:"NAME"`
+	Paths       string   `help:"By which portals it comes: virtual (the virtual address), nodes (each node's own, with multipath) or redirect (any node's own, without)." enum:"virtual,nodes,redirect" default:"virtual"`
 	SecretsFile string   `name:"secrets-file" help:"The file of the secrets, 12 to 255 characters each: that of --chap-user in the first line, that of --mutual-user in the second; by default they are read from standard input." type:"existingfile" placeholder:"FILE"`
 }
 
 func (cmd hostAddCmd) Run(e *env) error {
-	h := api.NewHost{Name: cmd.Name, IQNs: cmd.IQN, CHAPUser: cmd.CHAPUser, MutualUser: cmd.MutualUser}
+	h := api.NewHost{Name: cmd.Name, IQNs: cmd.IQN, CHAPUser: cmd.CHAPUser, MutualUser: cmd.MutualUser, Paths: cmd.Paths}
 	switch {
 	case cmd.MutualUser != "" && cmd.CHAPUser == "":
 		return errors.New("--mutual-user needs --chap-user")

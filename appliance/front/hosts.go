@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -36,6 +35,7 @@ type Export struct {
 	LUN        uint16
 	Initiators []string // in lower case; empty: any
 	CHAP       iscsi.Credentials
+	Paths      Paths
 
 	Access   uint16        // the group of the node that serves the volume, 0 while none does
 	Reserved reserve.State // what hosts have reserved, as the state of the catalog numbered Index has it
@@ -45,7 +45,7 @@ type Export struct {
 // equal tells whether two exports are the same to a host.
 func (e Export) equal(o Export) bool {
 	return e.Volume == o.Volume && e.Name == o.Name && e.LUN == o.LUN && slices.Equal(e.Initiators, o.Initiators) &&
-		e.CHAP.Name == o.CHAP.Name && string(e.CHAP.Secret) == string(o.CHAP.Secret)
+		e.Paths == o.Paths && e.CHAP.Name == o.CHAP.Name && string(e.CHAP.Secret) == string(o.CHAP.Secret)
 }
 
 func (e Export) allows(initiator string) bool {
@@ -55,7 +55,7 @@ func (e Export) allows(initiator string) bool {
 // HostsConfig is what Hosts needs.
 type HostsConfig struct {
 	Group   uint16                 // the target portal group of this node
-	Portals func() []target.Portal // for discovery
+	Portals func() []target.Portal // of all nodes that hosts may log in to, and the virtual one; it must not block
 	// Certain brings the exports up to date (Apply) and tells whether this node knows all that exist: it leads, and a
 	// majority has said so since it was called (invariant 11). Only then is an unknown target refused as such; a host that
 	// is told so may give a disk up for good. It is called without a lock.
@@ -161,6 +161,7 @@ func (h *Hosts) Apply(exports []Export) error {
 				x.Export = e
 				x.drop(ErrUnexported, func(l target.Login) bool { return !e.allows(l.Initiator) || l.User != e.CHAP.Name })
 			}
+			x.drop(ErrNotServed, h.misses(x.Paths, x.Access, x.Volume))
 			delete(want, name)
 			continue
 		}
@@ -368,26 +369,35 @@ func (h *Hosts) Credentials(l target.Login) (iscsi.Auth, error) {
 func (h *Hosts) Open(l target.Login) (target.Opened, error) {
 	var in *door
 	var chap string
+	var misses func(target.Login) bool
+	var paths Paths
+	var access uint16
 	if h.isCommon(l.Target) {
 		m, err := h.admitHost(l)
 		defer h.mu.Unlock()
 		if err != nil {
 			return target.Opened{}, err
 		}
-		in, chap = &m.door, m.CHAP.Name
+		in, chap, paths, access = &m.door, m.CHAP.Name, m.Paths, h.access(m)
+		misses = h.misses(paths, access, m.volumes()...)
 	} else {
 		x, err := h.admit(l)
 		defer h.mu.Unlock()
 		if err != nil {
 			return target.Opened{}, err
 		}
-		in, chap = &x.door, x.CHAP.Name
+		in, chap, paths, access = &x.door, x.CHAP.Name, x.Paths, x.Access
+		misses = h.misses(paths, access, x.Volume)
 	}
 	if l.User != chap { // it has changed since Credentials
 		return target.Opened{}, target.ErrForbidden
 	}
 	if chap != "" {
 		h.slow.forgive(l.Remote.Addr())
+	}
+	if misses(l) {
+		to, _ := paths.redirects(h.cfg.Portals(), l, h.cfg.Group, access)
+		return target.Opened{}, movedTo(to)
 	}
 	n := &nexus{Nexus: in.target.Nexus(l), login: l, hosts: h, of: in, ended: make(chan struct{})}
 	in.nexuses[n] = struct{}{}
@@ -428,21 +438,17 @@ func (h *Hosts) isClosing(v ids.Volume) bool { _, is := h.closing[v]; return is 
 // Discover returns the targets that an initiator may use, with the portals.
 func (h *Hosts) Discover(l target.Login) []target.Discovered {
 	portals := h.cfg.Portals()
-	for i, p := range portals { // a portal on every address is the one that the initiator has found
-		if p.Addr.Addr().IsUnspecified() {
-			portals[i].Addr = netip.AddrPortFrom(l.Portal.Addr(), p.Addr.Port())
-		}
-	}
+	found := l.Portal.Addr()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var all []target.Discovered
 	for name, x := range h.targets {
 		if x.allows(l.Initiator) {
-			all = append(all, target.Discovered{Name: name, Portals: portals})
+			all = append(all, target.Discovered{Name: name, Portals: x.Paths.portals(portals, found)})
 		}
 	}
 	if m := h.known(l.Initiator); m != nil && len(m.LUNs) > 0 {
-		all = append(all, target.Discovered{Name: CommonName(h.cfg.Cluster), Portals: portals})
+		all = append(all, target.Discovered{Name: CommonName(h.cfg.Cluster), Portals: m.Paths.portals(portals, found)})
 	}
 	slices.SortFunc(all, func(a, b target.Discovered) int { return strings.Compare(a.Name, b.Name) })
 	return all

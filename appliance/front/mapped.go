@@ -20,6 +20,7 @@ type Host struct {
 	IQNs      []string          // in lower case
 	CHAP, Own iscsi.Credentials // what the host proves, and what is proved to it
 	LUNs      []HostLUN
+	Paths     Paths
 }
 
 // HostLUN is a volume as a LUN of a host.
@@ -107,6 +108,7 @@ func (h *Hosts) ApplyMaps(hosts []Host, volumes []Offered) error {
 		if err := m.target.SetMap(luns, fixed); err != nil {
 			return fmt.Errorf("mapping LUNs to %s: %w", w.Name, err)
 		}
+		m.drop(ErrNotServed, h.misses(m.Paths, h.access(m), m.volumes()...))
 	}
 	for name, m := range left {
 		if h.hosts[name] == m {

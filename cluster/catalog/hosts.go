@@ -24,11 +24,27 @@ type Host struct {
 	CHAPSecret   []byte
 	MutualUser   string // what the target proves to it; empty: nothing
 	MutualSecret []byte
+	Paths        string `json:",omitempty"` // one of those below
+}
+
+// Paths: by which portals a host comes. Empty is PathsVirtual.
+const (
+	PathsVirtual  = "virtual"
+	PathsNodes    = "nodes"
+	PathsRedirect = "redirect"
+)
+
+func checkPaths(p string) error {
+	switch p {
+	case "", PathsVirtual, PathsNodes, PathsRedirect:
+		return nil
+	}
+	return invalid("paths: %q is none of %s, %s, %s", p, PathsVirtual, PathsNodes, PathsRedirect)
 }
 
 func (h Host) equal(o Host) bool {
 	return h.Name == o.Name && slices.Equal(h.IQNs, o.IQNs) && h.CHAPUser == o.CHAPUser && bytes.Equal(h.CHAPSecret, o.CHAPSecret) &&
-		h.MutualUser == o.MutualUser && bytes.Equal(h.MutualSecret, o.MutualSecret)
+		h.Paths == o.Paths && h.MutualUser == o.MutualUser && bytes.Equal(h.MutualSecret, o.MutualSecret)
 }
 
 // Mapping is a volume as a LUN of a host.
@@ -69,6 +85,9 @@ func (s *State) putHost(h Host) error {
 		return invalid("host %s: CHAP needs a name and a secret", h.Name)
 	case h.MutualUser != "" && (h.CHAPUser == "" || bytes.Equal(h.CHAPSecret, h.MutualSecret)):
 		return invalid("host %s: mutual CHAP needs CHAP with another secret", h.Name)
+	}
+	if err := checkPaths(h.Paths); err != nil {
+		return err
 	}
 	if old, ok := s.Hosts[h.Name]; ok {
 		if old.equal(h) {

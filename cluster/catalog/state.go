@@ -116,6 +116,7 @@ type Export struct {
 	Initiators []string
 	CHAPUser   string
 	CHAPSecret []byte
+	Paths      string `json:",omitempty"` // as in Host
 }
 
 // Token lets one machine join, once, until it expires.

@@ -224,6 +224,9 @@ func (s *State) setExport(b SetExport) error {
 	case (e.CHAPUser == "") != (len(e.CHAPSecret) == 0) || len(e.CHAPUser) > 255 || len(e.CHAPSecret) > 255:
 		return invalid("CHAP needs a name and a secret")
 	}
+	if err := checkPaths(e.Paths); err != nil {
+		return err
+	}
 	for _, i := range e.Initiators {
 		if i == "" || len(i) > 223 {
 			return invalid("an initiator's name of %d bytes", len(i))

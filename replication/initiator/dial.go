@@ -20,6 +20,27 @@ func Dial(ctx context.Context, cfg Config) (*Session, error) {
 	return dial(ctx, cfg, false)
 }
 
+// maxMoves is how often one login is sent to another portal.
+const maxMoves = 4
+
+// follow is Dial that goes where the target sends it (RFC 7143 11.13.5, "target moved"). The next time it asks cfg.Portal again,
+// even if the target has moved for good: it is this end's configuration that says where to begin.
+func follow(ctx context.Context, cfg Config) (*Session, error) {
+	for moves := 0; ; moves++ {
+		s, err := Dial(ctx, cfg)
+		var refused *RefusedError
+		if err == nil || !errors.As(err, &refused) || moves == maxMoves {
+			return s, err
+		}
+		to, moved := refused.moved()
+		if !moved {
+			return nil, err
+		}
+		cfg.Log.Debug("the login is sent elsewhere", "portal", cfg.Portal, "to", to)
+		cfg.Portal = to
+	}
+}
+
 func dial(ctx context.Context, cfg Config, discovery bool) (*Session, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"pmsapp/internal/iscsi"
 	"pmsapp/internal/iscsi/iscsitest"
 )
 
@@ -402,5 +403,44 @@ func TestSilentPortalIsBack(t *testing.T) {
 	d := mustOpen(t, cfg)
 	if took := time.Since(began); took < 400*time.Millisecond || took > 5*time.Second || d.Portal() != cfg.Portals[0] {
 		t.Errorf("after %v: %s", took, d.Portal())
+	}
+}
+
+// TestDiskIsSentElsewhere: a login that is sent to another portal goes there, and asks the first again the next time; one that is sent
+// around in circles ends.
+func TestDiskIsSentElsewhere(t *testing.T) {
+	c, cfg := newCluster(t, 2)
+	c.serving = 1
+	var asked atomic.Int64
+	sends := func(to func() string) string {
+		return iscsitest.Listen(t, iscsitest.Config{Decide: func(*iscsitest.Conn) (iscsi.LoginStatus, []iscsi.Pair) {
+			asked.Add(1)
+			return iscsi.LoginMovedTemporarily, []iscsi.Pair{{Key: iscsi.KeyTargetAddress, Value: to()}}
+		}}, nil)
+	}
+	to := cfg.Portals[1]
+	cfg.Portals = []string{sends(func() string { return to })}
+	d := mustOpen(t, cfg)
+	if asked.Load() != 1 {
+		t.Errorf("asked %d times", asked.Load())
+	}
+	c.mu.Lock()
+	for _, conn := range c.conns[1] {
+		conn.Close()
+	}
+	c.mu.Unlock()
+	if err := d.Flush(t.Context()); err != nil || asked.Load() < 2 {
+		t.Errorf("%v, asked %d times", err, asked.Load())
+	}
+	var circle string
+	circle = sends(func() string { return circle + ",1" })
+	asked.Store(0)
+	s := config(circle)
+	if _, err := follow(t.Context(), s); !errors.Is(err, ErrLoginRefused) || asked.Load() != maxMoves+1 {
+		t.Errorf("%v, asked %d times", err, asked.Load())
+	}
+	nowhere := sends(func() string { return "" })
+	if _, err := follow(t.Context(), config(nowhere)); !errors.Is(err, ErrLoginRefused) {
+		t.Error(err)
 	}
 }

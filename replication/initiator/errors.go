@@ -2,6 +2,7 @@ package initiator
 
 import (
 	"errors"
+	"strings"
 
 	"pmsapp/internal/iscsi"
 )
@@ -62,6 +63,20 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string { return ErrLoginRefused.Error() + ": " + e.Status.String() }
+
+// moved tells where the target is to be found instead, if that is what the refusal says.
+func (e *RefusedError) moved() (portal string, ok bool) {
+	if e.Status != iscsi.LoginMovedTemporarily && e.Status != iscsi.LoginMovedPermanently {
+		return "", false
+	}
+	for _, k := range e.Keys {
+		if k.Key == iscsi.KeyTargetAddress {
+			p, err := parsePortal(k.Value)
+			return p.Addr, err == nil && !strings.HasPrefix(p.Addr, ":")
+		}
+	}
+	return "", false
+}
 
 // Is makes errors.Is(e, ErrLoginRefused) true.
 func (e *RefusedError) Is(t error) bool { return t == ErrLoginRefused }

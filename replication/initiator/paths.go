@@ -98,7 +98,7 @@ func (p *paths) connect(at int) {
 	}
 	cfg := p.cfg
 	cfg.Portal = p.portals[at]
-	s, err := Dial(p.ctx, cfg)
+	s, err := follow(p.ctx, cfg)
 	pause := false
 	var failures int
 	p.mu.Lock()
@@ -149,7 +149,7 @@ func (p *paths) probe(at int) {
 	cfg := p.cfg
 	cfg.Portal = p.portals[at]
 	for {
-		s, err := Dial(p.ctx, cfg)
+		s, err := follow(p.ctx, cfg)
 		if err == nil || !silent(err) || p.ctx.Err() != nil {
 			p.mu.Lock()
 			p.until[at], p.probing[at] = 0, false

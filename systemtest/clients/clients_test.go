@@ -29,7 +29,7 @@ func needs(t *testing.T, packages string, programs ...string) {
 }
 
 // cluster starts three nodes with a LUN of two replicas and returns its URL at the virtual address.
-func cluster(t *testing.T, size int64) (*local.Cluster, string) {
+func cluster(t *testing.T, size int64, paths string) (*local.Cluster, string) {
 	t.Helper()
 	c, err := local.New(local.Config{Binary: program.Build(t), Dir: t.TempDir(), Nodes: 3, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -49,7 +49,7 @@ func cluster(t *testing.T, size int64) (*local.Cluster, string) {
 	if _, err := c.Client().CreateVolume(t.Context(), api.NewVolume{Name: "v", Size: size, Replicas: 2}); err != nil {
 		t.Fatal(err)
 	}
-	lun, err := c.Client().Export(t.Context(), api.NewLUN{Volume: "v"})
+	lun, err := c.Client().Export(t.Context(), api.NewLUN{Volume: "v", Paths: paths})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func run(t *testing.T, name string, args ...string) string {
 func TestConvertAcrossFailover(t *testing.T) {
 	needs(t, "qemu-utils qemu-block-extra", "qemu-img")
 	const size = 512 << 20
-	c, url := cluster(t, size)
+	c, url := cluster(t, size, "")
 	image := filepath.Join(t.TempDir(), "image")
 	f, err := os.Create(image)
 	if err != nil {
@@ -135,7 +135,7 @@ func TestConvertAcrossFailover(t *testing.T) {
 // TestPatternsAcrossFailover writes patterns with qemu-io, kills the leader, and reads them through the next, twice.
 func TestPatternsAcrossFailover(t *testing.T) {
 	needs(t, "qemu-utils qemu-block-extra", "qemu-io")
-	c, url := cluster(t, 64<<20)
+	c, url := cluster(t, 64<<20, "")
 	writes := []string{"-f", "raw", "-t", "none", "-d", "unmap", "-c", "write -P 0x11 0 1M", "-c", "write -P 0x22 1M 64k",
 		"-c", "write -P 0x33 512 512", "-c", "write -P 0x77 2M 3M", "-c", "write -z 2M 2M", "-c", "write -f -P 0x44 5M 4k",
 		"-c", "discard 1M 4k", "-c", "aio_write -P 0x55 8M 256k", "-c", "aio_write -P 0x66 9M 256k", "-c", "aio_flush", "-c", "flush"}
@@ -158,11 +158,18 @@ func TestPatternsAcrossFailover(t *testing.T) {
 	}
 }
 
-// TestLibiscsi runs libiscsi's whole suite against the LUN of a cluster.
+// TestLibiscsi runs libiscsi's whole suite against the LUN of a cluster. The second path of MultipathIO is the portal of a node that
+// stands by, from which logins are sent to the one that serves: the suite writes and reads by every path.
 func TestLibiscsi(t *testing.T) {
 	needs(t, "libiscsi-bin", libiscsi.Program)
-	_, url := cluster(t, 256<<20)
-	results, err := libiscsi.Run(t.Context(), url, libiscsi.Options{Second: url, Timeout: time.Minute})
+	c, url := cluster(t, 256<<20, "redirect")
+	st, second := served(t, c, ""), ""
+	for _, n := range c.Nodes {
+		if n.Name != st.Leader {
+			second = strings.Replace(url, c.Virtual, n.Config.Address.Portal, 1)
+		}
+	}
+	results, err := libiscsi.Run(t.Context(), url, libiscsi.Options{Second: second, Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

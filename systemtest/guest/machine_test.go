@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -147,14 +148,14 @@ type load struct {
 
 	mu     sync.Mutex
 	text   strings.Builder
-	stalls []stall
+	events []event
 	counts map[string]int64
 }
 
-// stall is a time in which a load got nothing done.
-type stall struct {
-	Begin   time.Time
-	Seconds float64
+// event is what a load says: when something was completed, and for how many seconds nothing had been.
+type event struct {
+	At    time.Time
+	Stood float64
 }
 
 // start starts a load. name is unique on the machine.
@@ -176,7 +177,7 @@ func (m *machine) start(name, format string, args ...any) *load {
 func (l *load) follow(r io.Reader) {
 	for lines := bufio.NewScanner(r); lines.Scan(); {
 		var e struct {
-			stall
+			event
 			Done map[string]int64
 		}
 		l.mu.Lock()
@@ -186,7 +187,7 @@ func (l *load) follow(r io.Reader) {
 		case e.Done != nil:
 			l.counts = e.Done
 		default:
-			l.stalls = append(l.stalls, e.stall)
+			l.events = append(l.events, e.event)
 		}
 		l.mu.Unlock()
 	}
@@ -218,15 +219,70 @@ func (l *load) stop() map[string]int64 {
 	return l.counts
 }
 
-// longest is the longest standstill of the load that lasted beyond a moment.
+// longest is the load's longest standstill that ended after a moment.
 func (l *load) longest(since time.Time) (longest time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, s := range l.stalls {
-		d := time.Duration(s.Seconds * float64(time.Second))
-		if s.Begin.Add(d).After(since) {
-			longest = max(longest, d)
+	for _, e := range l.events {
+		if e.At.After(since) {
+			longest = max(longest, time.Duration(e.Stood*float64(time.Second)))
 		}
 	}
 	return longest
+}
+
+// last is when the load was last known to complete something.
+func (l *load) last() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.events) == 0 {
+		return time.Time{}
+	}
+	return l.events[len(l.events)-1].At
+}
+
+// wait waits until a command succeeds in the guest.
+func (m *machine) wait(what string, limit time.Duration, text string) {
+	m.t.Helper()
+	var out strings.Builder
+	if err := local.Wait(m.t.Context(), what, limit, func(ctx context.Context) (bool, error) {
+		out.Reset()
+		code, err := m.try(ctx, text, &out)
+		if code > 0 {
+			return false, nil
+		}
+		return err == nil, err
+	}); err != nil {
+		m.t.Fatalf("%s: %v: %s", m.name, err, out.String())
+	}
+}
+
+// settleTime is how long after a leader's death a load may not have noticed it yet.
+const settleTime = 5 * time.Second
+
+// goOn waits until every load has completed something when a leader has been dead for a while.
+func goOn(t *testing.T, loads []*load, since time.Time) {
+	t.Helper()
+	for _, l := range loads {
+		if err := local.Wait(t.Context(), l.m.name+", "+l.what+" to go on", 2*time.Minute, func(context.Context) (bool, error) {
+			l.alive()
+			return l.last().Sub(since) > settleTime, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// standstill is the longest of all loads after a moment.
+func standstill(loads []*load, since time.Time) (longest time.Duration) {
+	for _, l := range loads {
+		longest = max(longest, l.longest(since))
+	}
+	return longest
+}
+
+func summary(stalls []time.Duration) string {
+	s := slices.Sorted(slices.Values(stalls))
+	return fmt.Sprintf("%d leaders died; the hosts stood still for %v (median) and %v (at most)", len(s),
+		s[len(s)/2].Round(10*time.Millisecond), s[len(s)-1].Round(10*time.Millisecond))
 }

@@ -127,6 +127,10 @@ func TestPaths(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
+			// A host that finds its path now must learn how large the disk is: it does not ask again when the path becomes active.
+			if capacity := p.run(8, 0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0); capacity.Err != nil || capacity.Status != 0 || binary.BigEndian.Uint32(capacity.DataIn) != 64<<20/512-1 {
+				t.Fatalf("READ CAPACITY at %s: %v, status %x, sense %x, data %x", name, capacity.Err, capacity.Status, capacity.Sense, capacity.DataIn)
+			}
 			read := p.run(4096, 0x28, 0, 0, 0, 0, 0, 0, 0, 8, 0)
 			for range 3 { // the change of states is told once more when another port moves
 				if s := initiator.ParseSense(read.Sense); s.Key != initiator.KeyUnitAttention || s.ASC != 0x2a || s.ASCQ != 6 {

@@ -81,6 +81,10 @@ func (x *Nexus) Execute(t *target.Task) {
 		x.reservation(c)
 		return
 	}
+	if c.known && c.st.dev == nil && describes(t.CDB) {
+		x.elsewhere(c)
+		return
+	}
 	if c.known && c.st.dev != nil && !c.enters() {
 		return
 	}

@@ -46,6 +46,9 @@ const (
 	modeSaved      = 3
 )
 
+// modeWriteProtected is WP in the device-specific parameter (SBC-3 6.4.1).
+const modeWriteProtected = 0x80
+
 // modeSense does MODE SENSE(6) and (10) (SPC-4 6.11, 6.12).
 func modeSense(_ int, cmd *api.SCSICommand) api.SAMStat {
 	cdb := cmd.SCB
@@ -79,7 +82,7 @@ func modeSense(_ int, cmd *api.SCSICommand) api.SAMStat {
 	}
 	specific := byte(0x10) // DPOFUA
 	if _, fixed := callOf(cmd).io.unit.writeProtected(); fixed {
-		specific |= 0x80 // WP
+		specific |= modeWriteProtected
 	}
 	var b []byte
 	if six {

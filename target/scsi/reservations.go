@@ -30,7 +30,7 @@ func reserves(op byte) bool {
 	return false
 }
 
-// Question is a command about reservations, as one node asks another that serves the unit.
+// Question is a command about reservations, or one that asks what the unit is like, as one node asks another that serves the unit.
 type Question struct {
 	Volume ids.Volume
 	Nexus  reserve.Nexus
@@ -72,6 +72,10 @@ func (q *Question) change() (*change, error) {
 // Ask answers another node's question. done is called once, perhaps before Ask has returned; with an error the asker's host
 // is to be dropped (invariant 8). end gives up what was not begun.
 func (lu *LU) Ask(q Question, done func(Answer, error)) (end func(), err error) {
+	if q.describes() {
+		lu.answerDescribing(q, done)
+		return func() {}, nil
+	}
 	ch, err := q.change()
 	if err != nil {
 		return nil, err
@@ -132,7 +136,7 @@ func (x *Nexus) reservation(c *io) {
 	lu.arbiter.ask(ch)
 }
 
-// answered ends a task about reservations.
+// answered ends a task about reservations, or one that describes.
 func (c *io) answered(a Answer, err error) {
 	t := c.task
 	switch {
@@ -142,7 +146,11 @@ func (c *io) answered(a Answer, err error) {
 		check(t, sense{key: a.Key, asc: a.ASC})
 	default:
 		t.Status = a.Status
-		if t.CDB[0] == opPersistentReserveIn && a.Status == api.SAM_STAT_GOOD {
+		switch {
+		case a.Status != api.SAM_STAT_GOOD:
+		case describes(t.CDB):
+			t.DataIn = c.described(a.Data)
+		case t.CDB[0] == opPersistentReserveIn:
 			t.DataIn = a.Data[:min(len(a.Data), int(binary.BigEndian.Uint16(t.CDB[7:])))]
 			t.Moved = int64(len(t.DataIn))
 		}
@@ -165,7 +173,7 @@ func (x *Nexus) elsewhere(c *io) {
 	end := lu.around.Elsewhere(q, func(a Answer, asked bool, err error) {
 		x.asked(id)
 		switch {
-		case err != nil && asked:
+		case err != nil && asked && !describes(q.CDB):
 			c.answered(a, block.ErrEnded) // nobody knows what has become of it: whoever brought it is dropped
 		case err != nil:
 			c.answered(refusal(transition()), nil)

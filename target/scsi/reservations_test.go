@@ -1,6 +1,7 @@
 package scsi_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"runtime"
@@ -302,6 +303,59 @@ func TestElsewhere(t *testing.T) {
 	}
 	sent = false
 	a.sense(a.out(2, 5, 1, 0), 2, 0x040a)
+}
+
+// TestElsewhereDescribes: a unit that stands by says what it is like, with the words of the node that serves it: a host that finds a
+// path while it stands by asks never again, and takes the disk for one of no blocks, and without a cache to flush.
+func TestElsewhereDescribes(t *testing.T) {
+	r := newRig(t)
+	var fate error
+	lu := scsi.NewLUAmong(r.lu.Volume(), scsi.Around{Elsewhere: func(q scsi.Question, done func(scsi.Answer, bool, error)) func() {
+		if fate != nil {
+			done(scsi.Answer{}, true, fate)
+			return func() {}
+		}
+		end, err := r.lu.Ask(q, func(a scsi.Answer, err error) { done(a, true, err) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return end
+	}})
+	standby := *r
+	standby.target = scsi.NewTarget("iqn.2026-11.app.pmsapp:test", 4)
+	units := func(readOnly bool) {
+		t.Helper()
+		if err := standby.target.SetMap(map[uint16]*scsi.LU{1: lu}, map[uint16]bool{1: readOnly}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	units(false)
+	a := standby.host("a")
+	questions := [][]byte{cdb(0x25), cdb(0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32), cdb(0x1a, 0, 0x3f, 0, 192), cdb(0x5a, 0, 8, 0, 0, 0, 0, 0, 192),
+		cdb(0x1a, 0, 0x3f, 0, 3), cdb(0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8)}
+	for _, q := range questions {
+		if want, got := r.good(r.do(q, nil, 192)), a.good(a.do(q, nil, 192)); len(want) == 0 || !bytes.Equal(got, want) {
+			t.Errorf("CDB %x: %x, and the node that serves says %x", q, got, want)
+		}
+	}
+	a.sense(a.do(cdb(0x1a, 0, 0x3e, 0, 192), nil, 192), illegalRequest, 0x2400)
+	a.sense(a.do(cdb(0x25, 0, 1), nil, 8), illegalRequest, 0x2400)
+	a.sense(a.do(cdb(0x00), nil, 0), 2, 0x040b)
+	units(true)
+	a = standby.host("a")
+	if b := a.good(a.do(cdb(0x1a, 0, 0x3f, 0, 192), nil, 192)); b[2] != 0x90 {
+		t.Errorf("read-only to this host, and the device-specific parameter is %02xh", b[2])
+	}
+	r.dev.Fail(func(*block.Request) error { return block.ErrHeld })
+	a.status(a.do(questions[0], nil, 8), busyStatus)
+	r.dev.Fail(nil)
+	r.lu.Standby()
+	a.sense(a.do(questions[0], nil, 8), 2, 0x040b)
+	fate = errors.New("the node went away")
+	a.sense(a.do(questions[0], nil, 8), 2, 0x040a)
+	if _, err := r.lu.Ask(scsi.Question{Volume: lu.Volume(), CDB: []byte{0x25, 0}}, nil); err == nil {
+		t.Error("a question of two bytes is answered")
+	}
 }
 
 // TestUnitReserved: RESERVE and RELEASE, and what ends them.

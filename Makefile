@@ -1,10 +1,10 @@
 # `make test` says which tests it leaves out for want of a tool; with STRICT=1 (CI) a left-out test is a failure.
 GO        ?= go
 FUZZTIME  ?= 30s
-PACKAGES := libiscsi-bin tgt qemu-utils qemu-block-extra iproute2 e2fsprogs mount util-linux gcc libc6-dev rpcbind nfs-common libnfs-utils
-TOOLS := iscsi-test-cu tgtd qemu-img qemu-io ip mkfs.ext4 mount fsfreeze gcc rpcinfo showmount nfs-cp
+PACKAGES := libiscsi-bin tgt qemu-utils qemu-block-extra iproute2 e2fsprogs mount util-linux gcc libc6-dev rpcbind nfs-common libnfs-utils mmdebstrap
+TOOLS := iscsi-test-cu tgtd qemu-img qemu-io ip mkfs.ext4 mount fsfreeze gcc rpcinfo showmount nfs-cp mmdebstrap
 
-.PHONY: build demo test test-long check race fuzz bites soak sim reservations bench bench-nfs scale deps
+.PHONY: build demo test test-long check race fuzz bites guest guest-failovers soak sim reservations bench bench-nfs scale deps
 
 build:
 	CGO_ENABLED=0 $(GO) build ./...
@@ -25,7 +25,7 @@ check:
 # The system tests run one package at a time: they start daemons and choose ports.
 test: deps build check
 	@{ $(GO) test -timeout 10m -v ./internal/... ./replication/... ./target/... ./nfs/... ./cluster/... ./appliance/... ./cmd/...; \
-	   $(GO) test -p 1 -timeout 15m -skip '^(TestBites|TestReplay|TestForever)$$' -v ./systemtest/...; } | .ci/left-out
+	   $(GO) test -p 1 -timeout 15m -skip '^(TestBites|TestReplay|TestForever|TestGuest.*)$$' -v ./systemtest/...; } | .ci/left-out
 
 # The simulation against invariants broken on purpose: each break must be found.
 bites:
@@ -35,7 +35,15 @@ race:
 	$(GO) test -race -short -timeout 10m ./internal/... ./replication/... ./target/... ./nfs/... ./cluster/... ./appliance/...
 	$(GO) test ./systemtest/soak -run '^TestSoak$$' -timeout 20m -v -races
 
-test-long: deps race bites
+test-long: deps race bites guest
+
+# Linux guests as hosts of a cluster (root). Their image is made once, in the user's cache directory.
+guest: deps
+	@$(GO) test -timeout 30m -v ./systemtest/guest | .ci/left-out
+
+# The same two kinds of host, over N leaders' deaths each.
+guest-failovers: deps
+	$(GO) test ./systemtest/guest -run '^TestGuest(Multipath|Share)$$' -timeout 0 -v -failovers $(N)
 
 fuzz:
 	@set -e; for p in $$($(GO) list ./...); do \

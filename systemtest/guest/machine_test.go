@@ -284,5 +284,5 @@ func standstill(loads []*load, since time.Time) (longest time.Duration) {
 func summary(stalls []time.Duration) string {
 	s := slices.Sorted(slices.Values(stalls))
 	return fmt.Sprintf("%d leaders died; the hosts stood still for %v (median) and %v (at most)", len(s),
-		s[len(s)/2].Round(10*time.Millisecond), s[len(s)-1].Round(10*time.Millisecond))
+		((s[(len(s)-1)/2] + s[len(s)/2]) / 2).Round(10*time.Millisecond), s[len(s)-1].Round(10*time.Millisecond))
 }

@@ -43,7 +43,7 @@ func TestGuestMultipath(t *testing.T) {
 		if _, err := c.Client().CreateVolume(t.Context(), api.NewVolume{Name: v, Size: 512 << 20, Replicas: 2}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.Client().Export(t.Context(), api.NewLUN{Volume: v}); err != nil {
+		if _, err := c.Client().Export(t.Context(), api.NewLUN{Volume: v, Paths: "nodes"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -77,7 +77,7 @@ func TestGuestMultipath(t *testing.T) {
 	m.run(time.Minute, "e2fsck -fn %s && xfs_repair -n %s", m.deviceOf("ext4"), m.deviceOf("xfs"))
 }
 
-// multipath sets the initiator up, logs in to every node, and waits for the maps.
+// multipath sets the initiator up, logs in at every portal that a node names, and waits for the maps.
 func (m *machine) multipath(volumes int) {
 	m.t.Helper()
 	m.run(time.Minute, `cat >/etc/multipath.conf <<'X'
@@ -88,9 +88,7 @@ sed -i -e 's/^node.session.timeo.replacement_timeout.*/node.session.timeo.replac
 modprobe -a iscsi_tcp dm-multipath sd_mod
 multipathd
 iscsid`, documented(m.t))
-	for i := range 3 {
-		m.run(time.Minute, "iscsiadm -m discovery -t sendtargets -p %s -l", nodeAddress(i))
-	}
+	m.run(time.Minute, "iscsiadm -m discovery -t sendtargets -p %s -l", nodeAddress(0))
 	m.wait("the maps", time.Minute, fmt.Sprintf("test $(multipathd show paths raw format '%%m' | grep -c mpath) = %d", 3*volumes))
 }
 

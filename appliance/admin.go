@@ -111,7 +111,11 @@ func told(err error) error {
 		return plain(api.ErrConflict, "add a pool or a node, or name fewer replicas; pmsapp pool list shows the free space")
 	case errors.Is(err, peer.ErrNoSpace):
 		return plain(api.ErrConflict, "the pool is full, or its file system has no files so large; XFS has; pmsapp pool list shows the free space")
-	case errors.Is(err, reign.ErrBusy), errors.Is(err, reign.ErrTimeout):
+	case errors.Is(err, reign.ErrServed):
+		return plain(api.ErrConflict, "")
+	case errors.Is(err, reign.ErrUnusable):
+		return plain(api.ErrConflict, "pmsapp volume show tells where the replicas are")
+	case errors.Is(err, reign.ErrBusy), errors.Is(err, reign.ErrEarly), errors.Is(err, reign.ErrTimeout):
 		return plain(api.ErrConflict, "repeat the command in a few seconds")
 	case errors.Is(err, catalog.ErrInvalid), errors.Is(err, reign.ErrInvalid):
 		return plain(api.ErrInvalid, "")

@@ -44,6 +44,7 @@ func View(s *catalog.State) *truth.View {
 func Volume(v catalog.Volume) truth.Volume {
 	out := truth.Volume{ID: v.ID, Lineage: v.Lineage, Name: v.Name, Size: v.Size, Region: v.Region, Logical: v.Logical,
 		Share: v.Share, Version: v.Version, Replicas: places(v.Replicas), InSync: places(v.InSync), LastServed: peer.Epoch(v.LastServed)}
+	out.Adopted = truth.Adoption(v.Adopted)
 	for _, l := range v.Leaving {
 		out.Leaving = append(out.Leaving, truth.Leave(l))
 	}
@@ -91,6 +92,8 @@ func Body(p truth.Proposal) (catalog.Body, error) {
 		return catalog.RemoveMember{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node, Reason: p.Reason}, nil
 	case truth.AddMember:
 		return catalog.AddMember{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node}, nil
+	case truth.Force:
+		return catalog.ForceVolume{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place), From: p.From, Lineage: p.Lineage}, nil
 	case truth.AddReplica:
 		return catalog.AddReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place),
 			Instead: p.Instead, Why: p.Why}, nil
@@ -146,6 +149,8 @@ func volumeOf(p truth.Proposal) ids.Volume {
 	case truth.RemoveMember:
 		return p.Volume
 	case truth.AddMember:
+		return p.Volume
+	case truth.Force:
 		return p.Volume
 	case truth.AddReplica:
 		return p.Volume

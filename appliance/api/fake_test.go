@@ -72,6 +72,9 @@ func (f *fake) RestoreVolume(_ context.Context, _, name string, r Restore) (Volu
 func (f *fake) PurgeVolume(context.Context, string, string) error     { return nil }
 func (f *fake) Scrub(context.Context, string, string, NewScrub) error { return nil }
 func (f *fake) Resync(context.Context, string, string, Resync) error  { return nil }
+func (f *fake) ForceVolume(_ context.Context, _, name string, w Force) (Forced, error) {
+	return Forced{Volume: name, Done: w.Confirm == name}, nil
+}
 func (f *fake) AddReplica(_ context.Context, _, v string, r NewReplica) (Volume, error) {
 	return Volume{Name: v, Replicas: []Replica{{Node: r.Node}}}, nil
 }

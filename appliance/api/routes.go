@@ -48,6 +48,7 @@ func (s *Server) routes() {
 		return done{true}, b.DeleteVolume(ctx, request, r.PathValue("name"), r.URL.Query().Get("purge") != "")
 	})
 	s.trashRoutes()
+	s.forceRoutes()
 	s.handle("POST /v1/volumes/{name}/scrub", leader, func(ctx context.Context, r *http.Request, request string, body []byte) (any, error) {
 		var v NewScrub
 		if err := decode(body, &v); err != nil {

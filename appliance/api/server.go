@@ -41,6 +41,7 @@ type Backend interface {
 	Trash(ctx context.Context) ([]Trashed, error)
 	RestoreVolume(ctx context.Context, request, name string, r Restore) (Volume, error)
 	PurgeVolume(ctx context.Context, request, name string) error
+	ForceVolume(ctx context.Context, request, name string, f Force) (Forced, error)
 	Resync(ctx context.Context, request, name string, r Resync) error
 	Scrub(ctx context.Context, request, name string, s NewScrub) error
 	AddReplica(ctx context.Context, request, volume string, r NewReplica) (Volume, error)

@@ -86,6 +86,8 @@ func (s *State) apply(c Command) (Result, error) {
 		return Result{}, s.purgeVolume(b)
 	case CountTrash:
 		return Result{}, s.countTrash(b)
+	case ForceVolume:
+		return s.forceVolume(b)
 	case AddReplica:
 		return Result{}, s.addReplica(b)
 	case RetireReplica:

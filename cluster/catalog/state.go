@@ -102,9 +102,10 @@ type Volume struct {
 	Replicas   []Place // never changed in place
 	InSync     []Place // never empty, never changed in place
 	LastServed uint64
-	Share      bool    `json:",omitempty"` // it has a file tree
-	Leaving    []Leave // of Replicas: those that are to leave. Never changed in place
-	Gone       []Place // of former replicas whose files are to be deleted. Never changed in place
+	Share      bool     `json:",omitempty"` // it has a file tree
+	Leaving    []Leave  // of Replicas: those that are to leave. Never changed in place
+	Gone       []Place  // of former replicas whose files are to be deleted. Never changed in place
+	Adopted    Adoption // volume force: a replica of a former lineage that is one of this
 	// Scrub is the report of the last whole scrub, nil if there was none. Never changed in place.
 	Scrub *ScrubReport `json:",omitempty"`
 }

@@ -185,7 +185,7 @@ func (s *State) createVolume(c Command, b CreateVolume) error {
 		}
 	}
 	v.InSync = slices.Clone(v.Replicas) // invariant 15
-	v.Version, v.LastServed, v.Leaving, v.Gone = 1, 0, nil, nil
+	v.Version, v.LastServed, v.Leaving, v.Gone, v.Adopted = 1, 0, nil, nil, Adoption{}
 	s.setVolume(v)
 	if v.Share {
 		s.newTree(c, v)

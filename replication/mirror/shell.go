@@ -240,7 +240,7 @@ func (m *Mirror) find(f peer.Fenced) (seq peer.Seq, busy bool, err error) {
 	v := &m.cfg.Params.Volume
 	for _, p := range f.Pools {
 		for _, r := range p.Replicas {
-			if r.Spec.Volume == v.ID && !r.Foreign && r.Spec.Lineage == v.Lineage {
+			if r.Spec.Volume == v.ID && !r.Foreign && v.Owns(p.Pool, r.Spec.Lineage) {
 				return r.Seq, p.Busy, nil
 			}
 		}

@@ -299,6 +299,7 @@ func (c *Core) endAdmin(r *reign, why string) {
 	for _, d := range r.deleting {
 		c.emit(Reply{Request: d.request, Err: err})
 	}
+	c.endForcing(r, err)
 	for _, v := range r.list {
 		if w := v.change.wish; w != nil && w.request != 0 {
 			c.emit(Reply{Request: w.request, Err: err})

@@ -61,7 +61,7 @@ type reign struct {
 	placesDue bool // the same for changes of places
 	placesAt  time.Duration
 	moved     bool                // a member of a served volume has another node than when its mirror was opened
-	back      bool                // a volume that was served, and then deleted, was restored
+	back      bool                // a volume that was served, and then deleted, was restored; or one was forced
 	retired   map[ids.Volume]bool // that were served, and then deleted
 	swept     ids.Volume          // the newest of View.Deleted whose replicas were looked for
 
@@ -71,6 +71,7 @@ type reign struct {
 	commands map[uint64]command       // by id
 	asked    map[uint64]func(Decided) // other proposals under way
 	cleaning map[cleanKey]*cleaning
+	forcing  []forcing
 	making   []*creation
 	deleting []*deletion
 	handing  *handing
@@ -171,6 +172,8 @@ func (c *Core) handle(ev Event) {
 		c.askHandOver(ev)
 	case RestartResync:
 		c.restartResync(ev)
+	case ForceVolume:
+		c.forceVolume(ev)
 	case AddReplica:
 		c.addReplica(ev)
 	case Spaced:
@@ -237,7 +240,7 @@ func (c *Core) adopt() {
 	case c.r.moved:
 		c.endReign("a node with members came back under a new identity")
 	case c.r.back:
-		c.endReign("a volume was restored")
+		c.endReign("a volume was restored, or forced")
 	default:
 		c.sweepDeleted()
 	}

@@ -133,6 +133,7 @@ const (
 	VolumeDeleted   Kind = "volume-deleted"
 	VolumeRestored  Kind = "volume-restored"
 	VolumePurged    Kind = "volume-purged"
+	VolumeForced    Kind = "volume-forced"
 	ResyncStarted   Kind = "resync-started"
 	ResyncDone      Kind = "resync-done"
 	ResyncFailed    Kind = "resync-failed"

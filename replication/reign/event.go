@@ -145,6 +145,14 @@ type (
 		Volume  ids.Volume
 		Node    ids.Node
 	}
+	// ForceVolume has a volume that cannot be served go on with the replica on Node, whatever that lacks, under a new lineage, which
+	// the caller makes once per wish.
+	ForceVolume struct {
+		Request uint64
+		Volume  ids.Volume
+		Node    ids.Node
+		Lineage ids.Lineage
+	}
 	// AddReplica gives a volume that is served here one more replica; with Instead, the one on that node leaves when the new one
 	// is in sync. The Reply comes when the catalog has it; the copy is made from then on, by whoever leads.
 	AddReplica struct {
@@ -224,4 +232,5 @@ func (AddReplica) event()     {}
 func (Spaced) event()         {}
 func (Tuned) event()          {}
 func (ResizeVolume) event()   {}
+func (ForceVolume) event()    {}
 func (RemoveReplica) event()  {}

@@ -370,6 +370,17 @@ func (s *script) do(cmd string, a []string) {
 			p.remove(e.C.Volume)
 		}
 		s.step(CommandDone{ID: e.ID})
+	case "force": // force v a L2
+		s.req++
+		s.step(ForceVolume{Request: s.req, Volume: volumeID(a[0]), Node: nodeID(a[1]), Lineage: lineageID(a[2])})
+	case "candidates":
+		ks, err := s.c.Candidates(volumeID(a[0]))
+		for _, k := range ks {
+			fmt.Fprintf(&s.out, "    %s in sync %v fenced %v epoch %d seq %d %s\n", name(k.Place.Pool), k.InSync, k.Fenced, k.Epoch, k.Seq, k.Why)
+		}
+		if err != nil {
+			fmt.Fprintf(&s.out, "    %v\n", err)
+		}
 	case "keep": // deleted volumes go to the trash from now on
 		s.w.keeps = true
 	case "restore", "purge":

@@ -31,7 +31,7 @@ func (c *Core) look(v *truth.Volume, p truth.Place) (verdict, peer.FencedReplica
 		return foreign, rep, "there is no replica in its pool"
 	case rep.Foreign:
 		return foreign, rep, "the replica is damaged, or of another cluster"
-	case rep.Spec.Lineage != v.Lineage:
+	case !v.Owns(p.Pool, rep.Spec.Lineage):
 		return foreign, rep, "the replica is of another lineage"
 	case rep.Spec.Region != v.Region:
 		return foreign, rep, "the replica has regions of another size"

@@ -27,6 +27,10 @@ var (
 	ErrNoTarget = errors.New("reign: no node to hand over to")
 	// ErrUnknownVolume is returned when the catalog has no such volume, or no such replica of it.
 	ErrUnknownVolume = errors.New("reign: no such volume or replica")
+	// ErrServed is returned when a volume is to be forced that is served, or about to be.
+	ErrServed = errors.New("reign: the volume is served: there is nothing to force")
+	// ErrEarly is returned when a volume is to be forced that may yet be served without.
+	ErrEarly = errors.New("reign: the volume is being taken over")
 	// ErrTimeout is returned when a drain did not end in time. Everything goes on as before.
 	ErrTimeout = errors.New("reign: the drain took too long")
 	// ErrLast is returned when the replica to remove is the last in-sync one that would stay.

@@ -134,6 +134,19 @@ func (r *Reign) RestartResync(ctx context.Context, v ids.Volume, n ids.Node) err
 	return err
 }
 
+// ForceVolume has a volume go on with one replica. Request is set by Reign.
+func (r *Reign) ForceVolume(ctx context.Context, req ForceVolume) error {
+	_, err := r.ask(ctx, func(id uint64) Event { req.Request = id; return req })
+	return err
+}
+
+// Candidates describes the replicas of a volume that may be forced; the error says why it may not now.
+func (r *Reign) Candidates(v ids.Volume) ([]Candidate, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.core.Candidates(v)
+}
+
 // AddReplica gives a volume a replica. Request is set by Reign.
 func (r *Reign) AddReplica(ctx context.Context, req AddReplica) error {
 	_, err := r.ask(ctx, func(id uint64) Event { req.Request = id; return req })

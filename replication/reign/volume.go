@@ -32,6 +32,7 @@ type vol struct {
 	state   State
 	reason  string
 	holds   string
+	lineage ids.Lineage
 	version uint64     // of the set that members are of
 	prior   peer.Epoch // under which it was last served before this reign
 	members []Member
@@ -85,12 +86,13 @@ func (c *Core) adoptVolumes() {
 		id := c.view.Volumes[i].ID
 		v := r.vols[id]
 		if v == nil {
-			v = &vol{id: id, state: TakingOver}
+			v = &vol{id: id, state: TakingOver, lineage: c.view.Volumes[i].Lineage}
 			r.vols[id] = v
 			r.list = append(r.list, v)
 			r.back = r.back || r.restored(id)
 		}
 		v.there = true
+		r.back = r.back || v.lineage != c.view.Volumes[i].Lineage
 		if v.hasMirror() && v.moved(&c.view.Volumes[i]) {
 			r.moved = true
 		}

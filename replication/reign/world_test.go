@@ -253,6 +253,15 @@ func (w *world) apply(p truth.Proposal) (truth.Outcome, error) {
 				out.Version, out.InSync = tv.Version, tv.InSync
 			}
 		}
+	case truth.Force:
+		epoch = p.Epoch
+		tv := find(v, p.Volume)
+		if p.Epoch == v.Epoch && (tv == nil || tv.Version != p.Version) {
+			return out, &truth.Rejection{Why: truth.WrongVersion, Epoch: v.Epoch}
+		}
+		tv.Adopted, tv.Lineage = truth.Adoption{Pool: p.Place.Pool, Lineage: p.From}, p.Lineage
+		tv.InSync, tv.LastServed = []truth.Place{p.Place}, 0
+		tv.Version++
 	case truth.AddReplica, truth.RetireReplica, truth.DropReplica, truth.ForgetReplica, truth.ResizeVolume:
 		if err := applyReplicas(v, p); err != nil {
 			return out, err
@@ -412,6 +421,9 @@ func showProposal(p truth.Proposal) string {
 		return fmt.Sprintf("RemoveMember epoch %d %s@%d %s", p.Epoch, name(p.Volume), p.Version, name(p.Node))
 	case truth.AddMember:
 		return fmt.Sprintf("AddMember epoch %d %s@%d %s", p.Epoch, name(p.Volume), p.Version, name(p.Node))
+	}
+	if p, ok := p.(truth.Force); ok {
+		return fmt.Sprintf("Force epoch %d %s@%d %s", p.Epoch, name(p.Volume), p.Version, name(p.Place.Pool))
 	}
 	return showReplicas(p)
 }

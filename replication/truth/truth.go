@@ -32,8 +32,21 @@ type Volume struct {
 	Gone     []Place // of former replicas whose files are to be deleted; none of them is in Replicas
 	// LastServed is the epoch under which the volume was last served (invariant 7); 0 if never.
 	LastServed peer.Epoch
+	// Adopted is a replica that counts as one of Lineage though it is of another: volume force has begun a new lineage with it.
+	Adopted Adoption
 	// Foreign says that a restore began a new lineage of the catalog and the volume waits for volume force.
 	Foreign bool
+}
+
+// Adoption names the pool of a replica, and the lineage that its superblock has.
+type Adoption struct {
+	Pool    ids.Pool
+	Lineage ids.Lineage
+}
+
+// Owns tells whether a replica in a pool is one of the volume, by the lineage in its superblock.
+func (v *Volume) Owns(p ids.Pool, l ids.Lineage) bool {
+	return l == v.Lineage || v.Adopted == Adoption{p, l} && !l.IsZero()
 }
 
 // View is one state of the catalog, never changed after it was handed out.
@@ -93,6 +106,15 @@ type (
 		Node    ids.Node
 		Reason  string
 	}
+	// Force has a volume go on with the replica at Place alone, which is of the lineage From, under a new lineage.
+	Force struct {
+		Epoch   peer.Epoch
+		Volume  ids.Volume
+		Version uint64
+		Place   Place
+		From    ids.Lineage
+		Lineage ids.Lineage
+	}
 	// AddMember takes the replica of Node, which must be among Replicas, into the in-sync set.
 	AddMember struct {
 		Epoch   peer.Epoch
@@ -113,6 +135,7 @@ func (RemoveUnfenced) proposal() {}
 func (Served) proposal()         {}
 func (RemoveMember) proposal()   {}
 func (AddMember) proposal()      {}
+func (Force) proposal()          {}
 
 // Outcome is the state machine's answer to a Proposal that was committed and applied here.
 type Outcome struct {

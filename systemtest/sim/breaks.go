@@ -58,6 +58,7 @@ const (
 	BreakGrow         Break = "15: a volume grows, and not all of its members do"
 	BreakServeFirst   Break = "17: a volume is deleted before its I/O has drained"
 	BreakTrash        Break = "17: replicas of volumes in the trash are removed"
+	BreakForce        Break = "15: volume force leaves the old members in the in-sync set"
 	BreakYield        Break = "19: a witness keeps the leadership"
 )
 
@@ -67,7 +68,7 @@ func Breaks() []Break {
 		BreakAcknowledge, BreakShrink, BreakOrder, BreakUpdate, BreakDeadWrites, BreakHeld, BreakHeldMedium, BreakEpoch, BreakServed, BreakFenceForgets,
 		BreakFenceOpen, BreakFenceBusy, BreakVotes, BreakPoolsForget, BreakPoolsEpoch,
 		BreakFlush, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
-		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakHints, BreakFull, BreakServeFirst, BreakTrash, BreakYield,
+		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakHints, BreakFull, BreakServeFirst, BreakTrash, BreakForce, BreakYield,
 		BreakDeleteEarly, BreakGrow, BreakLeftBehind, BreakDeleteLate,
 		BreakMissed, BreakMissedStart, BreakMissedClear, BreakMissedLate, BreakPutBack,
 		BreakRelay, BreakOwnMarks,
@@ -186,6 +187,16 @@ func (n *node) breakView(v *truth.View) *truth.View {
 		w.Deleted, w.Trash = append(slices.Clone(v.Deleted), v.Trash...), nil
 		return &w
 	}
+	if n.c.breaks(BreakForce) {
+		w := *v
+		w.Volumes = slices.Clone(v.Volumes)
+		for i := range w.Volumes {
+			if w.Volumes[i].Adopted != (truth.Adoption{}) {
+				w.Volumes[i].InSync = w.Volumes[i].Replicas
+			}
+		}
+		return &w
+	}
 	if n.c.breaks(BreakServed) {
 		w := *v
 		w.Volumes = slices.Clone(v.Volumes)
@@ -201,6 +212,9 @@ func (n *node) breakView(v *truth.View) *truth.View {
 func (n *node) breakFenced(f peer.Fenced) peer.Fenced {
 	if n.c.breaks(BreakEpoch) {
 		return doubled(f)
+	}
+	if n.c.breaks(BreakForce) {
+		return n.c.ofNewLineage(f)
 	}
 	if !n.c.breaks(BreakStale) {
 		return f
@@ -235,6 +249,21 @@ func doubled(f peer.Fenced) peer.Fenced {
 		p.Accepted = slices.Clone(p.Accepted)
 		for j := range p.Accepted {
 			p.Accepted[j].Lo, p.Accepted[j].Hi = 2*p.Accepted[j].Lo-1, 2*p.Accepted[j].Hi
+		}
+	}
+	return f
+}
+
+// ofNewLineage is an answer to a fence in which the replicas of volumes that were forced are of their new lineage.
+func (c *Cluster) ofNewLineage(f peer.Fenced) peer.Fenced {
+	f.Pools = slices.Clone(f.Pools)
+	for i := range f.Pools {
+		p := &f.Pools[i]
+		p.Replicas = slices.Clone(p.Replicas)
+		for j := range p.Replicas {
+			if v := c.trueVolume(c.volIndex(p.Replicas[j].Spec.Volume)); v != nil {
+				p.Replicas[j].Spec.Lineage = v.Lineage
+			}
 		}
 	}
 	return f

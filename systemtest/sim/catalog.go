@@ -82,6 +82,8 @@ func command(p any) ([]byte, error) {
 		b = catalog.RemoveMember{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node, Reason: p.Reason}
 	case truth.AddMember:
 		b = catalog.AddMember{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node}
+	case truth.Force:
+		b = catalog.ForceVolume{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place), From: p.From, Lineage: p.Lineage}
 	case truth.AddReplica:
 		b = catalog.AddReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place), Instead: p.Instead, Why: p.Why}
 	case truth.RetireReplica:
@@ -126,6 +128,7 @@ func viewOf(s *catalog.State) *truth.View {
 		t := truth.Volume{
 			ID: x.ID, Lineage: x.Lineage, Name: x.Name, Size: x.Size, Region: x.Region, Logical: x.Logical, Version: x.Version,
 			Replicas: placesOf(x.Replicas), InSync: placesOf(x.InSync), LastServed: peer.Epoch(x.LastServed), Gone: placesOf(x.Gone),
+			Adopted: truth.Adoption(x.Adopted),
 		}
 		for _, l := range x.Leaving {
 			t.Leaving = append(t.Leaving, truth.Leave(l))

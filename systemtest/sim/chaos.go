@@ -125,6 +125,9 @@ func (c *Cluster) startChaos() {
 	}
 	strike()
 	c.startChanges()
+	if c.plan.forces {
+		c.impatient()
+	}
 	if len(c.vols) > 1 && c.w.Rand.Chance(0.4) {
 		c.w.After(c.w.Rand.Between(0, c.plan.chaos), c.deleteVolume)
 	}

@@ -37,6 +37,7 @@ type Cluster struct {
 	stats   map[string]int
 	opened  map[int]peer.Epoch // by volume, the highest under which a mirror was opened
 	deleted map[int]bool       // volumes whose deletion was asked for
+	forces  map[int]*forced    // by volume, the newest
 
 	goneAt int64 // when volume 1 was deleted
 
@@ -110,9 +111,20 @@ func (c *Cluster) noteCommit(r *raft, index uint64) {
 				members = slices.Clone(v.InSync)
 			}
 			gone := c.goneAt != 0
+			lineages := map[int]ids.Lineage{}
+			for vol := range c.volIDs {
+				if v := c.trueVolume(vol); v != nil {
+					lineages[vol] = v.Lineage
+				}
+			}
 			c.truth.apply(i+1, e.cmd)
 			if gone && c.trueVolume(1) != nil {
 				c.noteRestored()
+			}
+			for vol := range c.volIDs {
+				if v := c.trueVolume(vol); v != nil && lineages[vol] != (ids.Lineage{}) && v.Lineage != lineages[vol] {
+					c.noteForced(vol)
+				}
 			}
 			if members != nil && c.trueVolume(1) == nil {
 				c.goneAt = c.hist.tick()
@@ -173,6 +185,7 @@ func (c *Cluster) forsaken() bool {
 // noteServed checks that nothing stale is served (14).
 func (c *Cluster) noteServed(m *mirrorShell, e reign.OpenMirror) {
 	c.opened[m.vol] = max(c.opened[m.vol], m.epoch)
+	c.noteFirst(m.vol, m.epoch)
 	if v := c.trueVolume(m.vol); v != nil && v.Version == e.Volume.Version {
 		for _, p := range e.Volume.InSync {
 			at, bad := c.tainted[taint{p.Pool, m.vol}]
@@ -239,6 +252,9 @@ func (c *Cluster) replicaAt(p truth.Place, vol int) *simReplica {
 
 // checkAcknowledged checks invariant 1: every member of the committed set has the write on stable media, or a later one.
 func (c *Cluster) checkAcknowledged(o *op) {
+	if c.forcedSince(o.vol, o.epoch) {
+		return
+	}
 	v := c.trueVolume(o.vol)
 	if v == nil && o.vol == 1 && c.goneAt != 0 {
 		return // a leader that stood still tells late what the members did before the deletion

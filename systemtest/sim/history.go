@@ -108,9 +108,9 @@ func readBlock(b []byte, block int) (uint32, error) {
 }
 
 // register is the model of one block. A step's input is its *op; unknown ones may have happened or not.
-func register(block int) porcupine.Model {
+func register(block int, first uint32) porcupine.Model {
 	m := porcupine.NondeterministicModel{
-		Init: func() []any { return []any{uint32(0)} },
+		Init: func() []any { return []any{first} },
 		Step: func(state, input, _ any) []any {
 			o := input.(*op)
 			switch {
@@ -137,9 +137,9 @@ func register(block int) porcupine.Model {
 }
 
 // certain is the same without unknown steps, which is quicker.
-func certain(block int) porcupine.Model {
+func certain(block int, first uint32) porcupine.Model {
 	return porcupine.Model{
-		Init: func() any { return uint32(0) },
+		Init: func() any { return first },
 		Step: func(state, input, _ any) (bool, any) {
 			switch o := input.(*op); o.kind {
 			case opRead:
@@ -156,19 +156,19 @@ func certain(block int) porcupine.Model {
 }
 
 // check judges the blocks of a volume by porcupine.
-func (h *history) check(vol int, blocks []int) error {
+func (h *history) check(vol int, s era, blocks []int) error {
 	for _, b := range blocks {
-		if err := h.checkBlock(vol, b); err != nil {
+		if err := h.checkBlock(vol, s, b); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (h *history) checkBlock(vol, block int) error {
+func (h *history) checkBlock(vol int, s era, block int) error {
 	seen := map[uint32]bool{}
 	for _, o := range h.ops {
-		if o.tells() && o.covers(vol, block) {
+		if o.tells() && o.covers(vol, block) && s.has(o) {
 			seen[o.got[block-o.block]] = true
 		}
 	}
@@ -176,7 +176,7 @@ func (h *history) checkBlock(vol, block int) error {
 	unknown := false
 	for _, o := range h.ops {
 		switch {
-		case !o.covers(vol, block):
+		case !o.covers(vol, block) || !s.has(o):
 			continue
 		case o.kind == opRead && o.unknown():
 			continue // nobody learned anything
@@ -190,9 +190,9 @@ func (h *history) checkBlock(vol, block int) error {
 		unknown = unknown || o.kind == opZero && o.unknown()
 		ops = append(ops, porcupine.Operation{ClientId: o.client, Input: o, Call: o.call, Return: max(ret, o.call)})
 	}
-	model := certain(block)
+	model := certain(block, s.begin(block))
 	if unknown {
-		model = register(block)
+		model = register(block, s.begin(block))
 	}
 	switch porcupine.CheckOperationsTimeout(model, ops, 20*time.Second) {
 	case porcupine.Ok:
@@ -200,7 +200,7 @@ func (h *history) checkBlock(vol, block int) error {
 	case porcupine.Unknown:
 		return fmt.Errorf("volume %d, block %d: porcupine found no answer in time for %d operations", vol, block, len(ops))
 	}
-	return fmt.Errorf("volume %d, block %d is not linearizable:\n%s", vol, block, h.story(vol, block))
+	return fmt.Errorf("volume %d, block %d is not linearizable in %v from %d on:\n%s", vol, block, s, s.begin(block), h.story(vol, block))
 }
 
 func (o *op) covers(vol, block int) bool {

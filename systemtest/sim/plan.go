@@ -24,6 +24,7 @@ type plan struct {
 	hot          []int // first blocks
 	nextID       uint32
 	keep         int64 // how long deleted volumes stay in the trash, in seconds; 0: not at all
+	forces       bool  // an admin forces volumes that wait
 	fulls        bool
 	mediums      bool
 	swaps        bool          // some writes are updates
@@ -60,6 +61,7 @@ func newPlan(c *Cluster) *plan {
 	if r.Chance(0.6) {
 		p.keep = 3600
 	}
+	p.forces = r.Chance(0.15)
 	per := int64(region / blockSize)
 	p.hot = []int{0, 3, 8, int(per) - 3, int(per), int(2*per) + 5, p.blocks - 6}
 	p.tunables = mirror.Tunables{

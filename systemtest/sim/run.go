@@ -36,7 +36,7 @@ func Run(o Options) Result {
 	w.Trace.Live = o.Live
 	w.Limit = 400_000
 	c := &Cluster{w: w, broken: o.Break, terms: map[uint64]ids.Node{}, tainted: map[taint]time.Duration{},
-		stats: map[string]int{}, deleted: map[int]bool{}, opened: map[int]peer.Epoch{}}
+		stats: map[string]int{}, deleted: map[int]bool{}, forces: map[int]*forced{}, opened: map[int]peer.Epoch{}}
 	c.truth = newMachine()
 	c.plan = newPlan(c)
 	c.plan.swaps = o.Seed%2 == 0 // not drawn: the seeds of the other half stay what they were
@@ -80,14 +80,14 @@ func (c *Cluster) run() error {
 	c.startChaos()
 	c.w.RunUntil(c.w.Now()+c.plan.chaos, c.never)
 	c.calm()
-	if err := c.until("clients are answered again after the faults", 40*time.Second, c.progress()); err != nil {
-		return c.unlessForsaken(err)
+	if err := c.orForce("clients are answered again after the faults", 40*time.Second, c.progress); err != nil {
+		return err
 	}
 	for _, cl := range c.clients {
 		cl.stopped = true
 	}
-	if err := c.until("all is in sync, answered and clean", 120*time.Second, c.settled); err != nil {
-		return c.unlessForsaken(err)
+	if err := c.orForce("all is in sync, answered and clean", 120*time.Second, func() func() bool { return c.settled }); err != nil {
+		return err
 	}
 	if err := c.finalReads(); err != nil {
 		return err
@@ -95,15 +95,6 @@ func (c *Cluster) run() error {
 	if err := c.compareAll(); err != nil {
 		return err
 	}
-	return c.judge()
-}
-
-// unlessForsaken judges what the clients saw, and no more, where no replica of a volume was left.
-func (c *Cluster) unlessForsaken(err error) error {
-	if c.w.Failed() != nil || !c.forsaken() {
-		return err
-	}
-	c.stats["volumes that only force would bring back"]++
 	return c.judge()
 }
 
@@ -292,8 +283,10 @@ func (c *Cluster) judge() error {
 				}
 			}
 		}
-		if err := c.hist.check(vol, slices.Sorted(maps.Keys(written))); err != nil {
-			return err
+		for _, s := range c.eras(vol) {
+			if err := c.hist.check(vol, s, slices.Sorted(maps.Keys(written))); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -1,0 +1,49 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+)
+
+// Force is the body of POST /v1/volumes/{name}/force.
+type Force struct {
+	Replica string `json:"replica"`           // the name of the node whose replica the volume is to go on with
+	Confirm string `json:"confirm,omitempty"` // the volume's name; without it nothing is done, and the answer says what would be
+}
+
+// Forced says what it means to force a volume, and whether it was done.
+type Forced struct {
+	Volume   string         `json:"volume"`
+	Replica  string         `json:"replica,omitempty"` // the node's name
+	Done     bool           `json:"done"`
+	Loss     string         `json:"loss,omitempty"`      // what is lost
+	Running  string         `json:"running,omitempty"`   // what may still be running
+	MayServe []string       `json:"may_serve,omitempty"` // nodes that may still serve the volume
+	Replicas []ForceReplica `json:"replicas,omitempty"`
+	Why      string         `json:"why,omitempty"` // it cannot be adopted
+}
+
+// ForceReplica is a replica that the volume might go on with.
+type ForceReplica struct {
+	Node    string `json:"node"`
+	InSync  bool   `json:"in_sync"` // by the catalog: it has every acknowledged write
+	Reached bool   `json:"reached"`
+	Epoch   uint64 `json:"epoch"`         // the newest that its pool had accepted before this leader's; 0: not known
+	Why     string `json:"why,omitempty"` // it cannot be adopted
+}
+
+func (s *Server) forceRoutes() {
+	s.handle("POST /v1/volumes/{name}/force", leader, func(ctx context.Context, r *http.Request, request string, body []byte) (any, error) {
+		var f Force
+		if err := decode(body, &f); err != nil {
+			return nil, err
+		}
+		return s.backend.ForceVolume(ctx, request, r.PathValue("name"), f)
+	})
+}
+
+// ForceVolume has a volume whose in-sync replicas are out of reach go on with another.
+func (c *Client) ForceVolume(ctx context.Context, name string, f Force) (out Forced, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/volumes/"+url.PathEscape(name)+"/force", f, &out)
+}

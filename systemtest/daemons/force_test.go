@@ -1,0 +1,130 @@
+package daemons
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pmsapp/appliance/api"
+	"pmsapp/appliance/local"
+	"pmsapp/systemtest/program"
+)
+
+// TestForce: the only in-sync replica is gone. An admin has the volume go on with the stale one, after being told what that means; when
+// the node comes back it is copied over, and what it had alone is never seen again.
+func TestForce(t *testing.T) {
+	c := form(t, local.Config{Nodes: 3})
+	st, err := c.Client().Status(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	others := slices.DeleteFunc([]string{"node1", "node2", "node3"}, func(n string) bool { return n == st.Leader })
+	newest, stale := others[0], others[1]
+	d := export(t, c, api.NewVolume{Size: 16 << 20, Replicas: 2, Nodes: others})
+	if err := d.WriteAt(t.Context(), pattern(8192, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(replica, confirm string, kind error, words ...string) {
+		t.Helper()
+		_, err := c.Client().ForceVolume(t.Context(), "v", api.Force{Replica: replica, Confirm: confirm})
+		if !errors.Is(err, kind) {
+			t.Errorf("%v, not %v", err, kind)
+		}
+		for _, w := range words {
+			if err == nil || !strings.Contains(err.Error(), w) {
+				t.Errorf("%v does not say %q", err, w)
+			}
+		}
+	}
+	refused(stale, "v", api.ErrConflict, "the volume is served: there is nothing to force")
+	if err := c.Kill(c.Index(stale)); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.WriteAt(t.Context(), pattern(4096, 2), 4096); err != nil { // which the stale one lacks
+		t.Fatal(err)
+	}
+	if err := c.Kill(c.Index(newest)); err != nil {
+		t.Fatal(err)
+	}
+	held := make(chan error, 1)
+	got := make([]byte, 4096)
+	go func() { held <- d.ReadAt(context.Background(), got, 4096) }()
+	if err := c.Start(c.Index(stale)); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := c.WaitStatus(t.Context(), "status to name the node that it waits for", 30*time.Second, func(s api.Status) bool {
+		return len(s.Volumes) == 1 && !s.Volumes[0].Served && strings.Contains(s.Volumes[0].Reason+s.Volumes[0].Holding, newest)
+	}); err != nil {
+		t.Fatalf("%v: %+v", err, s)
+	}
+	var would api.Forced
+	if err := local.Wait(t.Context(), "the stale replica to be reached", 30*time.Second, func(ctx context.Context) (bool, error) {
+		var err error
+		would, err = c.Client().ForceVolume(ctx, "v", api.Force{Replica: stale})
+		return err == nil, err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if would.Done || !slices.Equal(would.MayServe, []string{newest}) || !strings.Contains(would.Running, newest+" cannot be reached from here, and may still be serving it") ||
+		!strings.Contains(would.Loss, "that was acknowledged since epoch") {
+		t.Errorf("%+v", would)
+	}
+	refused(stale, "w", api.ErrInvalid, `"w" is not the name of the volume`)
+	refused(newest, "v", api.ErrConflict, "cannot be adopted: its node or pool cannot be reached")
+	refused(st.Leader, "v", api.ErrConflict, "cannot be adopted: there is none")
+	bin := program.Build(t)
+	until := func(what string, f func(context.Context) (bool, error)) { // a session may be lost, and come again, at any time
+		t.Helper()
+		if err := local.Wait(t.Context(), what, 30*time.Second, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until("the command to ask, and to be content with no other name", func(ctx context.Context) (bool, error) {
+		cmd := exec.CommandContext(ctx, bin, "volume", "force", "v", "--replica", stale, "--config", c.Nodes[c.Index(st.Leader)].File)
+		cmd.Stdin = strings.NewReader("w\n")
+		said, err := cmd.CombinedOutput()
+		for _, w := range []string{newest + ": in sync, cannot be reached", stale + ": not in sync, last knew epoch", would.Running, `that is not "v": nothing was done`} {
+			if err == nil || !strings.Contains(string(said), w) {
+				return false, fmt.Errorf("%w: %s", err, said)
+			}
+		}
+		return true, nil
+	})
+	until("it to be forced", func(ctx context.Context) (bool, error) {
+		out, err := c.Client().ForceVolume(ctx, "v", api.Force{Replica: stale, Confirm: "v"})
+		return out.Done, err
+	})
+	select {
+	case err := <-held:
+		if err != nil || !bytes.Equal(got, pattern(4096, 1)) {
+			t.Error("the read that was held, and is answered by the other replica:", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("a read is held although the volume was forced")
+	}
+	check(t, d, 0, 8192, 1) // the loss
+	if err := d.WriteAt(t.Context(), pattern(4096, 3), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(c.Index(newest)); err != nil {
+		t.Fatal(err)
+	}
+	settled(t, c)
+	if err := c.Kill(c.Index(stale)); err != nil { // and the other has what it had
+		t.Fatal(err)
+	}
+	check(t, d, 0, 4096, 3)
+	check(t, d, 4096, 4096, 1)
+	events, err := c.Client().Events(t.Context(), 0, 1000)
+	if err != nil || !slices.ContainsFunc(events, func(e api.Event) bool {
+		return e.Kind == "volume-forced" && e.Volume == "v" && strings.Contains(e.Text, "goes on with the replica on "+stale)
+	}) {
+		t.Error("no event says so:", err)
+	}
+}

@@ -113,6 +113,8 @@ func told(err error) error {
 		return plain(api.ErrConflict, "the pool is full, or its file system has no files so large; XFS has; pmsapp pool list shows the free space")
 	case errors.Is(err, reign.ErrServed):
 		return plain(api.ErrConflict, "")
+	case errors.Is(err, reign.ErrIncomplete):
+		return plain(api.ErrConflict, "if there is no better one, --incomplete accepts it")
 	case errors.Is(err, reign.ErrUnusable):
 		return plain(api.ErrConflict, "pmsapp volume show tells where the replicas are")
 	case errors.Is(err, reign.ErrBusy), errors.Is(err, reign.ErrEarly), errors.Is(err, reign.ErrTimeout):

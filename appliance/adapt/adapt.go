@@ -45,6 +45,9 @@ func Volume(v catalog.Volume) truth.Volume {
 	out := truth.Volume{ID: v.ID, Lineage: v.Lineage, Name: v.Name, Size: v.Size, Region: v.Region, Logical: v.Logical,
 		Share: v.Share, Version: v.Version, Replicas: places(v.Replicas), InSync: places(v.InSync), LastServed: peer.Epoch(v.LastServed)}
 	out.Adopted = truth.Adoption(v.Adopted)
+	for _, b := range v.Behind {
+		out.Behind = append(out.Behind, truth.Behind{Pool: b.Pool, Synced: b.Synced, Epoch: peer.Epoch(b.Epoch), Time: b.Time, Copying: b.Copying})
+	}
 	for _, l := range v.Leaving {
 		out.Leaving = append(out.Leaving, truth.Leave(l))
 	}
@@ -93,7 +96,10 @@ func Body(p truth.Proposal) (catalog.Body, error) {
 	case truth.AddMember:
 		return catalog.AddMember{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node}, nil
 	case truth.Force:
-		return catalog.ForceVolume{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place), From: p.From, Lineage: p.Lineage}, nil
+		return catalog.ForceVolume{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place), From: p.From, Lineage: p.Lineage,
+			Incomplete: p.Incomplete, Short: p.Short}, nil
+	case truth.BeginCopy:
+		return catalog.BeginCopy{Epoch: uint64(p.Epoch), Volume: p.Volume, Pool: p.Pool}, nil
 	case truth.AddReplica:
 		return catalog.AddReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place),
 			Instead: p.Instead, Why: p.Why}, nil
@@ -151,6 +157,8 @@ func volumeOf(p truth.Proposal) ids.Volume {
 	case truth.AddMember:
 		return p.Volume
 	case truth.Force:
+		return p.Volume
+	case truth.BeginCopy:
 		return p.Volume
 	case truth.AddReplica:
 		return p.Volume

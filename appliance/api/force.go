@@ -4,12 +4,15 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"time"
 )
 
 // Force is the body of POST /v1/volumes/{name}/force.
 type Force struct {
 	Replica string `json:"replica"`           // the name of the node whose replica the volume is to go on with
 	Confirm string `json:"confirm,omitempty"` // the volume's name; without it nothing is done, and the answer says what would be
+	// Incomplete allows a replica that is no copy of any one moment: it was never in sync, or a resync to it was begun and did not end.
+	Incomplete bool `json:"incomplete,omitempty"`
 }
 
 // Forced says what it means to force a volume, and whether it was done.
@@ -29,8 +32,16 @@ type ForceReplica struct {
 	Node    string `json:"node"`
 	InSync  bool   `json:"in_sync"` // by the catalog: it has every acknowledged write
 	Reached bool   `json:"reached"`
-	Epoch   uint64 `json:"epoch"`         // the newest that its pool had accepted before this leader's; 0: not known
-	Why     string `json:"why,omitempty"` // it cannot be adopted
+	Epoch   uint64 `json:"epoch"` // the newest that its pool had accepted before this leader's; 0: not known
+	// Left is when it left the in-sync set, by a leader's clock, and LeftEpoch the epoch under which it was last served with it. Zero
+	// if it is in the set, or never was in this lineage.
+	Left       time.Time `json:"left,omitzero"`
+	LeftEpoch  uint64    `json:"left_epoch,omitempty"`
+	Incomplete bool      `json:"incomplete,omitempty"` // it is no copy of any one moment
+	Reverted   bool      `json:"reverted,omitempty"`   // its pool was put back to a state before it was last served
+	Size       int64     `json:"size,omitempty"`       // bytes; what the volume has more would read as zeros
+	Marked     int64     `json:"marked,omitempty"`     // bytes of regions in which writes may be there in part
+	Why        string    `json:"why,omitempty"`        // it cannot be adopted
 }
 
 func (s *Server) forceRoutes() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"pmsapp/appliance/api"
 )
@@ -14,11 +15,13 @@ type volumeForceCmd struct {
 	Volume  string `arg:"" help:"The volume's name."`
 	Replica string `required:"" help:"The node whose replica the volume goes on with." placeholder:"NODE"`
 	Yes     bool   `help:"Do not ask for the volume's name."`
+
+	Incomplete bool `help:"Accept a replica that was never in sync, or to which a resync was begun: no copy of any one moment."`
 }
 
 func (cmd volumeForceCmd) Run(e *env) error {
 	return e.call(func(c *api.Client) error {
-		would, err := c.ForceVolume(e.ctx, cmd.Volume, api.Force{Replica: cmd.Replica})
+		would, err := c.ForceVolume(e.ctx, cmd.Volume, api.Force{Replica: cmd.Replica, Incomplete: cmd.Incomplete})
 		if err != nil {
 			return err
 		}
@@ -33,7 +36,7 @@ func (cmd volumeForceCmd) Run(e *env) error {
 				return fmt.Errorf("that is not %q: nothing was done", would.Volume)
 			}
 		}
-		out, err := c.ForceVolume(e.ctx, cmd.Volume, api.Force{Replica: cmd.Replica, Confirm: would.Volume})
+		out, err := c.ForceVolume(e.ctx, cmd.Volume, api.Force{Replica: cmd.Replica, Confirm: would.Volume, Incomplete: cmd.Incomplete})
 		if err != nil {
 			return err
 		}
@@ -47,15 +50,31 @@ func (cmd volumeForceCmd) Run(e *env) error {
 func warnForce(w io.Writer, f api.Forced) {
 	fmt.Fprintf(w, "%s is to go on with the replica on %s.\n", f.Volume, f.Replica)
 	for _, r := range f.Replicas {
-		state := "not in sync"
-		if r.InSync {
-			state = "in sync"
-		}
-		if r.Reached {
-			fmt.Fprintf(w, "  %s: %s, last knew epoch %d\n", r.Node, state, r.Epoch)
-		} else {
-			fmt.Fprintf(w, "  %s: %s, cannot be reached\n", r.Node, state)
-		}
+		fmt.Fprintf(w, "  %s: %s\n", r.Node, describeForce(r))
 	}
 	fmt.Fprintf(w, "%s\n%s\n", f.Loss, f.Running)
+}
+
+func describeForce(r api.ForceReplica) string {
+	var out []string
+	switch {
+	case r.InSync:
+		out = append(out, "in sync")
+	case r.Left.IsZero():
+		out = append(out, "never in sync")
+	default:
+		out = append(out, fmt.Sprintf("not in sync since %s (epoch %d)", r.Left.Local().Format(time.DateTime), r.LeftEpoch))
+	}
+	if r.Incomplete && !r.Left.IsZero() {
+		out = append(out, "partly overwritten by a resync")
+	}
+	if r.Reverted {
+		out = append(out, "put back to an earlier state")
+	}
+	if r.Reached {
+		out = append(out, fmt.Sprintf("last knew epoch %d", r.Epoch))
+	} else {
+		out = append(out, "cannot be reached")
+	}
+	return strings.Join(out, ", ")
 }

@@ -69,11 +69,11 @@ func (s *State) apply(c Command) (Result, error) {
 	case TakeOver:
 		return Result{}, s.takeOver(b)
 	case RemoveUnfenced:
-		return s.removeUnfenced(b)
+		return s.removeUnfenced(c, b)
 	case Served:
 		return s.served(b)
 	case RemoveMember:
-		return s.removeMember(b)
+		return s.removeMember(c, b)
 	case AddMember:
 		return s.addMember(b)
 	case CreateVolume:
@@ -88,6 +88,8 @@ func (s *State) apply(c Command) (Result, error) {
 		return Result{}, s.countTrash(b)
 	case ForceVolume:
 		return s.forceVolume(b)
+	case BeginCopy:
+		return Result{}, s.beginCopy(b)
 	case AddReplica:
 		return Result{}, s.addReplica(b)
 	case RetireReplica:

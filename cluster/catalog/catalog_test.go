@@ -14,11 +14,12 @@ import (
 
 // machine applies commands one after the other.
 type machine struct {
-	t *testing.T
-	s *State
+	t  *testing.T
+	s  *State
+	at time.Time // of the commands
 }
 
-func newMachine(t *testing.T) *machine { return &machine{t, Empty()} }
+func newMachine(t *testing.T) *machine { return &machine{t: t, s: Empty()} }
 
 func (m *machine) try(c Command) (Result, error) {
 	m.t.Helper()
@@ -47,7 +48,7 @@ func (m *machine) try(c Command) (Result, error) {
 
 func (m *machine) do(b Body) Result {
 	m.t.Helper()
-	r, err := m.try(Command{Body: b})
+	r, err := m.try(Command{Body: b, Time: m.at})
 	if err != nil {
 		m.t.Fatalf("%+v: %v", b, err)
 	}

@@ -3,6 +3,7 @@ package catalog
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"pmsapp/internal/ids"
 )
@@ -124,6 +125,7 @@ func (s *State) addReplica(b AddReplica) error {
 	}
 	v.Replicas = append(slices.Clone(v.Replicas), b.Place)
 	v.Version++
+	v.follow(nil, time.Time{})
 	s.setVolume(v)
 	return nil
 }
@@ -165,6 +167,7 @@ func (s *State) dropReplica(b DropReplica) error {
 	v.Replicas = slices.Delete(slices.Clone(v.Replicas), i, i+1)
 	v.Leaving = slices.DeleteFunc(slices.Clone(v.Leaving), func(l Leave) bool { return l.Node == b.Node })
 	v.Version++
+	v.follow(nil, time.Time{})
 	s.setVolume(v)
 	return nil
 }
@@ -205,6 +208,7 @@ func (v Volume) withoutNode(n ids.Node) Volume {
 	v.Replicas = slices.DeleteFunc(slices.Clone(v.Replicas), at)
 	v.Gone = slices.DeleteFunc(slices.Clone(v.Gone), at)
 	v.Leaving = slices.DeleteFunc(slices.Clone(v.Leaving), func(l Leave) bool { return l.Node == n || l.For == n })
+	v.follow(nil, time.Time{})
 	return v
 }
 

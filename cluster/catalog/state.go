@@ -106,6 +106,7 @@ type Volume struct {
 	Leaving    []Leave  // of Replicas: those that are to leave. Never changed in place
 	Gone       []Place  // of former replicas whose files are to be deleted. Never changed in place
 	Adopted    Adoption // volume force: a replica of a former lineage that is one of this
+	Behind     []Behind // of Replicas: those that are not in InSync. Never changed in place
 	// Scrub is the report of the last whole scrub, nil if there was none. Never changed in place.
 	Scrub *ScrubReport `json:",omitempty"`
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"pmsapp/internal/ids"
 )
@@ -36,7 +37,7 @@ func (s *State) sorted() []Volume {
 	return slices.SortedFunc(maps.Values(s.Volumes), func(a, b Volume) int { return cmp.Compare(a.ID.String(), b.ID.String()) })
 }
 
-func (s *State) removeUnfenced(b RemoveUnfenced) (Result, error) {
+func (s *State) removeUnfenced(c Command, b RemoveUnfenced) (Result, error) {
 	if err := s.current(b.Epoch); err != nil {
 		return Result{}, err
 	}
@@ -57,8 +58,10 @@ func (s *State) removeUnfenced(b RemoveUnfenced) (Result, error) {
 			left = append(left, v.ID)
 			continue
 		}
+		before := v.InSync
 		v.InSync = rest
 		v.Version++
+		v.follow(before, c.Time)
 		volumes[v.ID] = v
 	}
 	s.Volumes = volumes
@@ -107,7 +110,7 @@ func (s *State) change(epoch uint64, id ids.Volume, version uint64) (Volume, err
 	return v, nil
 }
 
-func (s *State) removeMember(b RemoveMember) (Result, error) {
+func (s *State) removeMember(c Command, b RemoveMember) (Result, error) {
 	v, err := s.change(b.Epoch, b.Volume, b.Version)
 	if err != nil {
 		return Result{}, err
@@ -119,8 +122,10 @@ func (s *State) removeMember(b RemoveMember) (Result, error) {
 	case 0:
 		return Result{}, ErrLastMember
 	}
+	before := v.InSync
 	v.InSync = rest
 	v.Version++
+	v.follow(before, c.Time)
 	s.setVolume(v)
 	return Result{Version: v.Version, InSync: v.InSync}, nil
 }
@@ -142,6 +147,7 @@ func (s *State) addMember(b AddMember) (Result, error) {
 	}
 	v.InSync = append(slices.Clone(v.InSync), v.Replicas[i])
 	v.Version++
+	v.follow(nil, time.Time{})
 	s.setVolume(v)
 	return Result{Version: v.Version, InSync: v.InSync}, nil
 }
@@ -185,7 +191,7 @@ func (s *State) createVolume(c Command, b CreateVolume) error {
 		}
 	}
 	v.InSync = slices.Clone(v.Replicas) // invariant 15
-	v.Version, v.LastServed, v.Leaving, v.Gone, v.Adopted = 1, 0, nil, nil, Adoption{}
+	v.Version, v.LastServed, v.Leaving, v.Gone, v.Adopted, v.Behind = 1, 0, nil, nil, Adoption{}, nil
 	s.setVolume(v)
 	if v.Share {
 		s.newTree(c, v)

@@ -21,6 +21,7 @@ type command struct {
 	clean *cleaning // Delete, of what is left of one
 	grow  *vol      // Grow, of a member
 	round uint64    // likewise
+	short *vol      // Grow, of a replica that was adopted
 }
 
 func (c *Core) command(p truth.Place, pc peer.Command, cmd command) {
@@ -52,6 +53,8 @@ func (c *Core) commandDone(ev CommandDone) {
 		c.createDone(cmd, ev.Err)
 	case cmd.kind == peer.Grow && cmd.reset != nil:
 		c.catchUp(cmd, ev.Err)
+	case cmd.short != nil:
+		c.adoptedGrown(cmd, ev.Err)
 	case cmd.grow != nil:
 		c.growDone(cmd, ev.Err)
 	case cmd.clear != nil:

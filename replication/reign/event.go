@@ -152,6 +152,8 @@ type (
 		Volume  ids.Volume
 		Node    ids.Node
 		Lineage ids.Lineage
+		// Incomplete allows a replica that is no copy of any one moment: never in sync, or one to which a resync was begun.
+		Incomplete bool
 	}
 	// AddReplica gives a volume that is served here one more replica; with Instead, the one on that node leaves when the new one
 	// is in sync. The Reply comes when the catalog has it; the copy is made from then on, by whoever leads.

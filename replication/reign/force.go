@@ -3,8 +3,10 @@ package reign
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"pmsapp/internal/ids"
+	"pmsapp/replication/mirror"
 	"pmsapp/replication/peer"
 	"pmsapp/replication/truth"
 )
@@ -25,10 +27,18 @@ type Candidate struct {
 	InSync bool // by the catalog
 	Fenced bool // it obeys this leader: nobody else can serve it any more
 	// Epoch is the newest that its pool had accepted before this reign, Seq the highest mark that it ever had. 0 if not known.
-	Epoch peer.Epoch
-	Seq   peer.Seq
-	Why   string // it cannot be adopted; empty if it can
+	Epoch  peer.Epoch
+	Seq    peer.Seq
+	Behind truth.Behind // if it is not InSync
+	Size   int64        // bytes; 0 if not known. It may be less than the volume's: what is behind will read as zeros
+	Active int          // regions in which writes were under way, or not yet known to be everywhere
+	// Reverted says that its pool does not know the epoch under which the volume was last served with it: it was put back to a state before.
+	Reverted bool
+	Why      string // it cannot be adopted; empty if it can
 }
+
+// Complete tells whether the replica is a copy of some moment: of now, of when it left the in-sync set, or of when it was put back to.
+func (k *Candidate) Complete() bool { return k.InSync || k.Behind.Complete() }
 
 // Candidates describes the replicas of a volume, and why it cannot be forced: ErrNotLeading, ErrUnknownVolume, ErrEarly or ErrServed.
 func (c *Core) Candidates(id ids.Volume) ([]Candidate, error) {
@@ -39,9 +49,15 @@ func (c *Core) Candidates(id ids.Volume) ([]Candidate, error) {
 	var out []Candidate
 	for _, p := range tv.Replicas {
 		k := Candidate{Place: p, InSync: holds(tv.InSync, p.Node)}
+		k.Behind, _ = tv.BehindIn(p.Pool)
+		last := tv.LastServed
+		if !k.InSync {
+			last = k.Behind.Epoch
+		}
 		rep, why := c.adoptable(tv, p)
 		if pl := c.fencedPool(p); pl != nil {
-			k.Fenced, k.Seq = true, rep.Seq
+			k.Fenced, k.Seq, k.Size, k.Active = true, rep.Seq, rep.Spec.Size, rep.Active
+			k.Reverted = last != 0 && last != c.r.epoch && !peer.Has(pl.Accepted, last)
 			if n := len(pl.Accepted); n > 0 {
 				k.Epoch = pl.Accepted[n-1].Hi
 			}
@@ -62,10 +78,14 @@ func (c *Core) mayForce(id ids.Volume) (*truth.Volume, error) {
 		return nil, ErrUnknownVolume
 	}
 	switch v := c.r.vols[id]; {
+	case c.isForcing(id):
+		return tv, fmt.Errorf("%w: volume %s is being forced", ErrBusy, tv.Name)
+	case v.stage == ended:
+		return tv, fmt.Errorf("%w: volume %s: %s", ErrEarly, tv.Name, v.reason)
 	case v.stage == open && c.outOfReach(tv):
 	case v.stage > idle:
 		return tv, fmt.Errorf("%w: volume %s", ErrServed, tv.Name)
-	case c.r.handing != nil || v.state != Waits && v.state != NeedsForce:
+	case c.r.handing != nil || v.growing || v.state != Waits && v.state != NeedsForce:
 		return tv, fmt.Errorf("%w: volume %s: %s", ErrEarly, tv.Name, v.reason)
 	}
 	return tv, nil
@@ -82,15 +102,16 @@ func (c *Core) outOfReach(tv *truth.Volume) bool {
 	return true
 }
 
-// adoptable tells why a replica cannot be adopted. That it is stale does not matter: that is what force is for.
+// adoptable tells why a replica cannot be adopted. That it is stale, or smaller than the volume, does not matter: that is what force is for.
 func (c *Core) adoptable(tv *truth.Volume, p truth.Place) (peer.FencedReplica, string) {
-	v := *tv
-	v.LastServed = 0
-	k, rep, why := c.look(&v, p)
-	if k == unfenced {
-		why = "its node or pool cannot be reached"
+	k, rep, why := c.look(tv, p)
+	switch k {
+	case unfenced:
+		return rep, "its node or pool cannot be reached"
+	case foreign:
+		return rep, why
 	}
-	return rep, why
+	return rep, ""
 }
 
 func (c *Core) forceVolume(ev ForceVolume) {
@@ -116,12 +137,34 @@ func (c *Core) forceVolume(ev ForceVolume) {
 			reply(fmt.Errorf("%w: the replica on node %s: %s", ErrUnusable, c.nodeName(p.Node), why))
 			return
 		}
+		if b, behind := tv.BehindIn(p.Pool); behind && !b.Complete() && !ev.Incomplete {
+			reply(fmt.Errorf("%w: the replica on node %s", ErrIncomplete, c.nodeName(p.Node)))
+			return
+		}
+		c.closeToForce(c.r.vols[tv.ID])
 		c.r.forcing = append(c.r.forcing, forcing{ev.Request, tv.ID, ev.Lineage})
-		c.propose(truth.Force{Epoch: c.r.epoch, Volume: tv.ID, Version: tv.Version, Place: p, From: rep.Spec.Lineage, Lineage: ev.Lineage},
-			func(d Decided) { c.forceDecided(ev, d.Err) })
+		c.propose(truth.Force{Epoch: c.r.epoch, Volume: tv.ID, Version: tv.Version, Place: p, From: rep.Spec.Lineage, Lineage: ev.Lineage,
+			Incomplete: ev.Incomplete, Short: rep.Spec.Size < tv.Size}, func(d Decided) { c.forceDecided(ev, d.Err) })
 		return
 	}
 	reply(ErrUnknownVolume)
+}
+
+// closeToForce ends the mirror of a volume, if it has one that waits for its members. Should they come back now, it must acknowledge nothing
+// any more that the force, when it is applied, would lose. A mirror is not opened again but by another reign.
+func (c *Core) closeToForce(v *vol) {
+	if !v.hasMirror() {
+		return
+	}
+	c.emit(CloseMirror{Volume: v.id, Cause: "the volume is being forced"})
+	v.stage, v.state, v.reason = ended, Waits, "it is being forced"
+	for _, rs := range v.resyncs {
+		c.endResync(v, rs, mirror.ErrStopped)
+	}
+}
+
+func (c *Core) isForcing(id ids.Volume) bool {
+	return slices.ContainsFunc(c.r.forcing, func(f forcing) bool { return f.volume == id })
 }
 
 // forceDecided is the end of one that was not applied: with one that was, the reign has ended.
@@ -135,6 +178,9 @@ func (c *Core) forceDecided(ev ForceVolume, err error) {
 			err = fmt.Errorf("%w: the outcome is not known", truth.ErrUnknown)
 		}
 		c.emit(Reply{Request: ev.Request, Err: err})
+		if v := c.r.vols[ev.Volume]; v != nil && v.stage == ended {
+			c.endReign("a volume was closed to be forced, and was not")
+		}
 		return
 	}
 }
@@ -154,4 +200,38 @@ func (c *Core) endForcing(r *reign, err error) {
 		}
 		c.emit(Reply{Request: f.request, Err: err})
 	}
+}
+
+// growAdopted has a replica that was adopted although it is smaller than its volume made as large, with zeros, before the volume is
+// served. It tells whether that is to be waited for.
+func (c *Core) growAdopted(tv *truth.Volume, v *vol, j *judgement) bool {
+	i := slices.IndexFunc(tv.InSync, func(p truth.Place) bool { return c.adoptedShort(tv, p) })
+	if i < 0 || j.reps[i].Spec.Size >= tv.Size {
+		return false
+	}
+	switch {
+	case v.growing:
+	case c.now < v.retry.next:
+		c.soon(v.retry.next)
+	default:
+		v.growing = true
+		v.state, v.reason = TakingOver, "the replica that was adopted is made as large as the volume"
+		p := tv.InSync[i]
+		c.command(p, peer.Command{Kind: peer.Grow, Volume: v.id, Spec: grown(tv, p, j.reps[i])}, command{short: v})
+	}
+	return true
+}
+
+func (c *Core) adoptedGrown(cmd command, err error) {
+	v, tv := cmd.short, c.byID[cmd.id]
+	v.growing = false
+	switch {
+	case tv == nil:
+	case err != nil:
+		v.retry.later(c.now, c.cfg.RetryMin, c.cfg.RetryMax)
+		v.state, v.reason = Waits, fmt.Sprintf("the replica that was adopted cannot be made as large as the volume: %v", err)
+	default:
+		c.noteSize(cmd.place, tv.ID, tv.Size)
+	}
+	c.r.judgeDue = true
 }

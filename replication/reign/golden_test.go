@@ -59,6 +59,7 @@ type script struct {
 	props, opens, polls, cmds, votes []Effect            // not answered
 	live                             map[ids.Node]uint64 // open sessions
 	req                              uint64
+	copies                           bool // BeginCopy is shown, and committed when the script says so
 }
 
 func runScript(t *testing.T, in string) string {
@@ -80,6 +81,13 @@ func (s *script) step(ev Event) { s.take(s.c.Step(s.now, ev)) }
 
 func (s *script) take(es []Effect) {
 	for _, e := range es {
+		if p, ok := e.(Propose); ok && !s.copies {
+			if b, ok := p.P.(truth.BeginCopy); ok { // committed at once, and not shown
+				out, err := s.w.apply(b)
+				defer s.step(Decided{ID: p.ID, Outcome: out, Err: err, View: s.w.view})
+				continue
+			}
+		}
 		s.out.WriteString("    " + show(e) + "\n")
 		switch e := e.(type) {
 		case Propose:
@@ -184,6 +192,13 @@ func (s *script) do(cmd string, a []string) {
 	case "outsync": // outsync v a: as if removed long ago
 		tv := find(s.w.view, volumeID(a[0]))
 		tv.InSync = slices.DeleteFunc(tv.InSync, func(p truth.Place) bool { return p.Node == nodeID(a[1]) })
+		for _, p := range tv.Replicas {
+			if p.Node == nodeID(a[1]) {
+				tv.Behind = append(tv.Behind, truth.Behind{Pool: p.Pool, Synced: true, Epoch: tv.LastServed})
+			}
+		}
+	case "copies":
+		s.copies = true
 	case "lead":
 		s.step(Leading{View: s.w.view})
 	case "follow":
@@ -362,7 +377,11 @@ func (s *script) do(cmd string, a []string) {
 		s.step(ResizeVolume{Request: s.req, Volume: volumeID(a[0]), Size: int64(num(1))})
 	case "grown": // the oldest command was a Grow, and is carried out
 		e := next(s, &s.cmds).(Command)
-		s.w.pool(truth.Place{Node: e.Node, Pool: e.C.Spec.Pool}).replica(e.C.Volume).Spec.Size = e.C.Spec.Size
+		rep := s.w.pool(truth.Place{Node: e.Node, Pool: e.C.Spec.Pool}).replica(e.C.Volume)
+		if rep.Spec.Lineage != e.C.Spec.Lineage { // as a node does
+			s.t.Fatalf("a replica of lineage %v is to grow as one of %v", rep.Spec.Lineage, e.C.Spec.Lineage)
+		}
+		rep.Spec.Size = e.C.Spec.Size
 		s.step(CommandDone{ID: e.ID})
 	case "deleted": // the oldest command was a Delete, and is carried out
 		e := next(s, &s.cmds).(Command)
@@ -370,13 +389,18 @@ func (s *script) do(cmd string, a []string) {
 			p.remove(e.C.Volume)
 		}
 		s.step(CommandDone{ID: e.ID})
-	case "force": // force v a L2
+	case "force": // force v a L2 [incomplete]
 		s.req++
-		s.step(ForceVolume{Request: s.req, Volume: volumeID(a[0]), Node: nodeID(a[1]), Lineage: lineageID(a[2])})
+		s.step(ForceVolume{Request: s.req, Volume: volumeID(a[0]), Node: nodeID(a[1]), Lineage: lineageID(a[2]), Incomplete: len(a) > 3})
+	case "size": // size v 8192: of its replicas as they are, when the volume has grown
+		tv := find(s.w.view, volumeID(a[0]))
+		tv.Size = int64(num(1))
 	case "candidates":
+		s.step(Tick{})
 		ks, err := s.c.Candidates(volumeID(a[0]))
 		for _, k := range ks {
-			fmt.Fprintf(&s.out, "    %s in sync %v fenced %v epoch %d seq %d %s\n", name(k.Place.Pool), k.InSync, k.Fenced, k.Epoch, k.Seq, k.Why)
+			fmt.Fprintf(&s.out, "    %s in sync %v fenced %v epoch %d seq %d size %d complete %v left under %d reverted %v %s\n", name(k.Place.Pool), k.InSync, k.Fenced, k.Epoch, k.Seq,
+				k.Size, k.Complete(), k.Behind.Epoch, k.Reverted, k.Why)
 		}
 		if err != nil {
 			fmt.Fprintf(&s.out, "    %v\n", err)

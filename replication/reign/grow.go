@@ -3,6 +3,7 @@ package reign
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"pmsapp/internal/ids"
@@ -89,7 +90,8 @@ func (c *Core) growMembers(v *vol, tv *truth.Volume) {
 	g.version, g.err, g.waiting = tv.Version, nil, len(tv.InSync)
 	g.round++
 	for _, p := range tv.InSync {
-		spec := specOf(tv, p)
+		_, rep, _ := c.look(tv, p)
+		spec := grown(tv, p, rep)
 		spec.Size = g.size
 		c.command(p, peer.Command{Kind: peer.Grow, Volume: v.id, Spec: spec}, command{grow: v, round: g.round})
 	}
@@ -145,9 +147,11 @@ func (c *Core) grown(v *vol, err error) {
 	c.emit(Reply{Request: g.request, Err: err})
 }
 
-// followSize has an open mirror take the size that the catalog has: all members have it.
+// followSize has an open mirror take the size that the catalog has: all members have it. One that the mirror takes for a member though
+// it has left may not have it; the mirror will learn that (MirrorSet).
 func (c *Core) followSize(v *vol, tv *truth.Volume) {
-	if v.stage == open && v.size < tv.Size {
+	gone := func(n ids.Node) bool { return !holds(tv.InSync, n) }
+	if v.stage == open && v.size < tv.Size && !slices.ContainsFunc(v.uses, gone) {
 		v.size = tv.Size
 		c.emit(ResizeMirror{Volume: *tv})
 	}

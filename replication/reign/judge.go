@@ -35,7 +35,7 @@ func (c *Core) look(v *truth.Volume, p truth.Place) (verdict, peer.FencedReplica
 		return foreign, rep, "the replica is of another lineage"
 	case rep.Spec.Region != v.Region:
 		return foreign, rep, "the replica has regions of another size"
-	case rep.Spec.Size < v.Size: // a larger one was made so before the catalog knew; what is beyond is zeros
+	case rep.Spec.Size < v.Size && !c.adoptedShort(v, p): // a larger one was made so before the catalog knew; what is beyond is zeros
 		return stale, rep, "the replica has not the size that the volume has grown to"
 	case v.LastServed != 0 && slices.Contains(c.distrusted[p.Pool], v.LastServed):
 		return stale, rep, fmt.Sprintf("its pool was reverted under epoch %d, under which the volume was last served", v.LastServed)
@@ -44,6 +44,11 @@ func (c *Core) look(v *truth.Volume, p truth.Place) (verdict, peer.FencedReplica
 		return stale, rep, fmt.Sprintf("its pool does not know epoch %d, under which the volume was last served", v.LastServed)
 	}
 	return good, rep, ""
+}
+
+// adoptedShort tells whether a replica may be smaller than its volume: it was adopted so, and is made larger before it is served.
+func (c *Core) adoptedShort(v *truth.Volume, p truth.Place) bool {
+	return v.Adopted.Short && v.Adopted.Pool == p.Pool && v.LastServed == 0
 }
 
 // maxMembers is more than a volume ever has.

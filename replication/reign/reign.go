@@ -144,6 +144,7 @@ func (r *Reign) ForceVolume(ctx context.Context, req ForceVolume) error {
 func (r *Reign) Candidates(v ids.Volume) ([]Candidate, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.stepLocked(Tick{}) // so that it knows the time
 	return r.core.Candidates(v)
 }
 

@@ -3,6 +3,7 @@ package reign
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"pmsapp/internal/ids"
@@ -84,19 +85,42 @@ func (c *Core) startResync(v *vol, tv *truth.Volume, p truth.Place) bool {
 	}
 	rs.running, rs.err, n.resync = true, "", v.id
 	r.resyncs++
+	if b, _ := tv.BehindIn(p.Pool); b.Copying {
+		c.copyTo(v, tv, rs, p)
+		return true
+	}
+	c.propose(truth.BeginCopy{Epoch: r.epoch, Volume: v.id, Pool: p.Pool}, func(d Decided) { c.copyBegun(v, rs, p, d.Err) })
+	return true
+}
+
+// copyBegun goes on with a resync: the catalog knows that its replica is no copy of any one moment any more (DESIGN.md, "Force").
+func (c *Core) copyBegun(v *vol, rs *resync, p truth.Place, err error) {
+	tv := c.byID[v.id]
+	switch {
+	case err != nil:
+		c.endResync(v, rs, err)
+	case v.stage != open || tv == nil || v.growth != nil || !slices.Contains(tv.Replicas, p) || holds(tv.InSync, p.Node) || c.parting(tv, p.Node),
+		c.fencedPool(p) == nil || c.r.removal.pools[p.Pool]:
+		c.endResync(v, rs, mirror.ErrStopped)
+	default:
+		c.copyTo(v, tv, rs, p)
+	}
+}
+
+// copyTo begins a resync that is running by now, its replica being fenced.
+func (c *Core) copyTo(v *vol, tv *truth.Volume, rs *resync, p truth.Place) {
 	k, rep, why := c.look(tv, p)
 	if k != foreign && rep.Spec.Size < tv.Size { // the volume has grown while it was away
-		c.command(p, peer.Command{Kind: peer.Grow, Volume: v.id, Spec: specOf(tv, p)}, command{reset: rs, vol: v})
-		return true
+		c.command(p, peer.Command{Kind: peer.Grow, Volume: v.id, Spec: grown(tv, p, rep)}, command{reset: rs, vol: v})
+		return
 	}
 	if k != foreign {
 		c.tell(ResyncStarted, v.id, p.Node, fmt.Sprintf("resync of volume %s to node %s", tv.Name, c.nodeName(p.Node)))
 		c.emit(StartResync{Volume: v.id, Member: c.member(p, rep), Accepted: c.proved(p)})
-		return true
+		return
 	}
 	c.tell(ResyncStarted, v.id, p.Node, fmt.Sprintf("full resync of volume %s to an empty replica on node %s: %s", tv.Name, c.nodeName(p.Node), why))
 	c.command(p, peer.Command{Kind: peer.Reset, Volume: v.id, Spec: specOf(tv, p)}, command{reset: rs, vol: v})
-	return true
 }
 
 // proved is what the pool of a replica proves to have accepted. Of one that lost an epoch nothing is believed.
@@ -246,4 +270,13 @@ func holds(ps []truth.Place, n ids.Node) bool {
 
 func specOf(v *truth.Volume, p truth.Place) peer.Spec {
 	return peer.Spec{Volume: v.ID, Lineage: v.Lineage, Pool: p.Pool, Size: v.Size, Region: v.Region}
+}
+
+// grown is what a replica is to be like when it is as large as its volume: its lineage stays what it is, if it was adopted.
+func grown(v *truth.Volume, p truth.Place, rep peer.FencedReplica) peer.Spec {
+	spec := specOf(v, p)
+	if !rep.Spec.Lineage.IsZero() {
+		spec.Lineage = rep.Spec.Lineage
+	}
+	return spec
 }

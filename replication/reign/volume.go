@@ -49,6 +49,7 @@ type vol struct {
 	change  change
 	size    int64 // of its mirror
 	growth  *growth
+	growing bool // a Grow of the replica that was adopted is under way
 	there   bool // while volumes are adopted
 }
 
@@ -220,6 +221,7 @@ func (c *Core) judgeVolume(tv *truth.Volume, v *vol, j *judgement, p *plan) {
 		c.planRemoval(v, j, p)
 	case c.contested(tv):
 		v.say(p, TakingOver, "the removal of a member is not decided")
+	case c.growAdopted(tv, v, j):
 	default:
 		v.say(p, TakingOver, "all members are fenced")
 		v.version, v.members = tv.Version, v.members[:0]

@@ -259,9 +259,20 @@ func (w *world) apply(p truth.Proposal) (truth.Outcome, error) {
 		if p.Epoch == v.Epoch && (tv == nil || tv.Version != p.Version) {
 			return out, &truth.Rejection{Why: truth.WrongVersion, Epoch: v.Epoch}
 		}
-		tv.Adopted, tv.Lineage = truth.Adoption{Pool: p.Place.Pool, Lineage: p.From}, p.Lineage
-		tv.InSync, tv.LastServed = []truth.Place{p.Place}, 0
+		if b, ok := tv.BehindIn(p.Place.Pool); ok && !b.Complete() && !p.Incomplete {
+			return out, truth.ErrRejected
+		}
+		tv.Adopted, tv.Lineage = truth.Adoption{Pool: p.Place.Pool, Lineage: p.From, Short: p.Short}, p.Lineage
+		tv.InSync, tv.LastServed, tv.Behind = []truth.Place{p.Place}, 0, nil
 		tv.Version++
+	case truth.BeginCopy:
+		epoch = p.Epoch
+		if tv := find(v, p.Volume); tv != nil {
+			tv.Behind = slices.Clone(tv.Behind)
+			for i := range tv.Behind {
+				tv.Behind[i].Copying = tv.Behind[i].Copying || tv.Behind[i].Pool == p.Pool
+			}
+		}
 	case truth.AddReplica, truth.RetireReplica, truth.DropReplica, truth.ForgetReplica, truth.ResizeVolume:
 		if err := applyReplicas(v, p); err != nil {
 			return out, err
@@ -270,8 +281,31 @@ func (w *world) apply(p truth.Proposal) (truth.Outcome, error) {
 	if epoch != v.Epoch {
 		return out, &truth.Rejection{Why: truth.WrongEpoch, Epoch: v.Epoch}
 	}
+	for i := range v.Volumes {
+		w.follow(&v.Volumes[i])
+	}
 	w.view = v
 	return out, nil
+}
+
+// follow keeps what is known of the replicas outside of a set.
+func (w *world) follow(tv *truth.Volume) {
+	var out []truth.Behind
+	for _, p := range tv.Replicas {
+		b, known := tv.BehindIn(p.Pool)
+		old := find(w.view, tv.ID)
+		switch {
+		case slices.Contains(tv.InSync, p):
+			continue
+		case !known:
+			b = truth.Behind{Pool: p.Pool}
+			if b.Synced = old != nil && old.Lineage == tv.Lineage && slices.Contains(old.InSync, p); b.Synced {
+				b.Epoch = tv.LastServed
+			}
+		}
+		out = append(out, b)
+	}
+	tv.Behind = out
 }
 
 func (w *world) create(e peer.Epoch, tv truth.Volume) error {
@@ -423,7 +457,10 @@ func showProposal(p truth.Proposal) string {
 		return fmt.Sprintf("AddMember epoch %d %s@%d %s", p.Epoch, name(p.Volume), p.Version, name(p.Node))
 	}
 	if p, ok := p.(truth.Force); ok {
-		return fmt.Sprintf("Force epoch %d %s@%d %s", p.Epoch, name(p.Volume), p.Version, name(p.Place.Pool))
+		return fmt.Sprintf("Force epoch %d %s@%d %s incomplete %v short %v", p.Epoch, name(p.Volume), p.Version, name(p.Place.Pool), p.Incomplete, p.Short)
+	}
+	if p, ok := p.(truth.BeginCopy); ok {
+		return fmt.Sprintf("BeginCopy epoch %d %s %s", p.Epoch, name(p.Volume), name(p.Pool))
 	}
 	return showReplicas(p)
 }

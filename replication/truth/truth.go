@@ -5,6 +5,7 @@ package truth
 import (
 	"context"
 	"errors"
+	"time"
 
 	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
@@ -34,6 +35,8 @@ type Volume struct {
 	LastServed peer.Epoch
 	// Adopted is a replica that counts as one of Lineage though it is of another: volume force has begun a new lineage with it.
 	Adopted Adoption
+	// Behind is what is known of the replicas that are not in InSync: of each there is one.
+	Behind []Behind
 	// Foreign says that a restore began a new lineage of the catalog and the volume waits for volume force.
 	Foreign bool
 }
@@ -42,11 +45,34 @@ type Volume struct {
 type Adoption struct {
 	Pool    ids.Pool
 	Lineage ids.Lineage
+	Short   bool // until the volume is served it may be smaller than the volume
+}
+
+// Behind is what is known of a replica outside of the in-sync set.
+type Behind struct {
+	Pool    ids.Pool
+	Synced  bool       // it was in the set in this lineage
+	Epoch   peer.Epoch // under which the volume was last served when it left; 0: never
+	Time    time.Time  // when it left, by a leader's clock. For people
+	Copying bool       // a resync to it was begun since: it holds blocks of different moments
+}
+
+// Complete tells whether the replica is a copy of some moment.
+func (b Behind) Complete() bool { return b.Synced && !b.Copying }
+
+// BehindIn returns what is known of the replica in a pool, if it is outside of the in-sync set.
+func (v *Volume) BehindIn(p ids.Pool) (Behind, bool) {
+	for _, b := range v.Behind {
+		if b.Pool == p {
+			return b, true
+		}
+	}
+	return Behind{}, false
 }
 
 // Owns tells whether a replica in a pool is one of the volume, by the lineage in its superblock.
 func (v *Volume) Owns(p ids.Pool, l ids.Lineage) bool {
-	return l == v.Lineage || v.Adopted == Adoption{p, l} && !l.IsZero()
+	return l == v.Lineage || v.Adopted.Pool == p && v.Adopted.Lineage == l && !l.IsZero()
 }
 
 // View is one state of the catalog, never changed after it was handed out.
@@ -114,6 +140,17 @@ type (
 		Place   Place
 		From    ids.Lineage
 		Lineage ids.Lineage
+		// Incomplete allows a replica that is not Complete; without it that is rejected.
+		Incomplete bool
+		// Short says that the replica is smaller than the volume, and is to be made larger.
+		Short bool
+	}
+	// BeginCopy says that the replica in a pool is going to be written by a resync: it is not Complete any more. It comes before the
+	// first byte, and changes no set.
+	BeginCopy struct {
+		Epoch  peer.Epoch
+		Volume ids.Volume
+		Pool   ids.Pool
 	}
 	// AddMember takes the replica of Node, which must be among Replicas, into the in-sync set.
 	AddMember struct {
@@ -136,6 +173,7 @@ func (Served) proposal()         {}
 func (RemoveMember) proposal()   {}
 func (AddMember) proposal()      {}
 func (Force) proposal()          {}
+func (BeginCopy) proposal()      {}
 
 // Outcome is the state machine's answer to a Proposal that was committed and applied here.
 type Outcome struct {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -72,7 +73,7 @@ func TestForce(t *testing.T) {
 		t.Fatal(err)
 	}
 	if would.Done || !slices.Equal(would.MayServe, []string{newest}) || !strings.Contains(would.Running, newest+" cannot be reached from here, and may still be serving it") ||
-		!strings.Contains(would.Loss, "that was acknowledged since epoch") {
+		!strings.Contains(would.Loss, "when the replica on "+stale+" left the in-sync set, is lost for good") {
 		t.Errorf("%+v", would)
 	}
 	refused(stale, "w", api.ErrInvalid, `"w" is not the name of the volume`)
@@ -89,7 +90,7 @@ func TestForce(t *testing.T) {
 		cmd := exec.CommandContext(ctx, bin, "volume", "force", "v", "--replica", stale, "--config", c.Nodes[c.Index(st.Leader)].File)
 		cmd.Stdin = strings.NewReader("w\n")
 		said, err := cmd.CombinedOutput()
-		for _, w := range []string{newest + ": in sync, cannot be reached", stale + ": not in sync, last knew epoch", would.Running, `that is not "v": nothing was done`} {
+		for _, w := range []string{newest + ": in sync, cannot be reached", stale + ": not in sync since ", would.Running, `that is not "v": nothing was done`} {
 			if err == nil || !strings.Contains(string(said), w) {
 				return false, fmt.Errorf("%w: %s", err, said)
 			}
@@ -127,4 +128,93 @@ func TestForce(t *testing.T) {
 	}) {
 		t.Error("no event says so:", err)
 	}
+}
+
+// TestForceLostDisks: of three replicas one was away, and then the disks of the two others are lost. The volume goes on with the first, and
+// when one of the lost disks comes back with the newest bytes, it gets a copy of the new history: nothing of the old one is served.
+func TestForceLostDisks(t *testing.T) {
+	c := form(t, local.Config{Nodes: 3})
+	st, err := c.Client().Status(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := c.Index(slices.DeleteFunc([]string{"node1", "node2", "node3"}, func(n string) bool { return n == st.Leader })[0])
+	d := export(t, c, api.NewVolume{Size: 16 << 20, Replicas: 3})
+	if err := d.WriteAt(t.Context(), pattern(8192, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Kill(stale); err != nil {
+		t.Fatal(err)
+	}
+	away := time.Now()
+	if err := d.WriteAt(t.Context(), pattern(4096, 2), 4096); err != nil {
+		t.Fatal(err)
+	}
+	var lost []int
+	for i := range c.Nodes {
+		if i != stale {
+			lost = append(lost, i)
+			if err := c.Kill(i); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	disk := func(i int, from, to string) {
+		t.Helper()
+		if p := c.Nodes[i].Config.Pools[0]; os.Rename(p+from, p+to) != nil {
+			t.Fatal("the disk of", c.Nodes[i].Name)
+		}
+	}
+	for _, i := range lost {
+		disk(i, "", ".lost")
+	}
+	for i := range c.Nodes {
+		if err := c.Start(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err := c.WaitStatus(t.Context(), "status to name the nodes that it waits for", time.Minute, func(s api.Status) bool {
+		return s.Leader != "" && len(s.Volumes) == 1 && !s.Volumes[0].Served && strings.Contains(s.Volumes[0].Reason, c.Nodes[lost[0]].Name) &&
+			strings.Contains(s.Volumes[0].Reason, c.Nodes[lost[1]].Name)
+	}); err != nil {
+		t.Fatalf("%v: %+v", err, s)
+	}
+	name := c.Nodes[stale].Name
+	var would api.Forced
+	if err := local.Wait(t.Context(), "it to be forced", 30*time.Second, func(ctx context.Context) (bool, error) {
+		out, err := c.Client().ForceVolume(ctx, "v", api.Force{Replica: name})
+		if err == nil {
+			would = out
+			out, err = c.Client().ForceVolume(ctx, "v", api.Force{Replica: name, Confirm: "v"})
+		}
+		return out.Done, err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(would.Replicas, func(r api.ForceReplica) bool { return r.Node == name })
+	if r := would.Replicas[i]; r.InSync || r.Incomplete || r.Reverted || r.LeftEpoch == 0 || r.Left.Before(away.Add(-5*time.Second)) || r.Left.After(time.Now()) {
+		t.Errorf("%+v", r)
+	}
+	check(t, d, 0, 8192, 1)
+	if err := d.WriteAt(t.Context(), pattern(4096, 3), 0); err != nil {
+		t.Fatal(err)
+	}
+	back := lost[0]
+	if err := c.Kill(back); err != nil {
+		t.Fatal(err)
+	}
+	disk(back, ".lost", "")
+	if err := c.Start(back); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.WaitStatus(t.Context(), "the disk that came back to be in sync", time.Minute, func(s api.Status) bool {
+		return len(s.Volumes) == 1 && s.Volumes[0].Served && synced(s) == 2
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Kill(stale); err != nil { // it is alone now
+		t.Fatal(err)
+	}
+	check(t, d, 0, 4096, 3)
+	check(t, d, 4096, 4096, 1)
 }

@@ -59,6 +59,7 @@ const (
 	BreakServeFirst   Break = "17: a volume is deleted before its I/O has drained"
 	BreakTrash        Break = "17: replicas of volumes in the trash are removed"
 	BreakForce        Break = "15: volume force leaves the old members in the in-sync set"
+	BreakCopying      Break = "15: that a copy begins to a replica is not recorded before"
 	BreakYield        Break = "19: a witness keeps the leadership"
 )
 
@@ -68,7 +69,7 @@ func Breaks() []Break {
 		BreakAcknowledge, BreakShrink, BreakOrder, BreakUpdate, BreakDeadWrites, BreakHeld, BreakHeldMedium, BreakEpoch, BreakServed, BreakFenceForgets,
 		BreakFenceOpen, BreakFenceBusy, BreakVotes, BreakPoolsForget, BreakPoolsEpoch,
 		BreakFlush, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
-		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakHints, BreakFull, BreakServeFirst, BreakTrash, BreakForce, BreakYield,
+		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakHints, BreakFull, BreakServeFirst, BreakTrash, BreakForce, BreakCopying, BreakYield,
 		BreakDeleteEarly, BreakGrow, BreakLeftBehind, BreakDeleteLate,
 		BreakMissed, BreakMissedStart, BreakMissedClear, BreakMissedLate, BreakPutBack,
 		BreakRelay, BreakOwnMarks,
@@ -169,6 +170,11 @@ func (n *node) breakProposal(p any, done func(truth.Outcome, error)) bool {
 			}
 			set := slices.DeleteFunc(slices.Clone(v.InSync), func(x truth.Place) bool { return x.Node == p.Node })
 			n.proc.After(0, func() { done(truth.Outcome{Version: p.Version + 1, InSync: set}, nil) })
+			return true
+		}
+	case truth.BeginCopy:
+		if n.c.breaks(BreakCopying) {
+			n.proc.After(0, func() { done(truth.Outcome{Index: n.view().Index}, nil) })
 			return true
 		}
 	case truth.Served:

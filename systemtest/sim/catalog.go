@@ -83,7 +83,10 @@ func command(p any) ([]byte, error) {
 	case truth.AddMember:
 		b = catalog.AddMember{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node}
 	case truth.Force:
-		b = catalog.ForceVolume{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place), From: p.From, Lineage: p.Lineage}
+		b = catalog.ForceVolume{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place), From: p.From, Lineage: p.Lineage,
+			Incomplete: p.Incomplete, Short: p.Short}
+	case truth.BeginCopy:
+		b = catalog.BeginCopy{Epoch: uint64(p.Epoch), Volume: p.Volume, Pool: p.Pool}
 	case truth.AddReplica:
 		b = catalog.AddReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place), Instead: p.Instead, Why: p.Why}
 	case truth.RetireReplica:
@@ -129,6 +132,9 @@ func viewOf(s *catalog.State) *truth.View {
 			ID: x.ID, Lineage: x.Lineage, Name: x.Name, Size: x.Size, Region: x.Region, Logical: x.Logical, Version: x.Version,
 			Replicas: placesOf(x.Replicas), InSync: placesOf(x.InSync), LastServed: peer.Epoch(x.LastServed), Gone: placesOf(x.Gone),
 			Adopted: truth.Adoption(x.Adopted),
+		}
+		for _, b := range x.Behind {
+			t.Behind = append(t.Behind, truth.Behind{Pool: b.Pool, Synced: b.Synced, Epoch: peer.Epoch(b.Epoch), Copying: b.Copying})
 		}
 		for _, l := range x.Leaving {
 			t.Leaving = append(t.Leaving, truth.Leave(l))

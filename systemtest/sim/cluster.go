@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"time"
@@ -38,6 +39,7 @@ type Cluster struct {
 	opened  map[int]peer.Epoch // by volume, the highest under which a mirror was opened
 	deleted map[int]bool       // volumes whose deletion was asked for
 	forces  map[int]*forced    // by volume, the newest
+	mixed   map[taint]bool     // replicas to which a copy was begun, and which were not in sync since
 
 	goneAt int64 // when volume 1 was deleted
 
@@ -123,8 +125,9 @@ func (c *Cluster) noteCommit(r *raft, index uint64) {
 			}
 			for vol := range c.volIDs {
 				if v := c.trueVolume(vol); v != nil && lineages[vol] != (ids.Lineage{}) && v.Lineage != lineages[vol] {
-					c.noteForced(vol)
+					c.noteForced(vol, bytes.Contains(e.cmd, []byte(`"Incomplete":true`)))
 				}
+				c.unmix(vol)
 			}
 			if members != nil && c.trueVolume(1) == nil {
 				c.goneAt = c.hist.tick()

@@ -19,9 +19,19 @@ type forced struct {
 	before *forced  // an earlier one
 }
 
-// noteForced follows the commit of a force.
-func (c *Cluster) noteForced(vol int) {
+// noteForced follows the commit of a force; said tells whether its admin knew that the replica may be a copy of no one moment.
+func (c *Cluster) noteForced(vol int, said bool) {
 	v := c.trueVolume(vol)
+	if c.mixed[taint{v.Adopted.Pool, vol}] && !said {
+		c.fail("invariant 15: volume %d goes on with the replica on %s, to which a copy was begun, and nobody was told", vol, c.nameOf(v.InSync[0].Node))
+		return
+	}
+	if v.Adopted.Short {
+		c.stats["volumes that were forced to a replica that is too small"]++
+	}
+	if said {
+		c.stats["volumes that were forced to an incomplete copy"]++
+	}
 	c.forces[vol] = &forced{epoch: c.truth.view.Epoch, pool: v.Adopted.Pool, before: c.forces[vol]}
 	for t := range c.tainted {
 		if t.vol == vol {
@@ -33,6 +43,15 @@ func (c *Cluster) noteForced(vol int) {
 	}
 	c.stats["volumes that were forced"]++
 	c.trace(0, "volume %d goes on with the replica on %s alone, under lineage %v", vol, c.nameOf(v.InSync[0].Node), v.Lineage)
+}
+
+// unmix forgets that a copy was begun to what is in sync by now.
+func (c *Cluster) unmix(vol int) {
+	if v := c.trueVolume(vol); v != nil {
+		for _, p := range v.InSync {
+			delete(c.mixed, taint{p.Pool, vol})
+		}
+	}
 }
 
 // noteFirst keeps what a forced volume begins with.
@@ -48,7 +67,7 @@ func (c *Cluster) noteFirst(vol int, epoch peer.Epoch) {
 		return
 	}
 	data := r.data.Read(0, v.Size)
-	for b := range c.plan.blocks {
+	for b := range int(v.Size / blockSize) {
 		value, err := readBlock(data[b*blockSize:(b+1)*blockSize], b)
 		if err != nil {
 			c.fail("the adopted replica of volume %d: %v", vol, err)
@@ -65,7 +84,7 @@ func (c *Cluster) forcedSince(vol int, e peer.Epoch) bool {
 }
 
 // forceVolume is an admin who sees that a volume waits, and has it go on with any replica that may be adopted.
-func (c *Cluster) forceVolume(vol int) (asked bool) {
+func (c *Cluster) forceVolume(vol int, whatever bool) (asked bool) {
 	l := c.leader()
 	v := c.trueVolume(vol)
 	if l == nil || v == nil {
@@ -85,8 +104,9 @@ func (c *Cluster) forceVolume(vol int) (asked bool) {
 		return false
 	}
 	k := may[c.w.Rand.Intn(len(may))]
+	incomplete := !k.Complete() && (whatever || c.w.Rand.Chance(0.3))
 	l.reign.ask(func(err error) { c.trace(l.host, "force of volume %d: %v", vol, err) }, func(id uint64) reign.Event {
-		return reign.ForceVolume{Request: id, Volume: v.ID, Node: k.Place.Node, Lineage: ids.Lineage(c.w.Rand.ID())}
+		return reign.ForceVolume{Request: id, Volume: v.ID, Node: k.Place.Node, Lineage: ids.Lineage(c.w.Rand.ID()), Incomplete: incomplete}
 	})
 	return true
 }
@@ -98,7 +118,7 @@ func (c *Cluster) impatient() {
 	}
 	for vol := range c.volIDs {
 		if c.w.Rand.Chance(0.5) {
-			c.forceVolume(vol)
+			c.forceVolume(vol, false)
 		}
 	}
 	c.w.After(c.w.Rand.Between(200*time.Millisecond, 3*time.Second), c.impatient)
@@ -128,7 +148,7 @@ func (c *Cluster) rescue() error {
 				continue
 			}
 			served = false
-			if at, ok := asked[vol]; (!ok || c.w.Now() >= at) && c.forceVolume(vol) {
+			if at, ok := asked[vol]; (!ok || c.w.Now() >= at) && c.forceVolume(vol, true) {
 				asked[vol] = c.w.Now() + 2*time.Second
 			}
 		}
@@ -157,7 +177,7 @@ func (s era) has(o *op) bool {
 
 // begin is what a block has at the begin.
 func (s era) begin(block int) uint32 {
-	if s.first == nil {
+	if block >= len(s.first) {
 		return 0
 	}
 	return s.first[block]

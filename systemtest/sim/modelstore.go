@@ -356,6 +356,10 @@ func (s *storeSession) command(m msgCommand) {
 		})
 	case peer.Grow:
 		step(func() {
+			if r != nil && r.spec.Lineage != c.Spec.Lineage {
+				end(peer.Answer{Err: peer.ErrInvalid}, nil)
+				return
+			}
 			if r != nil && r.spec.Size < c.Spec.Size {
 				r.data.Grow(c.Spec.Size)
 				r.spec.Size = c.Spec.Size

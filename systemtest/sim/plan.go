@@ -61,7 +61,7 @@ func newPlan(c *Cluster) *plan {
 	if r.Chance(0.6) {
 		p.keep = 3600
 	}
-	p.forces = r.Chance(0.15)
+	p.forces = r.Chance(0.15) || c.breaks(BreakForce) || c.breaks(BreakCopying) // in which they show
 	per := int64(region / blockSize)
 	p.hot = []int{0, 3, 8, int(per) - 3, int(per), int(2*per) + 5, p.blocks - 6}
 	p.tunables = mirror.Tunables{

@@ -310,6 +310,7 @@ func (r *reignShell) resync(e reign.StartResync) {
 		}
 	}
 	m.resynced[id] = end
+	r.n.c.mixed[taint{e.Member.Place.Pool, m.vol}] = true
 	m.do(func() {
 		// The mirror is told of the session first, as Mirror.StartResync does.
 		m.back(id)

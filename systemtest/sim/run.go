@@ -36,7 +36,7 @@ func Run(o Options) Result {
 	w.Trace.Live = o.Live
 	w.Limit = 400_000
 	c := &Cluster{w: w, broken: o.Break, terms: map[uint64]ids.Node{}, tainted: map[taint]time.Duration{},
-		stats: map[string]int{}, deleted: map[int]bool{}, forces: map[int]*forced{}, opened: map[int]peer.Epoch{}}
+		stats: map[string]int{}, deleted: map[int]bool{}, forces: map[int]*forced{}, mixed: map[taint]bool{}, opened: map[int]peer.Epoch{}}
 	c.truth = newMachine()
 	c.plan = newPlan(c)
 	c.plan.swaps = o.Seed%2 == 0 // not drawn: the seeds of the other half stay what they were

@@ -66,6 +66,9 @@ func (c *Core) startResync(v *vol, tv *truth.Volume, p truth.Place) bool {
 	if n == nil || c.fencedPool(p) == nil || r.removal.pools[p.Pool] {
 		return false // a RemoveUnfenced that is not decided could take it out again, behind the mirror
 	}
+	if !slices.ContainsFunc(tv.InSync, func(m truth.Place) bool { return c.fencedPool(m) != nil }) {
+		return false // there is no source: the replica stays what it is, a copy of the moment at which it left the set
+	}
 	rs := v.resyncOf(p.Node)
 	if rs == nil {
 		rs = &resync{node: p.Node}

@@ -46,6 +46,7 @@ type node struct {
 	reign   *reign.Reign
 	service *service
 	events  *eventLog
+	memory  *memory
 	api     *api.Server
 	failed  chan error    // what ends the node besides its context; has room for one
 	stop    chan struct{} // closed by a cluster's shutdown
@@ -74,6 +75,10 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	// What this machine is: nothing else is touched before that is clear.
 	clusterID, witness, err := cluster.Peek(cfg.State)
 	if err != nil {
+		return err
+	}
+
+	if n.memory, err = openMemory(cfg.State, clusterID, log); err != nil {
 		return err
 	}
 
@@ -189,6 +194,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	rctx, cancel := context.WithCancel(context.Background())
 	work.Go(func() { n.service.run(rctx) })
 	work.Go(func() { n.events.run(rctx) })
+	work.Go(func() { n.memory.run(rctx, n.cluster.State) })
 	work.Go(func() { n.watchFill(rctx) })
 	work.Go(func() { n.watchScrubs(rctx) })
 	work.Go(func() { n.pools.retry(rctx, n.cluster.Refresh) })
@@ -309,7 +315,11 @@ func (n *node) webServer() (*http.Server, error) {
 
 // adminDigest is what the admin token must have.
 func (n *node) adminDigest() (d [sha256.Size]byte) {
-	copy(d[:], n.cluster.State().Admin)
+	admin := n.cluster.State().Admin
+	if len(admin) == 0 { // no leader has told yet
+		admin = n.memory.get().Admin
+	}
+	copy(d[:], admin)
 	return d
 }
 

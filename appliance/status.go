@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"pmsapp/appliance/adapt"
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/front"
+	"pmsapp/cluster"
 	"pmsapp/cluster/catalog"
 	"pmsapp/internal/ids"
 	"pmsapp/replication/mirror"
@@ -47,6 +49,9 @@ func (n *node) Status(ctx context.Context) (api.Status, error) {
 		out.Nodes = append(out.Nodes, api.Node{ID: c.ID.String(), Name: c.Name, Role: role, State: state, Voter: voters[c.ID],
 			Leader: c.ID == leader, Address: c.Address, Portal: c.Portal, NFS: c.NFS, API: c.API, Version: c.Release, Pools: poolsIn(c, pools), Drained: c.Draining, Left: left})
 	}
+	if st.Cluster.IsZero() {
+		out.Nodes = n.remembered(opinions, voters)
+	}
 	states := make(map[ids.Volume]reign.VolumeStatus, len(r.Volumes))
 	for _, v := range r.Volumes {
 		states[v.Volume] = v
@@ -60,6 +65,49 @@ func (n *node) Status(ctx context.Context) (api.Status, error) {
 		out.Warnings = append(out.Warnings, shareWarnings(adapt.Nodes(st), n.cfg.Virtual.Portal != "")...)
 	}
 	return out, nil
+}
+
+// remembered are the nodes as this one last knew them, before a leader has told it anything since its start.
+func (n *node) remembered(opinions map[ids.Node]cluster.Liveness, voters map[ids.Node]bool) []api.Node {
+	out := []api.Node{}
+	for _, k := range n.memory.get().Nodes {
+		role, state := "storage", string(opinions[k.ID])
+		if k.Witness {
+			role = "witness"
+		}
+		if k.ID == n.cluster.Self() {
+			state = "alive"
+		} else if state == "" {
+			state = "dead"
+		}
+		out = append(out, api.Node{ID: k.ID.String(), Name: k.Name, Role: role, State: state, Voter: voters[k.ID], Pools: []api.Pool{}})
+	}
+	return out
+}
+
+// leaderless says for whom a cluster without a leader waits.
+func leaderless(s api.Status, voters int, empty bool) string {
+	alive, away := 0, []string(nil)
+	for _, n := range s.Nodes {
+		switch {
+		case !n.Voter:
+		case n.State == "dead":
+			away = append(away, n.Name)
+		default:
+			alive++
+		}
+	}
+	text := fmt.Sprintf("no node leads: %d of %d voting nodes are needed", voters/2+1, voters)
+	if need := voters/2 + 1 - alive; need > 0 && len(away) > 0 {
+		text += fmt.Sprintf("; waiting for %s", strings.Join(away, " or "))
+		if need > 1 {
+			text += fmt.Sprintf(" (%d of them)", need)
+		}
+	}
+	if empty {
+		text += "; which volumes there are is not known here before that"
+	}
+	return text
 }
 
 // poolsIn describes a node's pools: those of the catalog, with what the node said of them.
@@ -185,7 +233,7 @@ func warnings(st *catalog.State, voters map[ids.Node]bool, s api.Status, r reign
 		out = append(out, "two nodes vote: when either dies, service ends until it is back; add a witness (pmsapp join --witness)")
 	}
 	if s.Leader == "" {
-		out = append(out, fmt.Sprintf("no node leads: %d of %d voting nodes are needed", count/2+1, count))
+		out = append(out, leaderless(s, count, st.Cluster.IsZero()))
 	}
 	for _, n := range s.Nodes {
 		if n.State == "dead" {

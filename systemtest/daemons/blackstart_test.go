@@ -44,7 +44,12 @@ func TestBlackStart(t *testing.T) {
 					t.Fatal(err)
 				}
 				switch up := order[:k+1]; {
-				case len(up) == 1: // it cannot know anything that was committed, the admin's token included
+				case len(up) == 1: // it knows nothing that was committed, but who may ask it, and for whom it waits
+					expect(t, c, "a node alone to name the nodes that it waits for", func(s api.Status) bool {
+						return s.Leader == "" && len(s.Nodes) == 3 && slices.ContainsFunc(s.Warnings, func(w string) bool {
+							return strings.HasPrefix(w, "no node leads: 2 of 3 voting nodes are needed; waiting for "+others(c, i)+";")
+						})
+					})
 				case !slices.Contains(up, newest):
 					expect(t, c, "status to name the node that has the newest bytes", func(s api.Status) bool {
 						if s.Leader == "" {
@@ -79,4 +84,15 @@ func expect(t *testing.T, c *local.Cluster, what string, f func(api.Status) bool
 	}); err != nil {
 		t.Fatalf("%v; status: %s %+v", err, strings.Join(last.Warnings, "; "), last.Volumes)
 	}
+}
+
+// others names the nodes but one, as a node alone does.
+func others(c *local.Cluster, but int) string {
+	var names []string
+	for i, n := range c.Nodes {
+		if i != but {
+			names = append(names, n.Name)
+		}
+	}
+	return strings.Join(names, " or ")
 }

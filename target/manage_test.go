@@ -3,8 +3,12 @@ package target_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
 	"testing"
+	"time"
 
+	"pmsapp/internal/block"
 	"pmsapp/internal/iscsi"
 	"pmsapp/target"
 )
@@ -111,6 +115,65 @@ func TestLoginStop(t *testing.T) {
 	c.conn.Close()
 	if n := x.login.Stop(func(*target.Task) bool { return true }); n != 0 {
 		t.Errorf("%d tasks of a session that is over", n)
+	}
+}
+
+// TestFarewell: an initiator whose session moves is told, whatever it has under way, and nothing else from then on; one that takes nothing
+// does not hold the end up; whoever is dropped for another reason finds the connection closed.
+func TestFarewell(t *testing.T) {
+	for name, c := range map[string]struct {
+		cause error
+		told  bool
+		deaf  bool
+	}{
+		"moved":         {fmt.Errorf("hand-over: %w", target.ErrMoved), true, false},
+		"shut down":     {target.ErrShutdown, true, false},
+		"epoch":         {block.ErrEnded, true, false},
+		"deaf":          {target.ErrMoved, false, true},
+		"another cause": {errors.New("unexported"), false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &fakeProvider{}
+			s, addr := serve(t, p)
+			cl := login(t, addr)
+			x := p.last()
+			running := readCommand(512)
+			running[33] = fakeHold
+			cl.send(running, nil)
+			waiting := writeCommand(8192, true)
+			cl.send(waiting, nil)
+			cl.expect(iscsi.OpR2T)
+			if c.deaf { // until the connection is full
+				for range 16 {
+					cl.send(readCommand(2<<20), nil)
+				}
+				for begin, executed := time.Now(), 0; executed < 17; executed, _, _ = x.count() {
+					if time.Since(begin) > 10*time.Second {
+						t.Fatalf("%d executed", executed)
+					}
+					runtime.Gosched()
+				}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if err := s.DropSessions(ctx, func(target.SessionInfo) bool { return true }, c.cause); err != nil {
+				t.Fatal(err)
+			}
+			x.release()
+			if x.cause == nil || !errors.Is(x.cause, c.cause) {
+				t.Errorf("the nexus ended for %v", x.cause)
+			}
+			if c.deaf {
+				return
+			}
+			if c.told {
+				a := cl.expect(iscsi.OpAsync)
+				if a.AsyncEvent() != iscsi.AsyncDropConnection || a.AsyncParam(1) != 0 || a.AsyncParam(2) != 1 || a.ITT() != iscsi.NoTag {
+					t.Errorf("event %d, %d, %d", a.AsyncEvent(), a.AsyncParam(1), a.AsyncParam(2))
+				}
+			}
+			cl.closed()
+		})
 	}
 }
 

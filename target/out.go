@@ -71,6 +71,7 @@ func (o *sender) run() {
 		select {
 		case <-s.wake:
 		case <-s.dead:
+			o.farewell()
 			return
 		}
 		if s.pumps.Swap(false) {
@@ -85,6 +86,7 @@ func (o *sender) run() {
 			o.settle(batch)
 			if err != nil {
 				s.drop(err)
+				s.conn.Close() // if it was dropped before: half a PDU may be out
 				return
 			}
 			if last {
@@ -99,6 +101,9 @@ func (o *sender) take(old []item) []item {
 	s := o.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.bye { // nothing is answered any more
+		return old[:0]
+	}
 	batch := s.queue
 	s.queue = old[:0]
 	for i := range batch {

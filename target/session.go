@@ -56,6 +56,8 @@ type session struct {
 	sentMax   uint32 // the last MaxCmdSN sent
 	closed    bool   // nothing is answered any more
 	cause     error  // why the session ends; set once
+	running   bool   // reader and writer are at it
+	bye       bool   // the initiator is told before the connection ends
 
 	wake    chan struct{} // of size 1: the writer has something to do
 	control chan struct{} // of size maxControl: places for control answers in queue
@@ -82,20 +84,6 @@ func (s *session) signal() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
-	}
-}
-
-// drop begins the end of the session. The owner does the rest.
-func (s *session) drop(cause error) {
-	s.mu.Lock()
-	first := s.cause == nil
-	if first {
-		s.cause = cause
-		close(s.dead)
-	}
-	s.mu.Unlock()
-	if first {
-		s.conn.Close()
 	}
 }
 

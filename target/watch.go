@@ -86,6 +86,9 @@ func (s *session) askLogout(within time.Duration) {
 
 // run serves the session until it is over, and returns why. Everything of it has ended then.
 func (s *session) run(l *loggingIn) error {
+	s.mu.Lock()
+	s.running = true
+	s.mu.Unlock()
 	o := &sender{s: s, w: l.writer, statSN: l.statSN}
 	sent := make(chan struct{})
 	go func() {

@@ -144,11 +144,11 @@ func TestFarewell(t *testing.T) {
 			cl.send(waiting, nil)
 			cl.expect(iscsi.OpR2T)
 			if c.deaf { // until the connection is full
-				for range 16 {
+				for range 12 {
 					cl.send(readCommand(2<<20), nil)
 				}
-				for begin, executed := time.Now(), 0; executed < 17; executed, _, _ = x.count() {
-					if time.Since(begin) > 10*time.Second {
+				for begin, executed := time.Now(), 0; executed < 13; executed, _, _ = x.count() {
+					if time.Since(begin) > time.Minute {
 						t.Fatalf("%d executed", executed)
 					}
 					runtime.Gosched()

@@ -28,7 +28,7 @@ func (n *node) handleIdentity(ctx context.Context, _ ids.Node, _ struct{}) ([]sc
 
 // VerifyLUNs implements api.Backend: whether every LU is the same to a host at all portals, and no two are alike.
 func (n *node) VerifyLUNs(ctx context.Context) (api.Verified, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	st := n.cluster.State()
 	said := map[string][]scsi.Identity{n.cfg.Name: n.hosts.Identities()}
@@ -47,6 +47,7 @@ func (n *node) VerifyLUNs(ctx context.Context) (api.Verified, error) {
 	for id, err := range failed {
 		out.Faults = append(out.Faults, fmt.Sprintf("node %s: %s", st.Nodes[id].Name, plainly(err)))
 	}
+	n.verifyPortals(ctx, st, &out)
 	slices.Sort(out.Faults)
 	return out, nil
 }

@@ -67,9 +67,10 @@ type NewMap struct {
 
 // Verified is what GET /v1/luns/verify has found.
 type Verified struct {
-	Nodes  []string   `json:"nodes"` // that have answered
-	LUNs   []Identity `json:"luns"`
-	Faults []string   `json:"faults"` // empty: hosts see the same at all portals
+	Nodes   []string   `json:"nodes"`   // that have answered
+	Portals []string   `json:"portals"` // that were logged in to
+	LUNs    []Identity `json:"luns"`
+	Faults  []string   `json:"faults"` // empty: hosts see the same at all portals
 }
 
 // Identity is what hosts know a LUN by.

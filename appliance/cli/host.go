@@ -190,7 +190,7 @@ func (lunVerifyCmd) Run(e *env) error {
 			for _, l := range v.LUNs {
 				row(w, l.Volume, l.Serial, l.NAA, l.T10)
 			}
-			fmt.Fprintf(w, "\nCompared: %s.\n", strings.Join(v.Nodes, ", "))
+			fmt.Fprintf(w, "\nCompared: %s.\nLogged in to: %s.\n", strings.Join(v.Nodes, ", "), strings.Join(v.Portals, ", "))
 		}); err != nil {
 			return err
 		}

@@ -63,8 +63,10 @@ type HostsConfig struct {
 	Hold    func() time.Duration // hold_timeout
 	Around  scsi.Around          // the other nodes
 	Cluster ids.Cluster          // names the target of mapped LUNs
-	Now     func() time.Time     // time.Now if nil
-	Log     *slog.Logger
+	// Verifier is what nodes that look at the portals prove, and what is proved to them; without a secret none may.
+	Verifier iscsi.Auth
+	Now      func() time.Time // time.Now if nil
+	Log      *slog.Logger
 }
 
 // Hosts has the targets of the exported volumes. It is told what the catalog exports and what this node serves. Its methods
@@ -349,6 +351,9 @@ func (h *Hosts) Credentials(l target.Login) (iscsi.Auth, error) {
 	if late {
 		return iscsi.Auth{}, errTooMany
 	}
+	if h.verifies(l) {
+		return h.cfg.Verifier, nil
+	}
 	if h.isCommon(l.Target) {
 		m, err := h.admitHost(l)
 		defer h.mu.Unlock()
@@ -367,6 +372,9 @@ func (h *Hosts) Credentials(l target.Login) (iscsi.Auth, error) {
 
 // Open accepts a login.
 func (h *Hosts) Open(l target.Login) (target.Opened, error) {
+	if h.verifies(l) {
+		return h.openVerifier(l)
+	}
 	var in *door
 	var chap string
 	var misses func(target.Login) bool

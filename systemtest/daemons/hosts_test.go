@@ -173,7 +173,7 @@ func TestHosts(t *testing.T) {
 	// Another node's portal, and after a failover: the same LUNs.
 	st := settledAll(t, c)
 	v, err := client.VerifyLUNs(t.Context())
-	if err != nil || len(v.Faults) > 0 || len(v.Nodes) != 3 || len(v.LUNs) != 2 {
+	if err != nil || len(v.Faults) > 0 || len(v.Nodes) != 3 || len(v.LUNs) != 2 || len(v.Portals) != 4 {
 		t.Errorf("%+v, %v", v, err)
 	}
 	if err := c.Kill(c.Index(st.Leader)); err != nil {

@@ -161,6 +161,9 @@ func (t *Tree) Replied(k Key) (Reply, bool) {
 	return r.Reply, ok
 }
 
+// Latest is the latest time that a command has set, in ns.
+func (t *Tree) Latest() int64 { return t.clock }
+
 // Clock is the latest time that the tree or its leader may have shown, in ns.
 func (t *Tree) Clock() int64 { return max(t.clock, t.ceil) }
 

@@ -19,13 +19,14 @@ func (s *Share) attr(ino uint64, n filetree.Inode) *nfs3.Attr {
 	if f := s.files.peek(ino); f != nil {
 		time = f.shown()
 	}
+	marked := true
 	if t := s.cfg.Catalog.Tree(); t != nil {
 		if now, ok := t.Inode(ino); ok && now.Gen == n.Gen && now.Nlink > 0 {
-			n = now
+			n, marked = now, t.Marked(ino) // else the tree has the time, or an mtime that was set since
 		}
 	}
-	if time > n.Ctime {
-		n.Ctime, n.Mtime = time, max(n.Mtime, time)
+	if marked && time > 0 {
+		n.Ctime, n.Mtime = max(n.Ctime, time), max(n.Mtime, time)
 	}
 	return plain(ino, n)
 }

@@ -96,3 +96,76 @@ func TestSettledMeanwhile(t *testing.T) {
 		t.Fatalf("%v after %v (%v)", a.Ctime, shown.Ctime, err)
 	}
 }
+
+// TestFormerLeaderRefusesNothing: a leader that is none any more knows neither the files nor the space of the next one, so what it
+// would refuse is no answer.
+func TestFormerLeaderRefusesNothing(t *testing.T) {
+	w, old, _, c := fixture(t, 1<<20)
+	s, err := w.lead()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(nil)
+	m, err := s.Create(t.Context(), c.next(), nfs.Name{Dir: s.Root(), Name: "new"}, nfs.Create{Mode: nfs3.Guarded, Attr: mode()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.mu.Lock()
+	w.former = true // its node has heard nothing of that
+	w.mu.Unlock()
+	for what, do := range map[string]func(f nfs.Ref) error{
+		"write": func(f nfs.Ref) error { _, err := old.Write(t.Context(), f, 0, []byte{1}, nfs3.FileSync); return err },
+		"read":  func(f nfs.Ref) error { _, err := old.Read(t.Context(), f, 0, make([]byte, 10)); return err },
+		"size": func(f nfs.Ref) error {
+			_, err := old.Setattr(t.Context(), c.next(), f, nfs3.SetAttr{Size: ptr(uint64(1))}, nil)
+			return err
+		},
+	} {
+		for _, f := range []nfs.Ref{m.Node.Ref, old.Root()} {
+			if err := do(f); err == nil || status(err) {
+				t.Errorf("%s of %v: %v", what, f, err)
+			}
+		}
+	}
+}
+
+// TestMtimeStays: an mtime that was shown is not taken back by a change of the names.
+func TestMtimeStays(t *testing.T) {
+	_, s, f, c := fixture(t, 1<<20)
+	write(t, s, f, 0, make([]byte, 100))
+	write(t, s, f, 0, make([]byte, 100))
+	before, err := s.Getattr(t.Context(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Link(t.Context(), c.next(), f, nfs.Name{Dir: s.Root(), Name: "g"}); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := s.Getattr(t.Context(), f); err != nil || ns(a.Mtime) < ns(before.Mtime) || ns(a.Ctime) <= ns(before.Ctime) {
+		t.Fatalf("%+v after %+v (%v)", a, before, err)
+	}
+}
+
+// TestTimesOfTheNextLeader: the first write under a new leader gives a later time than the take-over, and that is no further ahead
+// than the former leader may have been.
+func TestTimesOfTheNextLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s, f, _ := fixture(t, 1<<20)
+		write(t, s, f, 0, make([]byte, 100))
+		write(t, s, f, 0, make([]byte, 100))
+		ceil := w.now().Ceiling()
+		next, err := w.lead()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer next.Close(nil)
+		before, err := next.Getattr(t.Context(), f)
+		if err != nil || ns(before.Ctime) > ceil+int64(time.Second) {
+			t.Fatalf("%v, the ceiling was %d (%v)", before.Ctime, ceil, err)
+		}
+		write(t, next, f, 0, make([]byte, 100))
+		if after, err := next.Getattr(t.Context(), f); err != nil || ns(after.Ctime) <= ns(before.Ctime) {
+			t.Fatalf("%v after %v (%v)", after.Ctime, before.Ctime, err)
+		}
+	})
+}

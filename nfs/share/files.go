@@ -111,13 +111,10 @@ func (f *file) isMarked() bool {
 	return f.marked
 }
 
-// shown is the latest time that was shown and that the tree may not have; 0 if there is none.
+// shown is the latest time that was shown beside the tree, which may have it by now; 0 if there is none.
 func (f *file) shown() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.marked {
-		return 0
-	}
 	return f.time
 }
 
@@ -142,10 +139,10 @@ func (f *file) settleOp() (filetree.Op, bool) {
 	return filetree.Op{Kind: filetree.Settle, Ino: f.ino, Set: filetree.Set{Mtime: f.time, Ctime: f.time}}, f.marked
 }
 
-// settled says that the tree has the times, or the file is gone.
+// settled says that the tree has the times, or that the file is gone: then answers on their way show them still.
 func (f *file) settled() {
 	f.mu.Lock()
-	f.marked, f.time = false, 0
+	f.marked = false
 	f.mu.Unlock()
 }
 

@@ -55,9 +55,6 @@ func (s *Share) change(ctx context.Context, ops ...filetree.Op) (filetree.Result
 		if r.Freed {
 			s.look()
 		}
-		for _, c := range []filetree.Change{r.File, r.Dirs[0], r.Dirs[1]} {
-			s.times.seen(c.After.Ctime)
-		}
 	}
 	if r.Status != filetree.OK {
 		return r, nfs3.Status(r.Status)
@@ -114,6 +111,9 @@ func (s *Share) commit(all []*proposal, n int) {
 	for _, p := range all {
 		b.Ops = append(b.Ops, p.ops...)
 	}
+	if n > 0 && b.Ops[0].Kind == filetree.Open { // its times are to be above the former leader's ceiling, not above ours
+		b.Ceil = 0
+	}
 	results, err := s.cfg.Catalog.Propose(s.ctx, b)
 	if err == nil && len(results) != n {
 		err = fmt.Errorf("share: %d results for %d ops", len(results), n)
@@ -123,6 +123,9 @@ func (s *Share) commit(all []*proposal, n int) {
 		err = context.Cause(s.ctx)
 	} else {
 		s.times.committed(b.Ceil)
+		if t := s.cfg.Catalog.Tree(); t != nil {
+			s.times.seen(t.Latest()) // where commands passed each other, or a former leader's came late, it is ahead of ours
+		}
 	}
 	for _, p := range all {
 		if p.err = err; err == nil {

@@ -143,6 +143,14 @@ func mapped(t *filetree.Tree, ino uint64, off int64, n int) (all []segment) {
 	return all
 }
 
+// refused is an error of a change; if it answers the client it is confirmed first, as it may come from this node's tree alone.
+func (s *Share) refused(ctx context.Context, err error) error {
+	if status(err) {
+		return s.confirmed(ctx, err)
+	}
+	return err
+}
+
 // confirmed is for an answer that needs no data: err, when it is confirmed.
 func (s *Share) confirmed(ctx context.Context, err error) error {
 	if c := s.Confirm(ctx); c != nil {

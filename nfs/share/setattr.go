@@ -63,7 +63,7 @@ func (s *Share) resized(ctx context.Context, c nfs.Caller, r nfs.Ref, o filetree
 	resizes := o.Set.Fields&filetree.SetSize != 0 && size <= filetree.MaxFile && (!o.Guarded || o.Guard == n.Ctime)
 	if resizes {
 		if err := s.prepare(ctx, f, r, n, size); err != nil {
-			return err
+			return s.refused(ctx, err)
 		}
 	}
 	err = do()

@@ -37,7 +37,9 @@ type world struct {
 	failIn int          // the device's writes fail with ErrMedium when it comes to 0
 	delay  atomic.Int64 // of each request and command, in ns
 	clock  func() time.Time
-	zeroed int // requests
+	zeroed int                    // requests
+	former bool                   // the nodes of former leaders hear no more of the tree than at their end
+	at     map[int]*filetree.Tree // when each reign ended
 	seen   map[uint64]nfs3.Attr
 }
 
@@ -45,12 +47,13 @@ var errCrash = fmt.Errorf("the leader died: %w", block.ErrEnded)
 
 func newWorld(t *testing.T, size int64, seed uint64) *world {
 	return &world{t: t, r: rand.New(rand.NewPCG(seed, 3)), disk: make([]byte, size), tree: filetree.New(size, 7, 1000), dead: true,
-		clock: time.Now, seen: map[uint64]nfs3.Attr{}}
+		clock: time.Now, seen: map[uint64]nfs3.Attr{}, at: map[int]*filetree.Tree{}}
 }
 
 // lead begins a new leader's reign.
 func (w *world) lead() (*Share, error) {
 	w.mu.Lock()
+	w.at[w.epoch] = w.tree
 	w.epoch++
 	w.dead = false
 	h := handle{w, w.epoch}
@@ -141,7 +144,14 @@ func (h handle) submit(r *block.Request) {
 	r.Done(r)
 }
 
-func (h handle) Tree() *filetree.Tree { return h.w.now() }
+func (h handle) Tree() *filetree.Tree {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	if t := h.w.at[h.epoch]; t != nil && h.w.former {
+		return t
+	}
+	return h.w.tree
+}
 
 func (w *world) now() *filetree.Tree {
 	w.mu.Lock()

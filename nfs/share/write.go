@@ -32,13 +32,13 @@ func (s *Share) Write(ctx context.Context, r nfs.Ref, off uint64, p []byte, _ nf
 		}
 		f.gate.leave(q)
 		if !errors.Is(err, errUnclean) {
-			return nfs.WriteResult{Wcc: s.wcc(r)}, err
+			return nfs.WriteResult{Wcc: s.wcc(r)}, s.refused(ctx, err)
 		}
 		q = f.gate.enter(0, filetree.MaxFile, true)
 		err = s.cleanTail(ctx, f, r)
 		f.gate.leave(q)
 		if err != nil {
-			return nfs.WriteResult{Wcc: s.wcc(r)}, err
+			return nfs.WriteResult{Wcc: s.wcc(r)}, s.refused(ctx, err)
 		}
 	}
 }

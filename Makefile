@@ -29,7 +29,7 @@ test: deps build check
 
 # The simulation against invariants broken on purpose: each break must be found.
 bites:
-	$(GO) test -timeout 30m -run '^TestBites$$' -v ./systemtest/sim
+	$(GO) test -timeout 30m -run '^TestBites$$' -v ./systemtest/sim ./systemtest/treesim
 
 race:
 	$(GO) test -race -short -timeout 10m ./internal/... ./replication/... ./target/... ./nfs/... ./cluster/... ./appliance/...

@@ -12,23 +12,25 @@ import (
 	"pmsapp/nfs"
 )
 
-// attr returns attributes as clients see them: those of now, with the times that were shown. n is an earlier state, which counts if
-// the file is gone. The times are taken first, and the tree then: so no size is told with a time at which it was another.
+// attr returns attributes as clients see them: those of now, with the times that were shown; nil if the file that had been n is gone
+// by now. The times are taken first, and the tree then: so no size is told with a time at which it was another.
 func (s *Share) attr(ino uint64, n filetree.Inode) *nfs3.Attr {
 	var time int64
 	if f := s.files.peek(ino); f != nil {
 		time = f.shown()
 	}
-	marked := true
-	if t := s.cfg.Catalog.Tree(); t != nil {
-		if now, ok := t.Inode(ino); ok && now.Gen == n.Gen && now.Nlink > 0 {
-			n, marked = now, t.Marked(ino) // else the tree has the time, or an mtime that was set since
-		}
+	t := s.cfg.Catalog.Tree()
+	if t == nil {
+		return nil
 	}
-	if marked && time > 0 {
-		n.Ctime, n.Mtime = max(n.Ctime, time), max(n.Mtime, time)
+	now, ok := t.Inode(ino)
+	if !ok || now.Gen != n.Gen || now.Nlink == 0 {
+		return nil
 	}
-	return plain(ino, n)
+	if time > 0 && t.Marked(ino) { // else the tree has the time, or an mtime that was set since
+		now.Ctime, now.Mtime = max(now.Ctime, time), max(now.Mtime, time)
+	}
+	return plain(ino, now)
 }
 
 // plain returns the attributes of a state of the tree.
@@ -79,7 +81,14 @@ func (s *Share) changed(c filetree.Change, r nfs.Ref) nfs3.Wcc {
 }
 
 func (s *Share) node(ino uint64, n filetree.Inode) nfs.Node {
-	return nfs.Node{Ref: nfs.Ref{Ino: ino, Gen: n.Gen}, Attr: *s.attr(ino, n)}
+	a := s.attr(ino, n)
+	if a == nil { // gone meanwhile: as it was, at the latest time that it had
+		if f := s.files.peek(ino); f != nil {
+			n.Ctime, n.Mtime = max(n.Ctime, f.shown()), max(n.Mtime, f.shown())
+		}
+		a = plain(ino, n)
+	}
+	return nfs.Node{Ref: nfs.Ref{Ino: ino, Gen: n.Gen}, Attr: *a}
 }
 
 // Root implements nfs.Share.
@@ -102,7 +111,11 @@ func (s *Share) Peek(r nfs.Ref) (nfs.Node, error) {
 	if err != nil {
 		return nfs.Node{}, err
 	}
-	return s.node(r.Ino, n), nil
+	a := s.attr(r.Ino, n)
+	if a == nil { // by now
+		return nfs.Node{}, nfs3.ErrStale
+	}
+	return nfs.Node{Ref: r, Attr: *a}, nil
 }
 
 // PeekName implements nfs.Share.

@@ -139,7 +139,7 @@ func (f *file) settleOp() (filetree.Op, bool) {
 	return filetree.Op{Kind: filetree.Settle, Ino: f.ino, Set: filetree.Set{Mtime: f.time, Ctime: f.time}}, f.marked
 }
 
-// settled says that the tree has the times, or that the file is gone: then answers on their way show them still.
+// settled says that the tree has the times, or that the file is gone.
 func (f *file) settled() {
 	f.mu.Lock()
 	f.marked = false

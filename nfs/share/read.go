@@ -116,7 +116,7 @@ func (s *Share) Read(ctx context.Context, r nfs.Ref, off uint64, p []byte) (nfs.
 		}
 	}
 	attr := s.attr(r.Ino, n)
-	if attr.Filesize != uint64(n.Size) {
+	if attr != nil && attr.Filesize != uint64(n.Size) {
 		attr = nil // those of now do not go with what was read
 	}
 	return nfs.ReadResult{N: count, EOF: off >= uint64(n.Size) || int64(off)+int64(count) == n.Size, Attr: attr}, nil

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -125,14 +126,12 @@ func (s *Share) write(ctx context.Context, f *file, r nfs.Ref, off int64, p []by
 	if err == nil {
 		err = s.store(at.segments, p)
 	}
-	for _, o := range at.others {
-		if err == nil {
-			select {
-			case <-o.done:
-				err = o.err
-			case <-s.ctx.Done():
-				err = context.Cause(s.ctx)
-			}
+	for _, o := range at.others { // after a failure too: what was stored shows with them or not at all, but not after the answer
+		select {
+		case <-o.done:
+			err = cmp.Or(err, o.err)
+		case <-s.ctx.Done():
+			err = cmp.Or(err, context.Cause(s.ctx))
 		}
 	}
 	f.used(s.cfg.Now().UnixNano())

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"pmsapp/internal/filetree"
 	"pmsapp/internal/nfs3"
 	"pmsapp/nfs"
 	"pmsapp/nfs/share"
@@ -126,11 +127,9 @@ func (k *client) make(ctx context.Context, kind nameKind) {
 		return err
 	})
 	o := &nameOp{kind: kind, dir: dir.Ino, name: name, call: b.begin, ret: b.end, status: b.status}
-	if b.tries > 1 && b.status == nfs3.ErrStale && k.c.dirIs(dir) {
-		// What it made was removed by somebody before it was told.
+	if b.tries > 1 && b.status == nfs3.ErrStale && dir.Ino == filetree.Root {
+		// What it made was removed by somebody before it was told: nobody knows which file that was.
 		k.c.skip()
-		o.unknown, o.got = true, k.c.nobody()
-		k.c.name(o)
 		return
 	}
 	if b.status == nfs3.OK {
@@ -321,10 +320,15 @@ func (k *client) write(ctx context.Context) {
 		}
 		return err
 	})
-	// A WRITE that is sent again is done again; one that failed may have been done in part.
+	// A WRITE that is sent again is done again; one that failed may have been done in part, and behind the end that shows only when
+	// the file has grown.
 	for range b.tries - 1 {
 		k.c.data(f.Ino, &dataOp{kind: opWrite, lo: lo, hi: hi, value: value, call: b.begin, ret: b.end, maybe: true})
 	}
-	k.c.data(f.Ino, &dataOp{kind: opWrite, lo: lo, hi: hi, value: value, call: b.begin, ret: b.end, maybe: b.unknown || b.status != nfs3.OK})
+	o := &dataOp{kind: opWrite, lo: lo, hi: hi, value: value, call: b.begin, ret: b.end, maybe: b.unknown || b.status != nfs3.OK}
+	if b.status == nfs3.ErrNoSpace {
+		o.ret = never
+	}
+	k.c.data(f.Ino, o)
 	k.c.settled(f, w.Wcc.After, b)
 }

@@ -29,7 +29,6 @@ type cluster struct {
 	skew    time.Duration
 	err     error
 	values  uint32
-	strange uint64 // inode numbers of nobody
 	dirs    []nfs.Ref
 	isDir   map[uint64]bool
 	files   []nfs.Ref
@@ -73,13 +72,7 @@ func (c *cluster) value() uint32 {
 	return c.values
 }
 
-func (c *cluster) nobody() uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.strange++
-	return 1<<40 + c.strange
-}
-
+// skip says that the answers about names cannot be judged.
 func (c *cluster) skip() {
 	c.mu.Lock()
 	c.skipped++
@@ -95,8 +88,6 @@ func (c *cluster) dir(r *rand.Rand) nfs.Ref {
 	}
 	return c.dirs[len(c.dirs)-1-r.IntN(min(3, len(c.dirs)))]
 }
-
-func (c *cluster) dirIs(d nfs.Ref) bool { return d.Ino == filetree.Root }
 
 func (c *cluster) file(r *rand.Rand) (nfs.Ref, bool) {
 	c.mu.Lock()

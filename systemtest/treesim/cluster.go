@@ -235,12 +235,12 @@ func (c *cluster) reign(ctx context.Context, n *node, skew time.Duration, r *ran
 // finish looks at all that is left, under a last leader, and takes it away.
 func (c *cluster) finish(ctx context.Context, r *rand.Rand) {
 	n := c.w.begin()
+	k := &client{c: c, id: 200, r: rand.New(rand.NewPCG(r.Uint64(), 1)), gave: giveUps}
 	end, cancel := context.WithCancel(ctx)
 	var last sync.WaitGroup
-	last.Go(func() { c.reign(end, n, 0, r) })
+	last.Go(func() { c.reign(end, n, 0, r) }) // r is its own from here on
 	defer last.Wait()
 	defer cancel()
-	k := &client{c: c, id: 200, r: r, gave: giveUps}
 	c.mu.Lock()
 	dirs, files := c.dirs, c.files
 	c.mu.Unlock()

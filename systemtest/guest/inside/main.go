@@ -14,7 +14,7 @@ import (
 )
 
 // errUsage is returned for a command line that says nothing that can be done.
-var errUsage = errors.New("usage: inside serve|blocks|churn|compare|fsx [flags]")
+var errUsage = errors.New("usage: inside serve|blocks|churn|compare|fsx|many|found [flags]")
 
 func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
@@ -62,10 +62,21 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case "fsx":
 		ops := fs.Int("ops", 10000, "how many operations")
 		size := fs.Int64("size", 256<<10, "of the file at most")
+		file := fs.String("file", "", "which")
 		if err := fs.Parse(args[1:]); err != nil {
 			return err
 		}
-		return runFSX(ctx, fsxConfig{file: *dir, ops: *ops, size: *size, seed: *seed}, out)
+		return runFSX(ctx, fsxConfig{file: *file, ops: *ops, size: *size, seed: *seed}, out)
+	case "many", "found":
+		files := fs.Int("files", 1000, "how many")
+		if err := fs.Parse(args[1:]); err != nil {
+			return err
+		}
+		c := manyConfig{dir: *dir, files: *files, workers: *workers}
+		if args[0] == "found" {
+			return runFound(ctx, c, out)
+		}
+		return runMany(ctx, c, out)
 	}
 	return errUsage
 }

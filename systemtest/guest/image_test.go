@@ -15,7 +15,7 @@ import (
 )
 
 // packages are what the guests have besides Debian's minimum.
-const packages = "netbase,udev,kmod,iproute2,procps,open-iscsi,multipath-tools,nfs-common,rpcbind,e2fsprogs,xfsprogs,fio,rsync,stress-ng,git,ca-certificates,user-mode-linux"
+const packages = "netbase,udev,kmod,iproute2,procps,open-iscsi,multipath-tools,nfs-common,rpcbind,e2fsprogs,xfsprogs,fio,rsync,stress-ng,git,user-mode-linux"
 
 const suite = "bookworm"
 

@@ -173,6 +173,22 @@ func (m *machine) start(name, format string, args ...any) *load {
 	return l
 }
 
+// fio has fio write a file directly, at a rate at which it outlasts some failovers, and verify all that it wrote, three times. The error
+// comes when it has ended.
+func (m *machine) fio(dir string) <-chan error {
+	ended := make(chan error, 1)
+	go func() {
+		var out strings.Builder
+		_, err := m.try(m.t.Context(), fmt.Sprintf(`fio --name=verified --directory=%s --size=16m --loops=3 --rw=randwrite --bsrange=4k-64k --direct=1 --ioengine=psync \
+	--rate=1m --verify=crc32c --verify_fatal=1 --clocksource=cpu 2>&1`, dir), &out)
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, tail(out.String(), 20))
+		}
+		ended <- err
+	}()
+	return ended
+}
+
 // follow takes in what the load prints.
 func (l *load) follow(r io.Reader) {
 	for lines := bufio.NewScanner(r); lines.Scan(); {

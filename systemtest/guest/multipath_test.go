@@ -58,6 +58,7 @@ func TestGuestMultipath(t *testing.T) {
 	for i, v := range systems {
 		loads = append(loads, m.start("blocks-"+v, "blocks -dir /mnt/%s -workers 3 -seed %d", v, i+1), m.start("churn-"+v, "churn -dir /mnt/%s -workers 1 -seed %d", v, i+1))
 	}
+	fio := m.fio("/mnt/ext4")
 	var stalls []time.Duration
 	for round := range *failovers {
 		how := fault(round) % faults
@@ -70,6 +71,9 @@ func TestGuestMultipath(t *testing.T) {
 	}
 	for _, l := range loads {
 		t.Log(l.what, l.stop())
+	}
+	if err := <-fio; err != nil {
+		t.Fatal(err)
 	}
 	t.Log(summary(stalls))
 	m.noErrors()

@@ -51,6 +51,7 @@ func TestGuestShare(t *testing.T) {
 		loads = append(loads, m.start("churn", "churn -dir /mnt/s -workers 4 -seed %d -manifest /host/manifest", i),
 			m.start("blocks", "blocks -dir /mnt/s -workers 3 -seed %d", i))
 	}
+	fio := guests[0].fio("/mnt/s")
 	var stalls []time.Duration
 	for round := range *failovers {
 		how := fault(round) % faults
@@ -63,6 +64,9 @@ func TestGuestShare(t *testing.T) {
 	}
 	for _, l := range loads {
 		t.Log(l.m.name, l.what, l.stop())
+	}
+	if err := <-fio; err != nil {
+		t.Fatal(err)
 	}
 	t.Log(summary(stalls))
 	for i, m := range guests {

@@ -52,9 +52,10 @@ func findImage(t *testing.T) image {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(dir); err == nil {
+	if now := time.Now(); os.Chtimes(dir, now, now) == nil {
 		return img
 	}
+	removeOld(t, cache)
 	for _, tool := range []string{"mmdebstrap", "mke2fs"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skip(tool, "is not installed (Debian packages mmdebstrap and e2fsprogs)")
@@ -74,6 +75,25 @@ func findImage(t *testing.T) image {
 	}
 	t.Logf("the guests' image was made in %v", time.Since(began).Round(time.Second))
 	return img
+}
+
+// kept is how long an image stays that is not used any more.
+const kept = 7 * 24 * time.Hour
+
+// removeOld removes images, and what attempts to make one have left, that were not used for long.
+func removeOld(t *testing.T, cache string) {
+	t.Helper()
+	all, err := os.ReadDir(cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range all {
+		if info, err := d.Info(); err == nil && d.IsDir() && time.Since(info.ModTime()) > kept {
+			if err := os.RemoveAll(filepath.Join(cache, d.Name())); err != nil {
+				t.Log(err)
+			}
+		}
+	}
 }
 
 // makeImage makes the root file system and takes the kernel out of it.

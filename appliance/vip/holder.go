@@ -10,6 +10,10 @@ import (
 	"time"
 )
 
+// announcements is how often the address is announced, with each renewal, after it was added. Once is not enough: a host that misses it
+// sends to the node that is gone, less and less often, for minutes (RFC 5227, 2.3 asks for two, 2 s apart).
+const announcements = 5
+
 // retry is the pause between attempts to get the address.
 const retry = 100 * time.Millisecond
 
@@ -36,6 +40,7 @@ type Holder struct {
 	cfg    Config
 	addrs  addresses
 	bound  atomic.Bool
+	untold int // announcements that are still to be made; the holding goroutine's
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 }
@@ -130,6 +135,10 @@ func (h *Holder) step(all *sockets) (time.Duration, error) {
 		// A third, so that two renewals may be late.
 		pause = h.cfg.Lifetime / 3
 		if fresh {
+			h.untold = announcements
+		}
+		if h.untold > 0 {
+			h.untold--
 			if err := h.addrs.announce(h.cfg); err != nil {
 				h.cfg.Log.Warn("the virtual address was not announced; hosts may take a while to find it", "err", err)
 			}

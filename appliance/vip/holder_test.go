@@ -206,7 +206,7 @@ func TestRenews(t *testing.T) {
 		r.mu.Unlock()
 		time.Sleep(10*time.Second + retry + retry/2) // between two renewals, never at one
 		synctest.Wait()                              // orders what follows after all that was recorded
-		if !h.Bound() || r.announced != 1 || len(r.adds) != 11 {
+		if !h.Bound() || r.announced != announcements || len(r.adds) != 11 {
 			t.Fatal(h.Bound(), r.announced, r.adds)
 		}
 		h.Release()

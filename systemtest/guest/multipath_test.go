@@ -86,8 +86,7 @@ func (m *machine) multipath(volumes int) {
 	m.t.Helper()
 	m.run(time.Minute, `cat >/etc/multipath.conf <<'X'
 %sX
-sed -i -e 's/^node.session.timeo.replacement_timeout.*/node.session.timeo.replacement_timeout = 2/' \
-	-e 's/^node.conn\[0\].timeo.noop_out_interval.*/node.conn[0].timeo.noop_out_interval = 2/' \
+sed -i -e 's/^node.conn\[0\].timeo.noop_out_interval.*/node.conn[0].timeo.noop_out_interval = 2/' \
 	-e 's/^node.conn\[0\].timeo.noop_out_timeout.*/node.conn[0].timeo.noop_out_timeout = 2/' /etc/iscsi/iscsid.conf
 modprobe -a iscsi_tcp dm-multipath sd_mod
 multipathd

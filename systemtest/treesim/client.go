@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"pmsapp/internal/filetree"
 	"pmsapp/internal/nfs3"
 	"pmsapp/nfs"
 	"pmsapp/nfs/share"
@@ -127,7 +126,7 @@ func (k *client) make(ctx context.Context, kind nameKind) {
 		return err
 	})
 	o := &nameOp{kind: kind, dir: dir.Ino, name: name, call: b.begin, ret: b.end, status: b.status}
-	if b.tries > 1 && b.status == nfs3.ErrStale && dir.Ino == filetree.Root {
+	if b.tries > 1 && b.status == nfs3.ErrStale {
 		// What it made was removed by somebody before it was told: nobody knows which file that was.
 		k.c.skip()
 		return

@@ -84,7 +84,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 
 	// The replicas. What they know of the catalog is evidence that the cluster asks for (invariant 9), so they come first, and end
 	// last. Nobody fences them before the cluster is there.
-	replicas, err := replica.OpenNode(replica.Config{Dir: cfg.State, Cluster: clusterID, Log: log,
+	replicas, err := replica.OpenNode(replica.Config{Dir: cfg.State, Cluster: clusterID, Log: log, Cache: memoryShare(cfg.ReadCache),
 		Written: func() replica.Written { return replica.Written(n.cluster.Written()) }})
 	if err != nil {
 		return err

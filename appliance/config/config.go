@@ -23,9 +23,12 @@ type Config struct {
 	// State is the directory of the catalog, the node's keys and its tokens.
 	State string `toml:"state"`
 	// Pools are directories that hold replicas; none on a witness. An empty directory becomes a pool at the first start.
-	Pools   []string `toml:"pools"`
-	Address Address  `toml:"address"`
-	Virtual Virtual  `toml:"virtual"`
+	Pools []string `toml:"pools"`
+	// ReadCache is how much memory may be used for blocks that were read from this node's replicas while it leads, in percent of
+	// the machine's: 0 (none) to 80.
+	ReadCache int     `toml:"read_cache"`
+	Address   Address `toml:"address"`
+	Virtual   Virtual `toml:"virtual"`
 	Reloadable
 }
 
@@ -142,6 +145,8 @@ func Default() Config {
 	return Config{
 		State: "/var/lib/pmsapp",
 		Pools: []string{},
+
+		ReadCache: 10,
 		Address: Address{
 			Cluster: "0.0.0.0:7460",
 			API:     "0.0.0.0:7443",

@@ -30,6 +30,9 @@ func (c *Config) Validate() error {
 			return bad("pools", "%s is the state directory; a pool needs a directory of its own", p)
 		}
 	}
+	if c.ReadCache < 0 || c.ReadCache > 80 {
+		return bad("read_cache", "%d is not a percentage from 0 to 80", c.ReadCache)
+	}
 	if err := c.Address.validate(); err != nil {
 		return err
 	}

@@ -101,6 +101,7 @@ func (c *Core) startRead(p *part) bool {
 	}
 	k := c.send(i, forPart, kind)
 	k.part, k.Off, k.Len, k.Data = p, p.off, p.len, p.data
+	k.Kept = true // copies, mends and scrubs ask the disk
 	return true
 }
 

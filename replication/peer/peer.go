@@ -125,6 +125,7 @@ type Command struct {
 	Len     int64 // bytes, a multiple of 512; len(Data) for Read and Write
 	Data    []byte
 	Proved  bool // Read: ErrMedium also if the checksums say so that are void, since the region is active: they may be wrong
+	Kept    bool // Read: it may be answered with what the node has kept of an earlier read, and kept. Not sent to other nodes
 	Seq     Seq  // Write, Zero: the mark to record if a region is clean
 	Durable Seq  // Write, Zero: the highest Seq that all members had durable when this was sent
 	Regions []RegionSeq

@@ -44,6 +44,9 @@ func (r *replica) execute(c *peer.Call, renewed func()) error {
 	case peer.ReadMissed:
 		return r.readMissed(c)
 	case peer.Read:
+		if c.Kept {
+			return diskError("reading", r.readKept(c.Data, c.Off))
+		}
 		return diskError("reading", r.read(c.Data, c.Off, c.Proved))
 	case peer.Sums:
 		return r.sumUp(c)

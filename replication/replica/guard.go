@@ -72,6 +72,9 @@ func (g *Guarded) Submit(c *peer.Call) {
 		g.inner.Submit(c)
 		return
 	}
+	if c.Kind == peer.Read && c.Kept && g.hit(c) {
+		return
+	}
 	k := g.get(len(c.Data))
 	k.call.Command = c.Command
 	k.call.Data = k.buf[:len(c.Data)]
@@ -90,6 +93,18 @@ func (g *Guarded) Submit(c *peer.Call) {
 	g.push(k)
 	g.mu.Unlock()
 	g.inner.Submit(&k.call)
+}
+
+// hit answers a read from memory. It touches no disk, so it needs no buffer of its own; a session that was given up answers nothing.
+func (g *Guarded) hit(c *peer.Call) bool {
+	s, ok := g.inner.(interface{ Hit(*peer.Call) bool })
+	if !ok {
+		return false
+	}
+	g.mu.Lock()
+	dead := g.cause != nil
+	g.mu.Unlock()
+	return !dead && s.Hit(c)
 }
 
 // answered is the end of a call as the session sees it.

@@ -26,6 +26,8 @@ type Config struct {
 	// Written says how often the catalog has been written so far. It is called with locks held and must not block. Without it the
 	// records say nothing of the catalog.
 	Written func() Written
+	// Cache is how many bytes of memory at most are used for blocks that were read.
+	Cache int64
 
 	disk disk // the operating system's if nil
 }
@@ -41,7 +43,8 @@ const (
 
 // Node is what a node has: its pools and its accepted epoch.
 type Node struct {
-	cfg Config
+	cfg   Config
+	cache *cache
 
 	fence chan struct{} // held by who fences, polls or adds a pool: one at a time
 
@@ -72,7 +75,10 @@ func OpenNode(cfg Config) (*Node, error) {
 	}
 	n.accepted = n.own.epoch
 	var err error
-	if n.boot, err = bootID(); err != nil {
+	if n.boot, err = bootID(); err == nil {
+		n.cache, err = newCache(cfg.Cache)
+	}
+	if err != nil {
 		n.record.f.close()
 		return nil, err
 	}
@@ -137,7 +143,9 @@ func (n *Node) AddPool(path string, may bool) (ids.Pool, error) {
 	}
 	n.fence <- struct{}{}
 	defer func() { <-n.fence }()
+	p.cache = n.cache
 	for _, r := range p.replicas {
+		r.keepIn(n.cache)
 		if r.foreign != nil {
 			n.cfg.Log.Error("a replica cannot be used", "pool", path, "volume", r.spec.Volume.String(), "err", r.foreign)
 		}
@@ -246,6 +254,9 @@ func (n *Node) Close() {
 		p.work.close()
 		p.shapes.close()
 		p.close()
+	}
+	if err := n.cache.close(); err != nil {
+		n.cfg.Log.Warn("giving memory back", "err", err)
 	}
 	n.record.f.close()
 }

@@ -24,7 +24,8 @@ type pool struct {
 	disk  disk
 	id    ids.Pool
 	path  string
-	super file // locked as long as the pool is open
+	super file   // locked as long as the pool is open
+	cache *cache // of reads; nil: none
 	work  *workers
 	// shapes makes and deletes replicas, one at a time and in the order of their coming: to give space back may take minutes,
 	// in which I/O must not wait for a worker.
@@ -244,6 +245,7 @@ func (p *pool) put(v ids.Volume, r *replica) {
 	if r == nil {
 		delete(p.replicas, v)
 	} else {
+		r.keepIn(p.cache)
 		p.replicas[v] = r
 	}
 }

@@ -30,8 +30,10 @@ type replica struct {
 	data   file // so are these
 	mapf   file
 	sums   *sums
-	flush  group // of data
-	commit group // of the map
+	number uint64 // in the cache, since it was opened
+	cache  *cache // of reads; set before it is used
+	flush  group  // of data
+	commit group  // of the map
 
 	knowing sync.Mutex // held, over I/O, by who changes others
 
@@ -102,8 +104,12 @@ func (r *replica) open() error {
 	r.spec, r.marks, r.others = spec, m, others
 	clear(r.clearing)
 	r.mu.Unlock()
+	r.number = r.cache.number() // nothing that was read before is answered any more
 	return nil
 }
+
+// keepIn has what is read kept in a cache. It is called before the replica is used.
+func (r *replica) keepIn(c *cache) { r.cache, r.number = c, c.number() }
 
 // loadMap reads the map. It is flushed first: a mark that a dead process wrote and did not flush would be taken for one that
 // is on the disk.

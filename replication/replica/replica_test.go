@@ -35,6 +35,7 @@ type host struct {
 	node    *Node
 	ids     []ids.Pool
 	written func() Written
+	cache   int64
 }
 
 func newHost(t *testing.T, pools int) *host {
@@ -50,7 +51,7 @@ func newHost(t *testing.T, pools int) *host {
 
 func (h *host) start() {
 	h.t.Helper()
-	n, err := OpenNode(Config{Dir: h.dir, Cluster: h.cluster, Written: h.written, Log: slog.New(slog.DiscardHandler)})
+	n, err := OpenNode(Config{Dir: h.dir, Cluster: h.cluster, Written: h.written, Cache: h.cache, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		h.t.Fatal(err)
 	}

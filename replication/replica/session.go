@@ -176,6 +176,42 @@ func (s *Session) Submit(c *peer.Call) {
 	}
 }
 
+// Hit answers a read with Kept whose bytes are in memory, before it returns; or it returns false, and nothing has happened.
+func (s *Session) Hit(c *peer.Call) bool {
+	p, r, other := s.node.lookup(c)
+	if p == nil || r == nil || other {
+		return false
+	}
+	s.mu.Lock()
+	if s.cause != nil || !s.admitted[p.id] {
+		s.mu.Unlock()
+		return false
+	}
+	s.running[p.id]++
+	s.count++
+	s.mu.Unlock()
+	hit := r.hit(c)
+	if err := s.ended(p); hit {
+		c.Answer = peer.Answer{Err: err}
+		c.Done(c)
+	}
+	return hit
+}
+
+// ended counts a command out, and returns why the session has ended, if it has.
+func (s *Session) ended(p *pool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running[p.id]--; s.running[p.id] == 0 {
+		delete(s.running, p.id)
+	}
+	s.count--
+	if s.count == 0 && s.cause != nil {
+		close(s.idle)
+	}
+	return s.cause
+}
+
 // job is a command on its way.
 type job struct {
 	s *Session
@@ -191,18 +227,9 @@ func (j job) run() {
 	if err == nil {
 		err = j.execute()
 	}
-	s.mu.Lock()
-	if s.cause != nil {
-		err = s.cause
+	if cause := s.ended(j.p); cause != nil {
+		err = cause
 	}
-	if s.running[j.p.id]--; s.running[j.p.id] == 0 {
-		delete(s.running, j.p.id)
-	}
-	s.count--
-	if s.count == 0 && s.cause != nil {
-		close(s.idle)
-	}
-	s.mu.Unlock()
 	if c.Err = err; err != nil && !errors.Is(err, peer.ErrEpoch) && !errors.Is(err, peer.ErrLost) && !errors.Is(err, peer.ErrNoReplica) {
 		s.node.cfg.Log.Warn("a command failed", "volume", c.Volume.String(), "pool", j.p.path, "kind", int(c.Kind), "err", err)
 	}

@@ -278,11 +278,39 @@ func (r *replica) write(off, n int64, data []byte) error {
 }
 
 // store writes data, or zeros.
-func (r *replica) store(off, n int64, data []byte) error {
+func (r *replica) store(off, n int64, data []byte) (err error) {
+	r.cache.writing(r.number, off, n)
 	if data == nil {
-		return r.data.zero(off, n)
+		err = r.data.zero(off, n)
+	} else {
+		err = r.data.writeAt(data, off)
 	}
-	return r.data.writeAt(data, off)
+	r.cache.written(r.number, off, n)
+	return err
+}
+
+// readKept is read, and keeps what it has read.
+func (r *replica) readKept(b []byte, off int64) error {
+	var t cacheTicket
+	r.cache.reading(r.number, off, int64(len(b)), &t)
+	err := r.read(b, off, false)
+	if err == nil {
+		r.cache.keep(r.number, b, off, &t)
+	}
+	return err
+}
+
+// hit answers a read from memory, without waiting for anything, or returns false.
+func (r *replica) hit(c *peer.Call) bool {
+	if r.cache == nil || !r.use.TryRLock() { // it is being opened anew
+		return false
+	}
+	defer r.use.RUnlock()
+	if r.gone || r.foreign != nil || r.state() != nil || c.Off < 0 || c.Len <= 0 || (c.Off|c.Len)%512 != 0 || c.Off > r.spec.Size ||
+		c.Len > r.spec.Size-c.Off || int64(len(c.Data)) != c.Len {
+		return false
+	}
+	return r.cache.get(r.number, c.Data, c.Off)
 }
 
 // sumEdge says what a block has of which a part was written. One that was bad stays so: the rest of it is not what it should

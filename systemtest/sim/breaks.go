@@ -50,6 +50,7 @@ const (
 	BreakDigest       Break = "16: bytes that a wire spoils are taken for good"
 	BreakZero         Break = "16: one member ignores UNMAP"
 	BreakSums         Break = "16: bytes that differ from their checksum are taken for good"
+	BreakKept         Break = "16: what was kept of a read is answered after a write"
 	BreakHints        Break = "16: reconciliation does not ask what the sums of an active region hint at"
 	BreakFull         Break = "16: a full pool says that it has stored the bytes"
 	BreakDeleteEarly  Break = "2: a replica that is to leave is deleted before it has left the in-sync set"
@@ -69,7 +70,7 @@ func Breaks() []Break {
 		BreakAcknowledge, BreakShrink, BreakOrder, BreakUpdate, BreakDeadWrites, BreakHeld, BreakHeldMedium, BreakEpoch, BreakServed, BreakFenceForgets,
 		BreakFenceOpen, BreakFenceBusy, BreakVotes, BreakPoolsForget, BreakPoolsEpoch,
 		BreakFlush, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
-		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakHints, BreakFull, BreakServeFirst, BreakTrash, BreakForce, BreakCopying, BreakYield,
+		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakKept, BreakHints, BreakFull, BreakServeFirst, BreakTrash, BreakForce, BreakCopying, BreakYield,
 		BreakDeleteEarly, BreakGrow, BreakLeftBehind, BreakDeleteLate,
 		BreakMissed, BreakMissedStart, BreakMissedClear, BreakMissedLate, BreakPutBack,
 		BreakRelay, BreakOwnMarks,

@@ -70,6 +70,7 @@ func (p *simPool) epoch() peer.Epoch {
 type modelStore struct {
 	n        *node
 	sessions []*storeSession
+	keeps    map[*simReplica]*keeps
 }
 
 type storeSession struct {
@@ -232,12 +233,19 @@ func (s *storeSession) command(m msgCommand) {
 	r := pool.replicas[c.Volume]
 	switch c.Kind {
 	case peer.Read:
+		if b := st.kept(r, &c); b != nil {
+			end(peer.Answer{}, b)
+			return
+		}
+		keep := st.keep(r, &c)
 		step(func() {
 			if st.n.c.w.Rand.Chance(pool.bad) || r.refuses(st.n.c, c.Off, c.Len, c.Proved) {
 				end(peer.Answer{Err: peer.ErrMedium}, nil)
 				return
 			}
-			end(peer.Answer{}, slices.Clone(r.data.Read(c.Off, c.Len)))
+			b := slices.Clone(r.data.Read(c.Off, c.Len))
+			keep(b)
+			end(peer.Answer{}, b)
 		})
 	case peer.Sums:
 		step(func() {
@@ -269,6 +277,11 @@ func (s *storeSession) command(m msgCommand) {
 					end(peer.Answer{Err: peer.ErrNoSpace}, nil)
 				}
 				return
+			}
+			changed := st.changes(r, &c)
+			end := func(a peer.Answer, data []byte) {
+				changed()
+				end(a, data)
 			}
 			if c.Kind == peer.Write {
 				r.data.Write(c.Off, c.Data)

@@ -76,7 +76,7 @@ func (n *node) start() {
 func (n *node) launch() {
 	n.reverting = false
 	n.machine = newMachine()
-	n.store = &modelStore{n: n}
+	n.store = &modelStore{n: n, keeps: map[*simReplica]*keeps{}}
 	n.fe = &frontend{n: n}
 	n.reign = newReignShell(n)
 	n.suspect = map[int]bool{}

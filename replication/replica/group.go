@@ -6,53 +6,76 @@ import "sync"
 type group struct {
 	flush func() error
 
-	mu      sync.Mutex
-	running *run // under way
-	next    *run // those who came meanwhile wait for it
+	mu      sync.Mutex  // guards what follows
+	running bool        // a run is under way, or about to begin
+	waiting []*waiter   // for the next run
+	spare   [][]*waiter // arrays to be used again
+	free    []*waiter
 }
 
-type run struct {
-	done chan struct{}
+// waiter is somebody in do who waits. It is used again.
+type waiter struct{ told chan verdict } // of size 1
+
+// verdict is what a waiter is told: that the run is over, or that it is to carry the next one out.
+type verdict struct {
+	lead bool
 	err  error
 }
 
 func (g *group) do() error {
 	g.mu.Lock()
-	if g.running == nil {
-		r := &run{done: make(chan struct{})}
-		g.running = r
+	if !g.running {
+		g.running = true
 		g.mu.Unlock()
-		g.lead(r)
-		return r.err
+		return g.lead()
 	}
-	if g.next == nil {
-		g.next = &run{done: make(chan struct{})}
-		r := g.next
-		before := g.running
-		g.mu.Unlock()
-		<-before.done // the first who came leads the next run
-		g.lead(r)
-		return r.err
-	}
-	r := g.next
+	w := g.waiter()
+	g.waiting = append(g.waiting, w)
 	g.mu.Unlock()
-	<-r.done
-	return r.err
+	v := <-w.told
+	g.mu.Lock()
+	g.free = append(g.free, w)
+	g.mu.Unlock()
+	if v.lead {
+		return g.lead()
+	}
+	return v.err
 }
 
-// lead carries out a run that is g.running, or becomes it.
-func (g *group) lead(r *run) {
+func (g *group) waiter() *waiter {
+	if n := len(g.free); n > 0 {
+		w := g.free[n-1]
+		g.free = g.free[:n-1]
+		return w
+	}
+	return &waiter{make(chan verdict, 1)}
+}
+
+// lead carries out a run for its caller and all who wait when it begins.
+func (g *group) lead() error {
 	g.mu.Lock()
-	if g.next == r {
-		g.running, g.next = r, nil
+	batch := g.waiting
+	if n := len(g.spare); n > 0 {
+		g.waiting, g.spare = g.spare[n-1], g.spare[:n-1]
+	} else {
+		g.waiting = nil
 	}
 	g.mu.Unlock()
-	r.err = g.flush()
+	err := g.flush()
 	g.mu.Lock()
-	// If somebody waits as g.next he takes over when done is closed; he finds running to be r until then.
-	if g.next == nil {
-		g.running = nil
+	if n := len(g.waiting); n > 0 {
+		g.waiting[n-1].told <- verdict{lead: true} // first: the disk has nothing to do
+		g.waiting = g.waiting[:n-1]
+	} else {
+		g.running = false
 	}
 	g.mu.Unlock()
-	close(r.done)
+	for _, w := range batch {
+		w.told <- verdict{err: err}
+	}
+	g.mu.Lock()
+	clear(batch)
+	g.spare = append(g.spare, batch[:0])
+	g.mu.Unlock()
+	return err
 }

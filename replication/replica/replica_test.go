@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -562,31 +563,48 @@ func load(t *testing.T, disk []byte, regions uint32) []peer.RegionSeq {
 	return l
 }
 
+// runError is what a run answered: each answers its number.
+type runError int
+
+func (e runError) Error() string { return fmt.Sprint("run ", int(e)) }
+
+// TestGroup: who asks is told the outcome of a run that began afterwards, runs are one at a time, and there are fewer than who ask.
 func TestGroup(t *testing.T) {
 	var mu sync.Mutex
-	runs := 0
-	g := group{flush: func() error { mu.Lock(); runs++; mu.Unlock(); return nil }}
+	begun, under := 0, 0
+	g := group{}
+	g.flush = func() error {
+		mu.Lock()
+		begun++
+		n := begun
+		if under++; under > 1 {
+			t.Error("two runs at once")
+		}
+		mu.Unlock()
+		runtime.Gosched()
+		mu.Lock()
+		under--
+		mu.Unlock()
+		return runError(n)
+	}
+	const callers, calls = 32, 200
 	var all sync.WaitGroup
-	for range 32 {
+	for range callers {
 		all.Go(func() {
-			for range 200 {
+			for range calls {
 				mu.Lock()
-				before := runs
+				before := begun
 				mu.Unlock()
-				if err := g.do(); err != nil {
-					t.Error(err)
+				var n runError
+				if err := g.do(); !errors.As(err, &n) || int(n) <= before {
+					t.Errorf("%v, asked for after run %d had begun", err, before)
 				}
-				mu.Lock()
-				if runs == before {
-					t.Error("no run since it was asked for")
-				}
-				mu.Unlock()
 			}
 		})
 	}
 	all.Wait()
-	if g.running != nil || g.next != nil {
-		t.Fatal("something is left")
+	if g.running || len(g.waiting) > 0 || begun > callers*calls/2 {
+		t.Fatalf("something is left, or %d runs for %d callers", begun, callers*calls)
 	}
 }
 

@@ -256,16 +256,16 @@ func (x *path) fill(t testing.TB) {
 // TestAllocations: a READ or WRITE allocates nothing on its whole way once the path is warm. What is left are timers, the clearing
 // of marks and the like, which do not grow with the commands: hence the bound is not 0, but far below one for each command.
 func TestAllocations(t *testing.T) {
-	const most = 0.2
+	const most = 0.25
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it would empty the pools of buffers
 	for replicas := 1; replicas <= 2; replicas++ {
 		x := open(t, replicas)
 		x.fill(t)
 		for _, k := range kinds() {
 			l := x.load(k)
-			n := 1000
+			n := 2000
 			if k.bytes > 4096 {
-				n = 100
+				n = 400
 			}
 			l.run(t, n) // warms up
 			best := 1e9

@@ -30,7 +30,7 @@ import (
 )
 
 const (
-	size  = 64 << 20
+	small = 64 << 20
 	epoch = 1
 )
 
@@ -66,7 +66,7 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 func start(t testing.TB, v truth.Volume, far bool) member {
 	t.Helper()
 	cluster := ids.NewCluster()
-	n, err := replica.OpenNode(replica.Config{Dir: t.TempDir(), Cluster: cluster, Log: quiet(), Cache: 2 * size})
+	n, err := replica.OpenNode(replica.Config{Dir: t.TempDir(), Cluster: cluster, Log: quiet(), Cache: 2 * small})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,13 +129,14 @@ func dial(t testing.TB, cluster ids.Cluster, id ids.Node, n *replica.Node) peer.
 // path is a LUN and a host's session with it.
 type path struct {
 	session *initiator.Session
+	size    int64
 }
 
 // open makes a volume with so many replicas, serves it, and logs in.
-func open(t testing.TB, replicas int) *path {
+func open(t testing.TB, replicas int, size, region int64, tune mirror.Tunables) *path {
 	t.Helper()
-	v := truth.Volume{ID: ids.NewVolume(), Lineage: ids.NewLineage(), Name: "v", Size: size, Region: 1 << 20, Logical: 512, Version: 1}
-	all, p := sessions{}, mirror.Params{Epoch: epoch}
+	v := truth.Volume{ID: ids.NewVolume(), Lineage: ids.NewLineage(), Name: "v", Size: size, Region: region, Logical: 512, Version: 1}
+	all, p := sessions{}, mirror.Params{Epoch: epoch, Tunables: tune}
 	for i := range replicas {
 		m := start(t, v, i > 0)
 		if i == 0 {
@@ -158,7 +159,7 @@ func open(t testing.TB, replicas int) *path {
 		t.Fatal(err)
 	}
 	t.Cleanup(in.Close)
-	x := &path{in}
+	x := &path{in, size}
 	for range 4 { // unit attentions
 		x.once(t, &initiator.Command{CDB: []byte{0, 0, 0, 0, 0, 0}}, false)
 	}
@@ -196,6 +197,7 @@ type load struct {
 	x    *path
 	k    kind
 	free chan *initiator.Command // those that have ended
+	next func() int64            // where the next one goes; anywhere if nil
 	rnd  *rand.Rand
 }
 
@@ -236,15 +238,18 @@ func (l *load) check(t testing.TB, c *initiator.Command) {
 func (x *path) submit(t testing.TB, l *load) {
 	c := <-l.free
 	l.check(t, c)
-	lba := l.rnd.Int64N(size/int64(l.k.bytes)) * int64(l.k.bytes/512)
-	binary.BigEndian.PutUint64(c.CDB[2:], uint64(lba))
+	off := l.rnd.Int64N(x.size/int64(l.k.bytes)) * int64(l.k.bytes)
+	if l.next != nil {
+		off = l.next()
+	}
+	binary.BigEndian.PutUint64(c.CDB[2:], uint64(off/512))
 	x.session.Submit(c)
 }
 
 // fill writes every block, so that reads find data and writes make no blocks.
 func (x *path) fill(t testing.TB) {
 	buf := block.Get(1 << 20)
-	for off := int64(0); off < size; off += int64(len(buf)) {
+	for off := int64(0); off < x.size; off += int64(len(buf)) {
 		c := &initiator.Command{CDB: make([]byte, 16), DataOut: buf}
 		c.CDB[0] = 0x8a
 		binary.BigEndian.PutUint64(c.CDB[2:], uint64(off/512))
@@ -259,7 +264,7 @@ func TestAllocations(t *testing.T) {
 	const most = 0.25
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it would empty the pools of buffers
 	for replicas := 1; replicas <= 2; replicas++ {
-		x := open(t, replicas)
+		x := open(t, replicas, small, 1<<20, mirror.Tunables{})
 		x.fill(t)
 		for _, k := range kinds() {
 			l := x.load(k)
@@ -295,7 +300,7 @@ func mallocs(fn func()) float64 {
 // BenchmarkPath is the whole way of commands, with the client's part.
 func BenchmarkPath(b *testing.B) {
 	for replicas := 1; replicas <= 2; replicas++ {
-		x := open(b, replicas)
+		x := open(b, replicas, small, 1<<20, mirror.Tunables{})
 		x.fill(b)
 		for _, k := range kinds() {
 			b.Run(fmt.Sprintf("replicas=%d/%v", replicas, k), func(b *testing.B) {
@@ -305,6 +310,33 @@ func BenchmarkPath(b *testing.B) {
 				b.ReportAllocs()
 				b.ResetTimer()
 				l.run(b, b.N)
+			})
+		}
+	}
+}
+
+// BenchmarkMarks is 4 KiB random writes over 100 GiB of a volume with one replica, as it is and without the cost of marks: there every region
+// was marked before, and stays so.
+func BenchmarkMarks(b *testing.B) {
+	const large, region = 100 << 30, 1 << 20
+	for _, marked := range []bool{false, true} {
+		var tune mirror.Tunables
+		if marked {
+			tune = mirror.Tunables{HotRegions: 1 << 20, Cool: time.Hour}
+		}
+		x := open(b, 1, large, region, tune)
+		if marked {
+			l, at := x.load(kind{true, 4096, 64}), int64(-region)
+			l.next = func() int64 { at += region; return at }
+			l.run(b, large/region)
+		}
+		for _, depth := range []int{1, 32} {
+			b.Run(fmt.Sprintf("marks=%v/QD%d", !marked, depth), func(b *testing.B) {
+				l := x.load(kind{true, 4096, depth})
+				l.run(b, 4*depth)
+				b.ResetTimer()
+				l.run(b, b.N)
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "IOPS")
 			})
 		}
 	}

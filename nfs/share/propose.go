@@ -10,7 +10,7 @@ import (
 
 // Bounds of what is proposed.
 const (
-	proposers = 2    // batches under way at once: while one is flushed, the next is collected
+	proposers = 1    // batches under way at once: who comes while one is flushed goes with the next, all together
 	maxQueued = 1024 // ops that wait
 	maxBatch  = 512  // ops in a batch
 	maxBytes  = 256 << 10

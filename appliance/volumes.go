@@ -20,8 +20,18 @@ const (
 	maxVolume   = 64 << 40
 	smallRegion = 1 << 20
 	largeRegion = 4 << 20
-	largeVolume = 256 << 30 // from here on regions are large
+	hotRegions  = 32 << 10 // so many of a volume may be active at a time (mirror.Tunables)
 )
+
+// regionOf is the size of a new volume's regions: the smallest of which all may be active at a time, so that a random write finds its
+// region active and pays for one flush; larger ones would cost more to make equal after a failover.
+func regionOf(size int64) int64 {
+	r := int64(smallRegion)
+	for r < largeRegion && size > hotRegions*r {
+		r *= 2
+	}
+	return r
+}
 
 // CreateVolume implements api.Backend. Its ids follow from the request, so that a repeated call makes nothing twice.
 func (n *node) CreateVolume(ctx context.Context, request string, w api.NewVolume) (_ api.Volume, err error) {
@@ -45,12 +55,9 @@ func (n *node) createVolume(ctx context.Context, request string, w api.NewVolume
 		return api.Volume{}, api.Errorf(api.ErrInvalid, "", "logical_block: %d is neither 512 nor 4096", w.Logical)
 	}
 	seed := sha256.Sum256([]byte("volume " + n.cluster.ID().String() + " " + request))
-	v := truth.Volume{Name: w.Name, Size: w.Size, Region: smallRegion, Logical: w.Logical, Share: share}
+	v := truth.Volume{Name: w.Name, Size: w.Size, Region: regionOf(w.Size), Logical: w.Logical, Share: share}
 	copy(v.ID[:], seed[:16])
 	copy(v.Lineage[:], seed[16:])
-	if v.Size >= largeVolume {
-		v.Region = largeRegion
-	}
 	st := n.cluster.State()
 	if old, ok := st.VolumeNamed(w.Name); ok && old.ID != v.ID {
 		return api.Volume{}, api.Errorf(api.ErrConflict, "choose another name", "a volume named %s exists", w.Name)

@@ -52,7 +52,8 @@ type Tunables struct {
 	// Retry is the pause before an unknown proposal or a failed attempt to reach a member is repeated; it doubles up to
 	// eight times that. Default 100 ms.
 	Retry time.Duration
-	// Cool is how long after its last write a region's mark is cleared. Default 5 s.
+	// Cool is how long after its last write a region's mark is cleared: a random write over many regions pays for a mark where the
+	// last one of its region was longer ago. Default 10 s.
 	Cool time.Duration
 	// Slow is the mean time of a write from which on a member is removed whose mean is also eight times that of every
 	// other member, in three windows of SlowWindow in a row. Default 100 ms, and 10 s.
@@ -93,7 +94,7 @@ func (t Tunables) withDefaults() Tunables {
 	d(&t.Grace, 250*time.Millisecond)
 	d(&t.LastGrace, 5*time.Second)
 	d(&t.Retry, 100*time.Millisecond)
-	d(&t.Cool, 5*time.Second)
+	d(&t.Cool, 10*time.Second)
 	d(&t.Slow, 100*time.Millisecond)
 	d(&t.SlowWindow, 10*time.Second)
 	d(&t.Progress, 2*time.Second)

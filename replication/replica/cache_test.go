@@ -241,4 +241,3 @@ func BenchmarkKept(b *testing.B) {
 		}
 	}
 }
-

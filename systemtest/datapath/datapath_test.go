@@ -318,7 +318,7 @@ func BenchmarkPath(b *testing.B) {
 // BenchmarkMarks is 4 KiB random writes over 100 GiB of a volume with one replica, as it is and without the cost of marks: there every region
 // was marked before, and stays so.
 func BenchmarkMarks(b *testing.B) {
-	const large, region = 100 << 30, 1 << 20
+	const large, region = 100 << 30, 4 << 20 // as pmsapp makes a volume of that size
 	for _, marked := range []bool{false, true} {
 		var tune mirror.Tunables
 		if marked {

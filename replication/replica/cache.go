@@ -38,15 +38,15 @@ type cacheShard struct {
 	index map[uint64]uint32 // slots by keys
 	slots []cacheSlot       // those in use, and those that were
 	limit int               // of len(slots)
+	free  []uint32          // slots that are not used
 	mem   []byte            // limit blocks
 	hand  int
 }
 
 // cacheSlot is a place for a block. One that is not used has no key in index.
 type cacheSlot struct {
-	key  uint64
-	used bool
-	hit  bool // since the hand has passed
+	key uint64
+	hit bool // since the hand has passed
 }
 
 // cacheStripe counts writes of some granules: begun differs from ended while there are some.
@@ -190,6 +190,7 @@ func (c *cache) written(number uint64, off, n int64) {
 func (s *cacheShard) drop(key uint64, k uint32) {
 	delete(s.index, key)
 	s.slots[k] = cacheSlot{}
+	s.free = append(s.free, k)
 }
 
 // cacheTicket is what a read that is to be kept has seen before it began.
@@ -239,12 +240,17 @@ func (s *cacheShard) insert(key uint64, b []byte) {
 	if !ok {
 		k = s.place()
 		s.index[key] = k
-		s.slots[k] = cacheSlot{key: key, used: true}
+		s.slots[k] = cacheSlot{key: key}
 	}
 	copy(s.block(k), b)
 }
 
 func (s *cacheShard) place() uint32 {
+	if n := len(s.free); n > 0 {
+		k := s.free[n-1]
+		s.free = s.free[:n-1]
+		return k
+	}
 	if len(s.slots) < s.limit {
 		s.slots = append(s.slots, cacheSlot{})
 		return uint32(len(s.slots) - 1)
@@ -252,14 +258,11 @@ func (s *cacheShard) place() uint32 {
 	for {
 		k := s.hand
 		s.hand = (s.hand + 1) % len(s.slots)
-		switch x := &s.slots[k]; {
-		case x.used && x.hit:
-			x.hit = false
-		case x.used:
+		x := &s.slots[k] // none is free: all are used
+		if !x.hit {
 			delete(s.index, x.key)
 			return uint32(k)
-		default:
-			return uint32(k)
 		}
+		x.hit = false
 	}
 }

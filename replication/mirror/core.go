@@ -87,6 +87,8 @@ type Core struct {
 	tellAt   time.Duration         // not before
 	dropping int                   // DropMissed under way
 
+	asking    [2]bool // by Asker: the budget was asked
+	granted   [2]bool // and what it gave was not used yet
 	rs        *resync
 	joinBytes int64 // copies of data under way to the joiner
 	draining  bool

@@ -1,6 +1,8 @@
 package mirror
 
 import (
+	"time"
+
 	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
@@ -29,7 +31,7 @@ const (
 	Ended
 	// ResyncDone says that the resync of Node is over: with Err nil it is a member now.
 	ResyncDone
-	// Ask asks for a budget of Bytes for a copy in the background; the answer is Granted. At most one is under way.
+	// Ask asks for a budget of Bytes for a copy in the background; the answer is Granted. At most one of each Asker is under way.
 	Ask
 )
 
@@ -43,8 +45,19 @@ type Effect struct {
 	Proposal truth.Proposal
 	Notice   *Notice
 	Bytes    int64
+	Asker    Asker
+	Took     time.Duration // Complete: since Submit
+	Resync   ResyncStatus  // ResyncDone: as it was at the end
 	Err      error
 }
+
+// Asker is what a budget is for.
+type Asker uint8
+
+const (
+	ForResync Asker = iota
+	ForScrub
+)
 
 // NoticeCode is a kind of Notice.
 type NoticeCode uint8
@@ -130,4 +143,6 @@ type ResyncStatus struct {
 	Copied  int64 // bytes written to the joiner
 	Seconds float64
 	ETA     float64 // seconds that it may still take; negative if unknown
+	// Expected is the seconds that the copy was to take in all, as was estimated when a tenth of it was done; 0: it was too short.
+	Expected float64
 }

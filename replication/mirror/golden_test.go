@@ -32,7 +32,7 @@ var update = flag.Bool("update", false, "write the golden scripts anew")
 //	lost|back|unreachable NODE [seq=N]
 //	decided ok|unknown|epoch|version|last|notreplica [set=A,B] [version=N]
 //	retire NODE SET
-//	tick DURATION | resync NODE [empty] | stop NODE | granted | drain | close | status
+//	tick DURATION | resync NODE [empty] | stop NODE | granted [scrub] | scrub | drain | close | status
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -179,8 +179,12 @@ func (s *script) command(f []string) {
 			set = append(set, p.Node)
 		}
 		s.core.Retire(fromLetter(words[0]), set)
+	case "scrub":
+		if err := s.core.StartScrub(1 << 20); err != nil {
+			fmt.Fprintln(&s.out, err)
+		}
 	case "granted":
-		s.core.Granted()
+		s.core.Granted(map[bool]Asker{true: ForScrub}[len(words) > 0])
 	case "drain":
 		s.core.Drain()
 	case "close":

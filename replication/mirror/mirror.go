@@ -21,8 +21,10 @@ type Sessions interface {
 	Session(ctx context.Context, node ids.Node) (peer.Session, error)
 }
 
-// Budget is shared by the resyncs of a node.
+// Budget is shared by the resyncs and scrubs of a node (package throttle).
 type Budget interface {
+	// Guest tells how long a client's I/O took, from Submit to Done. It is called for each of them, by many at once.
+	Guest(took time.Duration)
 	// Wait returns when n more bytes may be copied, or with ctx's error.
 	Wait(ctx context.Context, n int64) error
 }
@@ -37,7 +39,7 @@ type Config struct {
 	// Notify is called with each Notice, one at a time; it must not block nor call the Mirror. May be nil.
 	Notify func(Notice)
 	// Resynced is called at the end of a resync, in the same way. May be nil.
-	Resynced func(node ids.Node, err error)
+	Resynced func(node ids.Node, s ResyncStatus, err error)
 }
 
 // Mirror is one open volume. It is a block.Device.

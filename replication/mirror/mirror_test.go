@@ -166,7 +166,7 @@ func TestResyncAndDrain(t *testing.T) {
 		joined := make(chan error, 1)
 		m := open(t, c, func(cfg *Config) {
 			cfg.Budget = noBudget{}
-			cfg.Resynced = func(_ ids.Node, err error) { joined <- err }
+			cfg.Resynced = func(_ ids.Node, _ ResyncStatus, err error) { joined <- err }
 		})
 		if err := do(m, block.Flush, 0, nil); err != nil {
 			t.Fatal(err)
@@ -201,6 +201,8 @@ func TestResyncAndDrain(t *testing.T) {
 }
 
 type noBudget struct{}
+
+func (noBudget) Guest(time.Duration) {}
 
 func (noBudget) Wait(ctx context.Context, n int64) error { return ctx.Err() }
 

@@ -76,7 +76,7 @@ type Tunables struct {
 	// Progress is how often, during a resync, the members take note of what the joiner has by now: there it goes on after an
 	// interruption. Default 2 s.
 	Progress time.Duration
-	// Budgeted makes each chunk of a resync wait for Granted after an Ask effect, so that all mirrors of a node share a
+	// Budgeted makes each chunk of a resync or a scrub wait for Granted after an Ask effect, so that all mirrors of a node share a
 	// budget.
 	Budgeted bool
 }

@@ -181,6 +181,9 @@ func (c *Core) pumpDrop(rs *resync) {
 	for _, k := range rs.active {
 		safe = min(safe, k.off)
 	}
+	for _, p := range rs.pieces {
+		safe = min(safe, p.off)
+	}
 	var list []peer.Extent
 	n, last := 0, uint32(safe/region)
 	if safe >= c.p.Volume.Size {
@@ -191,7 +194,7 @@ func (c *Core) pumpDrop(rs *resync) {
 			r += 63
 			continue
 		}
-		if rs.want[r/64]&(1<<(r%64)) == 0 || c.regions[r] != nil {
+		if rs.want[r/64]&(1<<(r%64)) == 0 || c.regions[r] != nil || rs.lost.regions[r] {
 			continue
 		}
 		rs.want[r/64] &^= 1 << (r % 64)

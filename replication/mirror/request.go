@@ -224,7 +224,7 @@ func (c *Core) settle(q *request) {
 
 func (c *Core) complete(q *request) {
 	q.r.Err = q.err
-	c.emit(Effect{Kind: Complete, Request: q.r})
+	c.emit(Effect{Kind: Complete, Request: q.r, Took: c.now - (q.deadline - c.t.Hold)})
 	q.r, q.data, q.state = nil, nil, over
 }
 

@@ -56,9 +56,11 @@ type resync struct {
 	chunks []bool // of the window: those to look at
 	active []*copier
 
-	granted, asking bool // of the budget
-	copied          int64
-	began           time.Duration
+	pieces []piece // chunks that no member can read as a whole, in blocks
+	lost   lostBlocks
+	copied int64
+	began  time.Duration
+	meter  meter
 }
 
 // Joiner is a replica that is to enter the in-sync set.
@@ -114,11 +116,26 @@ func (c *Core) StopResync(node ids.Node) {
 }
 
 // Granted is the answer to Ask.
-func (c *Core) Granted() {
-	if c.rs != nil {
-		c.rs.asking, c.rs.granted = false, true
-	}
+func (c *Core) Granted(to Asker) {
+	c.asking[to], c.granted[to] = false, true
 	c.run()
+}
+
+// may says whether a copy of n bytes in the background may begin, and asks if not. What was granted is used by the next one,
+// also if it is of another resync than that which asked.
+func (c *Core) may(who Asker, n int64) bool {
+	switch {
+	case !c.p.Tunables.Budgeted:
+	case c.granted[who]:
+		c.granted[who] = false
+	case c.asking[who]:
+		return false
+	default:
+		c.asking[who] = true
+		c.emit(Effect{Kind: Ask, Asker: who, Bytes: n})
+		return false
+	}
+	return true
 }
 
 // abortResync ends the resync, if there is one and its joining is not under way: from there on the joiner may be a member
@@ -135,9 +152,9 @@ func (c *Core) abortResync(why error) bool {
 }
 
 func (c *Core) endResync(why error) {
-	rs := c.rs
+	rs, st := c.rs, c.resyncStatus()
 	c.rs, c.joiner, c.required = nil, -1, false
-	c.emit(Effect{Kind: ResyncDone, Node: rs.node, Err: why})
+	c.emit(Effect{Kind: ResyncDone, Node: rs.node, Resync: *st, Err: why})
 	c.report(Notice{Code: ResyncAborted, Node: rs.node, Err: why})
 	c.leave(rs.slot)
 	c.reckon()
@@ -147,12 +164,12 @@ func (c *Core) endResync(why error) {
 
 // join makes the joiner a member: the catalog has said so.
 func (c *Core) join() {
-	rs := c.rs
+	rs, st := c.rs, c.resyncStatus()
 	s := &c.slots[rs.slot]
 	c.members |= bit(rs.slot)
 	s.known = true
 	c.rs, c.joiner, c.required = nil, -1, false
-	c.emit(Effect{Kind: ResyncDone, Node: rs.node})
+	c.emit(Effect{Kind: ResyncDone, Node: rs.node, Resync: *st})
 	c.report(Notice{Code: MemberAdded, Node: rs.node})
 	for i, r := range rs.old {
 		if c.regions[r.Region] == nil { // its marks may be of this resync, too
@@ -257,11 +274,10 @@ func (c *Core) resyncStatus() *ResyncStatus {
 	if rs == nil {
 		return nil
 	}
-	st := &ResyncStatus{Node: rs.node, Done: rs.looked, Total: rs.total, Copied: rs.copied}
-	st.Seconds = (c.now - rs.began).Seconds()
-	st.ETA = -1
-	if st.Done > 0 && st.Seconds > 0 {
-		st.ETA = st.Seconds / float64(st.Done) * float64(st.Total-st.Done)
+	st := &ResyncStatus{Node: rs.node, Done: rs.looked, Total: rs.total, Copied: rs.copied, Seconds: (c.now - rs.began).Seconds(), ETA: -1}
+	if rs.phase >= scanning {
+		st.ETA = rs.meter.eta(c.now, rs.looked, rs.total)
+		st.Expected = rs.meter.guess
 	}
 	return st
 }

@@ -11,23 +11,25 @@ import (
 func (c *Core) scan(rs *resync) {
 	size := c.p.Volume.Size
 	for {
+		for len(rs.pieces) > 0 {
+			if len(rs.active) > 0 {
+				return
+			}
+			c.nextPiece(rs)
+		}
 		for rs.cursor < rs.end && c.mayCopy(rs) {
 			i := int((rs.cursor - rs.base) / c.t.Chunk)
 			n := min(c.t.Chunk, rs.end-rs.cursor)
 			off := rs.cursor
 			if rs.chunks[i] {
-				if c.p.Tunables.Budgeted && !rs.granted {
-					if !rs.asking {
-						rs.asking = true
-						c.emit(Effect{Kind: Ask, Node: rs.node, Bytes: n})
-					}
+				if !c.may(ForResync, n) {
 					return
 				}
-				rs.granted = false
 				c.copyChunk(rs, resyncing, off, n)
 			}
 			rs.cursor += n
 			rs.looked += n
+			rs.meter.add(c.now, rs.looked, rs.total)
 		}
 		if rs.cursor < rs.end || rs.asked > 0 {
 			return
@@ -35,6 +37,10 @@ func (c *Core) scan(rs *resync) {
 		from, end := c.nextWanted(rs, rs.cursor, resyncWindow)
 		if rs.cursor = from; from >= size {
 			if len(rs.active) == 0 {
+				if rs.lost.n > 0 {
+					c.abortResync(&rs.lost)
+					return
+				}
 				// From here on every write waits for the joiner; those before, that did not, are waited for.
 				rs.phase = waitAcked
 				c.required = true
@@ -141,8 +147,7 @@ func (c *Core) beginCopy(k *copier) {
 	}
 	from := c.sound(c.members &^ k.bad)
 	if from == 0 && c.members&^k.bad == 0 {
-		c.abortResync(peer.ErrMedium)
-		c.copyDone(k, ErrStopped)
+		c.nobodyReads(k)
 		return
 	}
 	if from == 0 || !c.gate(k.off, k.len) {
@@ -174,11 +179,9 @@ func (c *Core) resyncRead(k *copier) {
 		c.copyDone(k, ErrStopped)
 		return
 	}
-	if (k.lost | k.bad).has(rs.slot) {
-		if c.abortResync(peer.ErrMedium) {
-			c.copyDone(k, ErrStopped)
-			return
-		}
+	if k.lost.has(rs.slot) && c.abortResync(peer.ErrLost) {
+		c.copyDone(k, ErrStopped)
+		return
 	}
 	got := k.read & c.members
 	if got == 0 {
@@ -187,8 +190,8 @@ func (c *Core) resyncRead(k *copier) {
 	}
 	k.writing = true
 	want := k.bufs[lowest(got)]
-	have, known := k.bufs[rs.slot], !rs.empty
-	if rs.empty { // there is nothing but zeros, and what was sent to it as well
+	have, known := k.bufs[rs.slot], !rs.empty && !k.bad.has(rs.slot) // what it cannot read is written anew
+	if rs.empty {                                                    // there is nothing but zeros, and what was sent to it as well
 		have, known = block.Get(len(want)), true
 		clear(have)
 	}

@@ -107,6 +107,10 @@ func (c *Core) pumpScrub() {
 		n := min(c.t.Chunk, sc.end-off)
 		sc.cursor += n
 		if sc.chunks[i] {
+			if !c.may(ForScrub, n) {
+				sc.cursor = off
+				return
+			}
 			c.scrubRange(sc, off, n)
 			return
 		}

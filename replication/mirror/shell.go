@@ -99,6 +99,9 @@ func (m *Mirror) carryOut(e *Effect) {
 		e.Call.Err = peer.ErrLost
 		m.callDone(e.Call)
 	case Complete:
+		if m.cfg.Budget != nil {
+			m.cfg.Budget.Guest(e.Took)
+		}
 		e.Request.Done(e.Request)
 	case Propose:
 		p := *e
@@ -107,10 +110,10 @@ func (m *Mirror) carryOut(e *Effect) {
 		node := e.Node
 		m.wg.Go(func() { m.reconnect(node) })
 	case Ask:
-		n := e.Bytes
+		n, who := e.Bytes, e.Asker
 		m.wg.Go(func() {
 			if m.cfg.Budget.Wait(m.ctx, n) == nil {
-				m.tell((*Core).Granted)
+				m.tell(func(c *Core) { c.Granted(who) })
 			}
 		})
 	case Report:
@@ -124,7 +127,7 @@ func (m *Mirror) carryOut(e *Effect) {
 		m.mu.Unlock()
 	case ResyncDone:
 		if m.cfg.Resynced != nil {
-			m.cfg.Resynced(e.Node, e.Err)
+			m.cfg.Resynced(e.Node, e.Resync, e.Err)
 		}
 	}
 }

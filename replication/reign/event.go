@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"pmsapp/internal/ids"
+	"pmsapp/replication/mirror"
 	"pmsapp/replication/peer"
 	"pmsapp/replication/truth"
 )
@@ -95,6 +96,7 @@ type (
 		Volume ids.Volume
 		Node   ids.Node
 		Epoch  peer.Epoch
+		Status mirror.ResyncStatus // at the end; zero if it did not begin
 		Err    error
 	}
 	// CommandDone is the end of a Command.

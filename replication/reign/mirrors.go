@@ -38,8 +38,8 @@ func (r *Reign) openMirror(e OpenMirror) {
 		},
 		Sessions: &lease{r: r, epoch: e.Epoch}, Catalog: r.d.Catalog, Log: r.log, Budget: r.d.Budget,
 		Notify: func(n mirror.Notice) { r.notice(id, h, n) },
-		Resynced: func(n ids.Node, err error) {
-			r.step(ResyncEnded{Volume: id, Node: n, Epoch: h.epoch, Err: err})
+		Resynced: func(n ids.Node, s mirror.ResyncStatus, err error) {
+			r.step(ResyncEnded{Volume: id, Node: n, Epoch: h.epoch, Status: s, Err: err})
 		},
 	}
 	for _, m := range e.Members {

@@ -133,7 +133,7 @@ func TestAbsentNode(t *testing.T) {
 				if n != 1 || r.Status().Volumes[0].Resyncs[0].State != "running" {
 					t.Errorf("%d resyncs, %+v", n, r.Status().Volumes[0])
 				}
-				m.cfg.Resynced(nodeID("b"), errors.New("no"))
+				m.cfg.Resynced(nodeID("b"), mirror.ResyncStatus{}, errors.New("no"))
 				if got := r.Status().Volumes[0].Resyncs[0]; got.State != "failed" || got.Err != "no" {
 					t.Errorf("%+v", got)
 				}

@@ -176,8 +176,23 @@ func (c *Core) resyncEnded(ev ResyncEnded) {
 	}
 	v := c.r.vols[ev.Volume]
 	if rs := v.resyncOf(ev.Node); rs != nil && rs.running {
+		if ev.Err == nil {
+			c.tell(ResyncDone, v.id, rs.node, fmt.Sprintf("the replica on node %s is in sync%s", c.nodeName(rs.node), howItWent(ev.Status)))
+		}
 		c.endResync(v, rs, ev.Err)
 	}
+}
+
+// howItWent is what a resync took, beside what it was said to take.
+func howItWent(s mirror.ResyncStatus) string {
+	if s.Total == 0 {
+		return ""
+	}
+	out := fmt.Sprintf(": %.1f of %.1f MiB written in %.1f s", float64(s.Copied)/(1<<20), float64(s.Total)/(1<<20), s.Seconds)
+	if s.Expected > 0 {
+		out += fmt.Sprintf("; after a tenth it was to take %.1f s", s.Expected)
+	}
+	return out
 }
 
 func (c *Core) endResync(v *vol, rs *resync, err error) {
@@ -194,9 +209,6 @@ func (c *Core) endResync(v *vol, rs *resync, err error) {
 	}
 	if err == nil || errors.Is(err, mirror.ErrMember) {
 		rs.retry = pace{next: c.now + resyncMin} // by then the view shows it
-		if err == nil {
-			c.tell(ResyncDone, v.id, rs.node, fmt.Sprintf("the replica on node %s is in sync", c.nodeName(rs.node)))
-		}
 		return
 	}
 	if v.stage == ended {

@@ -130,7 +130,7 @@ func (m *mirrorShell) effect(e mirror.Effect) {
 			m.r.later(func() { done(e.Err) })
 		}
 	case mirror.Ask:
-		m.n.proc.After(0, func() { m.do(m.core.Granted) })
+		m.n.proc.After(0, func() { m.do(func() { m.core.Granted(e.Asker) }) })
 	}
 }
 

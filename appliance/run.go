@@ -29,28 +29,30 @@ import (
 	"pmsapp/replication/reign"
 	"pmsapp/replication/remote"
 	"pmsapp/replication/replica"
+	"pmsapp/replication/throttle"
 	"pmsapp/target"
 	"pmsapp/target/scsi"
 )
 
 // node is a node that runs. Its fields do not change after run has wired them.
 type node struct {
-	cfg     config.Config
-	log     *slog.Logger
-	addrs   addresses
-	pools   *pools
-	cluster *cluster.Cluster
-	hosts   *front.Hosts
-	door    *nfsDoor
-	target  *target.Server
-	reign   *reign.Reign
-	service *service
-	events  *eventLog
-	memory  *memory
-	api     *api.Server
-	failed  chan error    // what ends the node besides its context; has room for one
-	stop    chan struct{} // closed by a cluster's shutdown
-	once    sync.Once
+	cfg      config.Config
+	log      *slog.Logger
+	addrs    addresses
+	pools    *pools
+	cluster  *cluster.Cluster
+	hosts    *front.Hosts
+	door     *nfsDoor
+	target   *target.Server
+	reign    *reign.Reign
+	service  *service
+	events   *eventLog
+	memory   *memory
+	throttle *throttle.Throttle
+	api      *api.Server
+	failed   chan error    // what ends the node besides its context; has room for one
+	stop     chan struct{} // closed by a cluster's shutdown
+	once     sync.Once
 
 	poolCache poolCache
 	refusals  refusals
@@ -61,13 +63,14 @@ type node struct {
 	timeouts config.Timeouts
 	volumes  config.Volumes
 	scrub    config.Scrub
+	copies   config.Resync
 	leaving  bool // on its way down: not electable
 }
 
 // run runs a node until ctx ends, and returns when everything of it has ended. It is the whole wiring.
 func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-chan config.Reloadable) (err error) {
 	n := &node{cfg: cfg, log: log, failed: make(chan error, 1), stop: make(chan struct{}), timeouts: cfg.Timeouts, volumes: cfg.Volumes,
-		scrub: cfg.Scrub}
+		scrub: cfg.Scrub, copies: cfg.Resync}
 	if n.addrs, err = advertise(cfg); err != nil {
 		return err
 	}
@@ -173,10 +176,11 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	}
 
 	// The leader's part.
+	n.throttle = throttle.New(n.copySettings)
 	n.reign, err = reign.New(reignConfig(cfg.Timeouts), reign.Deps{Self: n.cluster.Self(), Catalog: truth,
 		Dialer: dialer{n.cluster.Self(), replicas, func() time.Duration { return n.tunables().Peers.Recovery }, remote.NewDialer(remote.DialerConfig{Cluster: clusterID, Self: n.cluster.Self(),
 			Key: key, Portal: n.peerPortal, Timeouts: func() initiator.Timeouts { return peerTimeouts(n.tunables().Peers) }, Log: log})},
-		Cluster: reignCluster{truth, n.report, n.space, n.askReport, func() time.Duration { return n.volumeTunables().TrashKeep }}, Observer: n.service, Log: log, Physical: physicalBlock,
+		Cluster: reignCluster{truth, n.report, n.space, n.askReport, func() time.Duration { return n.volumeTunables().TrashKeep }}, Observer: n.service, Log: log, Physical: physicalBlock, Budget: n.throttle,
 		Tunables: mirror.Tunables{Hold: cfg.Timeouts.Hold, Slow: cfg.Timeouts.SlowWrite}})
 	if err != nil {
 		return fmt.Errorf("the reign: %w", err)
@@ -391,7 +395,7 @@ func (n *node) volumeTunables() config.Volumes {
 // reload takes over what can change while the node runs. Sessions that exist keep what they were opened with.
 func (n *node) reload(r config.Reloadable) {
 	n.mu.Lock()
-	n.timeouts, n.volumes, n.scrub = r.Timeouts, r.Volumes, r.Scrub
+	n.timeouts, n.volumes, n.scrub, n.copies = r.Timeouts, r.Volumes, r.Scrub, r.Resync
 	n.mu.Unlock()
 	n.reign.Tune(r.Timeouts.ReplaceAfter)
 	if err := n.target.Tune(hostTunables(r.Timeouts.Hosts)); err != nil {

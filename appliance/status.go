@@ -61,6 +61,7 @@ func (n *node) Status(ctx context.Context) (api.Status, error) {
 	}
 	out.Warnings = append(out.Warnings, warnings(st, voters, out, r)...)
 	out.Warnings = append(out.Warnings, drainWarnings(st)...)
+	out.Warnings = append(out.Warnings, copyWarnings(st)...)
 	if len(st.Shares) > 0 {
 		out.Warnings = append(out.Warnings, shareWarnings(adapt.Nodes(st), n.cfg.Virtual.Portal != "")...)
 	}

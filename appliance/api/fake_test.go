@@ -69,7 +69,11 @@ func (f *fake) Trash(context.Context) ([]Trashed, error) { return []Trashed{{Nam
 func (f *fake) RestoreVolume(_ context.Context, _, name string, r Restore) (Volume, error) {
 	return Volume{Name: name + r.As}, nil
 }
-func (f *fake) PurgeVolume(context.Context, string, string) error     { return nil }
+func (f *fake) PurgeVolume(context.Context, string, string) error { return nil }
+func (f *fake) Copies(context.Context) (Copies, error)            { return Copies{}, nil }
+func (f *fake) SetCopies(context.Context, string, SetCopies) (Copies, error) {
+	return Copies{}, nil
+}
 func (f *fake) Scrub(context.Context, string, string, NewScrub) error { return nil }
 func (f *fake) Resync(context.Context, string, string, Resync) error  { return nil }
 func (f *fake) ForceVolume(_ context.Context, _, name string, w Force) (Forced, error) {

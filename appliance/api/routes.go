@@ -63,6 +63,7 @@ func (s *Server) routes() {
 		}
 		return done{true}, b.Resync(ctx, request, r.PathValue("name"), v)
 	})
+	s.copyRoutes()
 	s.replicaRoutes()
 	s.shareRoutes()
 	s.handle("POST /v1/luns", leader, with(b.Export))

@@ -44,6 +44,8 @@ type Backend interface {
 	ForceVolume(ctx context.Context, request, name string, f Force) (Forced, error)
 	Resync(ctx context.Context, request, name string, r Resync) error
 	Scrub(ctx context.Context, request, name string, s NewScrub) error
+	Copies(ctx context.Context) (Copies, error)
+	SetCopies(ctx context.Context, request string, s SetCopies) (Copies, error)
 	AddReplica(ctx context.Context, request, volume string, r NewReplica) (Volume, error)
 	Drain(ctx context.Context, request, node string, d Drain) error
 	ResizeVolume(ctx context.Context, request, volume string, s NewSize) (Volume, error)

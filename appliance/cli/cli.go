@@ -68,7 +68,8 @@ type grammar struct {
 		Resync  volumeResyncCmd  `cmd:"" help:"Try a resync that failed again now."`
 		Scrub   volumeScrubCmd   `cmd:"" help:"Read all of a volume's replicas, prove and compare them, and mend what is bad."`
 	} `cmd:"" help:"Volumes: replicated block devices."`
-	LUN struct {
+	Resync resyncCmd `cmd:"" help:"Copies in the background: resyncs and scrubs of all volumes."`
+	LUN    struct {
 		List     lunListCmd     `cmd:"" help:"List the LUNs."`
 		Export   lunExportCmd   `cmd:"" help:"Export a volume to iSCSI hosts."`
 		Unexport lunUnexportCmd `cmd:"" help:"End the export of a volume; its data stays."`

@@ -29,7 +29,7 @@ func replicas(v api.Volume) (s string) {
 		if r.Leaves != "" {
 			s += ", " + r.Leaves
 		}
-		if r.State == "running" && r.Total > 0 {
+		if (r.State == "running" || r.State == "resync") && r.Total > 0 {
 			s += fmt.Sprintf(" %d%%, %s to go", 100*r.Done/r.Total, seconds(r.Seconds))
 		}
 	}

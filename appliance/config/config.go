@@ -75,6 +75,15 @@ type Reloadable struct {
 	Timeouts Timeouts `toml:"timeouts"`
 	Volumes  Volumes  `toml:"volumes"`
 	Scrub    Scrub    `toml:"scrub"`
+	Resync   Resync   `toml:"resync"`
+}
+
+// Resync says how much copies in the background, of resyncs and scrubs, may be felt. The leader's file counts.
+type Resync struct {
+	// GuestP99 is the 99th percentile of the time of hosts' I/O, of all volumes, above which copies become slower. 1 ms to 10 s.
+	GuestP99 time.Duration `toml:"guest_p99"`
+	// Floor is how many MiB are copied in a second however slow the hosts' I/O is, 1 to 10000.
+	Floor int64 `toml:"floor"`
 }
 
 // Volumes is about what an admin may do with volumes. The leader's file counts: they should be the same on every node.
@@ -157,6 +166,7 @@ func Default() Config {
 			Log:     Log{Level: slog.LevelInfo, Format: "text"},
 			Volumes: Volumes{TrashKeep: 24 * time.Hour},
 			Scrub:   Scrub{Interval: 7 * 24 * time.Hour, Rate: 64},
+			Resync:  Resync{GuestP99: 30 * time.Millisecond, Floor: 8},
 			Timeouts: Timeouts{
 				Hold: 30 * time.Second, SlowWrite: 100 * time.Millisecond, ReplaceAfter: 10 * time.Minute,
 				Hosts: HostTimeouts{Login: 5 * time.Second, Logout: 15 * time.Second, NoopInterval: 15 * time.Second,

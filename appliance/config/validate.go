@@ -120,6 +120,12 @@ func (r Reloadable) Validate() error {
 			return err
 		}
 	}
+	if r.Resync.Floor < 1 || r.Resync.Floor > 10000 {
+		return bad("resync.floor", "%d is not 1 to 10000", r.Resync.Floor)
+	}
+	if err := within("resync.guest_p99", r.Resync.GuestP99, time.Millisecond, 10*time.Second); err != nil {
+		return err
+	}
 	t := r.Timeouts
 	const s, ms = time.Second, time.Millisecond
 	for _, d := range []struct {

@@ -102,6 +102,8 @@ func (s *State) apply(c Command) (Result, error) {
 		return Result{}, s.resizeVolume(b)
 	case ForgetReplica:
 		return Result{}, s.forgetReplica(b)
+	case SetResync:
+		return Result{}, s.setResync(b)
 	case Scrubbed:
 		return Result{}, s.scrubbed(b)
 	case SetExport:

@@ -172,7 +172,7 @@ func kinds() map[Kind]known {
 		"export-share": reader[ExportShare](1), "unexport-share": reader[UnexportShare](1), "change-tree": reader[ChangeTree](1),
 		"reserve": reader[Reserve](1), "outcomes": reader[Outcomes](1), "put-host": reader[PutHost](1), "remove-host": reader[RemoveHost](1),
 		"map-lun": reader[MapLUN](1), "unmap-lun": reader[UnmapLUN](1),
-		"scrubbed": reader[Scrubbed](1),
+		"scrubbed": reader[Scrubbed](1), "set-resync": reader[SetResync](1),
 	}
 }
 

@@ -44,6 +44,7 @@ type State struct {
 	Shares   map[ids.Volume]ShareExport    `json:",omitempty"`
 	Trees    map[ids.Volume]*filetree.Tree `json:"-"` // of all volumes that are shares, those in the trash too
 	Trash    map[ids.Volume]Trashed
+	Resync   Resync
 	Counted  int64 // seconds that leaders have counted for the trash: CountTrash
 	Tokens   []Token
 	Deleted  []ids.Volume // the newest MaxDeleted

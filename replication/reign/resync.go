@@ -188,7 +188,7 @@ func howItWent(s mirror.ResyncStatus) string {
 	if s.Total == 0 {
 		return ""
 	}
-	out := fmt.Sprintf(": %.1f of %.1f MiB written in %.1f s", float64(s.Copied)/(1<<20), float64(s.Total)/(1<<20), s.Seconds)
+	out := fmt.Sprintf(": %d KiB written of %d in %.1f s", s.Copied>>10, s.Total>>10, s.Seconds)
 	if s.Expected > 0 {
 		out += fmt.Sprintf("; after a tenth it was to take %.1f s", s.Expected)
 	}

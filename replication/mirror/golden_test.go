@@ -330,7 +330,7 @@ func (s *script) decided(how string, version uint64, set []truth.Place) {
 }
 
 var kinds = map[peer.Kind]string{peer.Read: "read", peer.Write: "write", peer.Zero: "zero", peer.Confirm: "confirm",
-	peer.Clear: "clear", peer.ReadMap: "readmap", peer.Extents: "extents",
+	peer.Clear: "clear", peer.ReadMap: "readmap", peer.Extents: "extents", peer.Sums: "sums",
 	peer.Know: "know", peer.ReadMissed: "readmissed", peer.AddMissed: "addmissed", peer.DropMissed: "dropmissed"}
 
 func (s *script) effect(e Effect) {
@@ -343,7 +343,7 @@ func (s *script) effect(e Effect) {
 		fmt.Fprintf(w, "%s: %s %s", name, letter(e.Node), kinds[e.Call.Kind])
 		c := e.Call
 		switch c.Kind {
-		case peer.Read, peer.Write, peer.Zero, peer.Extents:
+		case peer.Read, peer.Write, peer.Zero, peer.Extents, peer.Sums:
 			fmt.Fprintf(w, " %dk+%dk", c.Off>>10, c.Len>>10)
 		case peer.Clear:
 			fmt.Fprintf(w, " %v", c.Regions)

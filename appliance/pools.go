@@ -20,27 +20,41 @@ import (
 )
 
 // pools are this node's. Which directories are pools is remembered beside the catalog: a directory that was one and is empty
-// now is a disk that is not mounted, and never made a pool again.
+// now is a disk that is not mounted, and never made a pool again. A disk may hang while its pool is opened: each known one has a goroutine for
+// that, so that none keeps the node, its vote and the others away.
 type pools struct {
 	file     string
-	replicas *replica.Node
+	replicas poolHolder
 	log      *slog.Logger
+	work     sync.WaitGroup // of those that open pools
 
-	opening sync.Mutex // held, over I/O, by who opens pools, and writes the file
+	saving sync.Mutex // held, over I/O, by who writes the file
 
-	mu     sync.Mutex          // guards what follows; never held over I/O, for status takes it
-	known  map[string]ids.Pool // by path; what the file has
-	absent map[string]error    // known, and not open: why
+	mu      sync.Mutex          // guards what follows; never held over I/O, for status takes it
+	known   map[string]ids.Pool // by path; what the file has
+	absent  map[string]error    // known, and not open: why
+	opening map[string]bool     // paths that are being opened
+	back    []string            // opened since anybody asked
 }
 
-func newPools(dir string, r *replica.Node, log *slog.Logger) *pools {
-	return &pools{file: filepath.Join(dir, "pools"), replicas: r, log: log, known: map[string]ids.Pool{}, absent: map[string]error{}}
+// poolHolder is what a replica.Node does with pools.
+type poolHolder interface {
+	AddPool(path string, may bool) (ids.Pool, error)
+	Pools() []replica.PoolInfo
 }
 
-// openAll opens the configured pools and those that were added. A known one that is absent is waited for.
+// poolWait is how long a start waits for its pools.
+const poolWait = 5 * time.Second
+
+// errOpening says that a pool is being opened, and that takes long.
+var errOpening = errors.New("its disk does not answer")
+
+func newPools(dir string, r poolHolder, log *slog.Logger) *pools {
+	return &pools{file: filepath.Join(dir, "pools"), replicas: r, log: log, known: map[string]ids.Pool{}, absent: map[string]error{}, opening: map[string]bool{}}
+}
+
+// openAll opens the configured pools and those that were added. A known one that is absent, or whose disk hangs, is not waited for.
 func (p *pools) openAll(configured []string) error {
-	p.opening.Lock()
-	defer p.opening.Unlock()
 	b, err := os.ReadFile(p.file)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -51,25 +65,64 @@ func (p *pools) openAll(configured []string) error {
 			return fmt.Errorf("%s is damaged: remove it, after you have made sure that the disks of all pools are mounted: %w", p.file, err)
 		}
 	}
-	all := slices.Clone(configured)
+	opened := map[string]<-chan error{}
+	var known []string
 	for path := range p.known {
-		if !slices.Contains(all, path) {
-			all = append(all, path)
-		}
+		known = append(known, path)
 	}
-	for _, path := range all {
-		if _, err := p.open(path); err != nil {
-			if _, known := p.known[path]; !known || errors.Is(err, replica.ErrInUse) {
+	slices.Sort(known)
+	for _, path := range known {
+		opened[path] = p.begin(path)
+	}
+	for _, path := range configured {
+		if !slices.Contains(known, path) { // a new one
+			if err := <-p.begin(path); err != nil {
 				return err
 			}
-			// The vote and the other pools are worth more than the refusal: this one's replicas leave the in-sync sets.
-			p.log.Error("a pool cannot be used; the node goes on without it, and tries again", "pool", path, "err", err)
-			p.mu.Lock()
-			p.absent[path] = err
-			p.mu.Unlock()
 		}
 	}
+	limit := time.NewTimer(poolWait)
+	defer limit.Stop()
+	over := false
+	for _, path := range known {
+		var err error
+		if over {
+			err = p.slow(path, opened[path])
+		} else {
+			select {
+			case err = <-opened[path]:
+			case <-limit.C:
+				over = true
+				err = p.slow(path, opened[path])
+			}
+		}
+		if errors.Is(err, replica.ErrInUse) {
+			return err
+		}
+		if err != nil {
+			// The vote and the other pools are worth more than the refusal: this one's replicas leave the in-sync sets.
+			p.log.Error("a pool cannot be used; the node goes on without it, and tries again", "pool", path, "err", err)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.back = nil
 	return nil
+}
+
+// slow is the end of an opening, or says that there is none yet.
+func (p *pools) slow(path string, opened <-chan error) error {
+	select {
+	case err := <-opened:
+		return err
+	default:
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.opening[path] {
+		p.absent[path] = errOpening
+	}
+	return errOpening
 }
 
 // missing are the known pools that are not open.
@@ -83,47 +136,77 @@ func (p *pools) missing() (out []replica.PoolInfo) {
 	return out
 }
 
-// open opens a pool and remembers it. Called with opening: who holds it may read known without mu.
-func (p *pools) open(path string) (ids.Pool, error) {
-	was, known := p.known[path]
-	id, err := p.replicas.AddPool(path, !known)
-	if err != nil {
-		return id, err
+// begin opens a pool, and remembers it; the end comes by the channel, which has room for it.
+func (p *pools) begin(path string) <-chan error {
+	done := make(chan error, 1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.opening[path] {
+		done <- fmt.Errorf("pool %s is being opened: %w", path, errOpening)
+		return done
 	}
-	if known && was != id {
+	p.opening[path] = true
+	was, known := p.known[path]
+	p.work.Go(func() {
+		id, err := p.replicas.AddPool(path, !known)
+		if err == nil {
+			err = p.remember(path, was, id, known)
+		}
+		p.mu.Lock()
+		delete(p.opening, path)
+		if err == nil {
+			delete(p.absent, path)
+			p.back = append(p.back, path)
+		} else if known {
+			p.absent[path] = err
+		}
+		p.mu.Unlock()
+		done <- err
+	})
+	return done
+}
+
+// remember keeps that a path is a pool's.
+func (p *pools) remember(path string, was, id ids.Pool, known bool) error {
+	if was == id {
+		return nil
+	}
+	if known {
 		p.log.Warn("another pool is at the place of a known one", "pool", path, "was", was.String(), "is", id.String())
 	}
-	if was != id {
-		p.mu.Lock()
-		p.known[path] = id
-		p.mu.Unlock()
-		b, err := json.Marshal(p.known)
-		if err == nil {
-			err = cluster.WriteFile(p.file, b)
-		}
-		if err != nil {
-			return id, fmt.Errorf("remembering the pool: %w", err)
-		}
+	p.saving.Lock()
+	defer p.saving.Unlock()
+	p.mu.Lock()
+	p.known[path] = id
+	b, err := json.Marshal(p.known)
+	p.mu.Unlock()
+	if err == nil {
+		err = cluster.WriteFile(p.file, b)
 	}
-	return id, nil
+	if err != nil {
+		return fmt.Errorf("remembering the pool: %w", err)
+	}
+	return nil
 }
 
 // add makes an empty directory a pool, or opens one that is there.
 func (p *pools) add(path string) (ids.Pool, error) {
-	p.opening.Lock()
-	defer p.opening.Unlock()
-	for _, i := range p.replicas.Pools() {
-		if i.Path == path {
-			return i.ID, nil
+	is := func() (ids.Pool, bool) {
+		for _, i := range p.replicas.Pools() {
+			if i.Path == path {
+				return i.ID, true
+			}
 		}
+		return ids.Pool{}, false
 	}
-	id, err := p.open(path)
-	if err == nil {
-		p.mu.Lock()
-		delete(p.absent, path)
-		p.mu.Unlock()
+	if id, open := is(); open {
+		return id, nil
 	}
-	return id, err
+	if err := <-p.begin(path); err != nil {
+		return ids.Pool{}, err
+	}
+	id, _ := is()
+	return id, nil
 }
 
 // retry looks for absent pools, and tells when one has come.
@@ -136,38 +219,28 @@ func (p *pools) retry(ctx context.Context, came func()) {
 			return
 		case <-tick.C:
 		}
-		back := false
-		for _, i := range p.missing() {
-			if p.again(i.Path) {
-				p.log.Info("a pool is back", "pool", i.Path)
-				back = true
-			}
-		}
-		if back {
+		p.mu.Lock()
+		back := p.back
+		p.back = nil
+		p.mu.Unlock()
+		if len(back) > 0 {
+			p.log.Info("pools are there", "pools", strings.Join(back, ", "))
 			came()
+		}
+		for _, i := range p.missing() {
+			p.begin(i.Path) // nothing, if it still is
 		}
 	}
 }
 
-// again tries to open a pool that was absent.
-func (p *pools) again(path string) bool {
-	p.opening.Lock()
-	defer p.opening.Unlock()
-	p.mu.Lock()
-	_, absent := p.absent[path]
-	p.mu.Unlock()
-	if !absent {
-		return false // added meanwhile
+// close waits a moment for those that open pools. One whose disk hangs ends when that does, and finds the node closed.
+func (p *pools) close() {
+	done := make(chan struct{})
+	go func() { defer close(done); p.work.Wait() }()
+	select {
+	case <-done:
+	case <-time.After(2 * time.Second):
 	}
-	_, err := p.open(path)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err != nil {
-		p.absent[path] = err
-		return false
-	}
-	delete(p.absent, path)
-	return true
 }
 
 // checkPath tells whether a path can be a pool's.

@@ -94,6 +94,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	}
 	defer replicas.Close()
 	n.pools = newPools(cfg.State, replicas, log)
+	defer n.pools.close()
 	if !witness {
 		if err := n.pools.openAll(cfg.Pools); err != nil {
 			return err

@@ -110,7 +110,7 @@ func (m *machine) call(c peer.Command) peer.Answer {
 // start begins a life: whatever a crash has left, everything opens.
 func (m *machine) start() error {
 	var err error
-	if m.node, err = OpenNode(Config{Dir: "/state", Cluster: m.cluster, Log: slog.New(slog.DiscardHandler), disk: m.d}); err != nil {
+	if m.node, err = OpenNode(Config{Dir: "/state", Cluster: m.cluster, Log: slog.New(slog.DiscardHandler), disk: m.d, free: true}); err != nil {
 		return err
 	}
 	id, err := m.node.AddPool("/pool", true)

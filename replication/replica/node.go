@@ -30,6 +30,7 @@ type Config struct {
 	Cache int64
 
 	disk disk // the operating system's if nil
+	free bool // space is freed at once: for tests that replay
 }
 
 const (
@@ -137,7 +138,7 @@ func bootID() (ids.ID, error) {
 // sessions: their leader is not the newest.
 func (n *Node) AddPool(path string, may bool) (ids.Pool, error) {
 	// Not under the fence: a disk that hangs here would keep the other pools from being fenced.
-	p, err := openPool(n.cfg.disk, path, n.cfg.Cluster, may)
+	p, err := openPool(n.cfg, path, may)
 	if err != nil {
 		return ids.Pool{}, err
 	}
@@ -154,6 +155,7 @@ func (n *Node) AddPool(path string, may bool) (ids.Pool, error) {
 		p.close()
 		return ids.Pool{}, err
 	}
+	p.freer.start(n.cfg.Log)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.pools = append(n.pools, p)

@@ -27,9 +27,9 @@ type pool struct {
 	super file   // locked as long as the pool is open
 	cache *cache // of reads; nil: none
 	work  *workers
-	// shapes makes and deletes replicas, one at a time and in the order of their coming: to give space back may take minutes,
-	// in which I/O must not wait for a worker.
+	// shapes makes and deletes replicas, one at a time and in the order of their coming: I/O must not wait for a worker meanwhile.
 	shapes *workers
+	freer  *freer
 
 	recorder sync.WaitGroup
 
@@ -45,7 +45,8 @@ type pool struct {
 }
 
 // openPool opens a pool, or makes one of an empty directory if may is set.
-func openPool(d disk, path string, cluster ids.Cluster, may bool) (*pool, error) {
+func openPool(cfg Config, path string, may bool) (*pool, error) {
+	d, cluster := cfg.disk, cfg.Cluster
 	super, err := d.open(filepath.Join(path, filePool), blockSize)
 	if errors.Is(err, os.ErrNotExist) {
 		if err := makePool(d, path, cluster, may); err != nil {
@@ -56,7 +57,8 @@ func openPool(d disk, path string, cluster ids.Cluster, may bool) (*pool, error)
 	if err != nil {
 		return nil, fmt.Errorf("pool %s: %w", path, err)
 	}
-	p := &pool{disk: d, path: path, super: super, work: newWorkers(maxWorkers), shapes: newWorkers(1), replicas: map[ids.Volume]*replica{}}
+	p := &pool{disk: d, path: path, super: super, work: newWorkers(maxWorkers), shapes: newWorkers(1), freer: newFreer(d), replicas: map[ids.Volume]*replica{}}
+	p.freer.inline = cfg.free
 	if err := p.open(cluster); err != nil {
 		p.close()
 		return nil, fmt.Errorf("pool %s: %w", path, err)
@@ -111,10 +113,10 @@ func (p *pool) scan() error {
 	for _, name := range names {
 		id, err := ids.Parse(name)
 		if err != nil {
-			if base, ext, _ := strings.Cut(name, "."); ext == "new" || ext == "gone" {
-				if _, err := ids.Parse(base); err != nil {
-					continue // nothing of ours
-				}
+			base, unfinished := strings.CutSuffix(name, ".new")
+			if _, _, gone := goneName(name); gone {
+				p.freer.add(filepath.Join(dir, name))
+			} else if _, err := ids.Parse(base); err == nil && unfinished { // anything else is nothing of ours
 				if err := p.disk.removeAll(filepath.Join(dir, name)); err != nil {
 					return fmt.Errorf("removing what is left of a replica: %w", err)
 				}
@@ -250,7 +252,7 @@ func (p *pool) put(v ids.Volume, r *replica) {
 	}
 }
 
-// remove deletes a replica: it is gone durably when this returns without an error. After one it is still in the list, so that
+// remove deletes a replica: it is gone durably when this returns without an error; its space is free later. After one it is still in the list, so that
 // another attempt does all of it again.
 func (p *pool) remove(v ids.Volume) error {
 	p.shape.Lock()
@@ -264,10 +266,7 @@ func (p *pool) removeLocked(v ids.Volume) error {
 		return nil
 	}
 	r.close() // waits for its commands
-	gone := r.dir + ".gone"
-	if err := p.disk.removeAll(gone); err != nil {
-		return diskError("removing a replica", err)
-	}
+	gone := p.freer.name(r.dir)
 	if err := p.disk.rename(r.dir, gone); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return diskError("removing a replica", err)
 	}
@@ -275,7 +274,8 @@ func (p *pool) removeLocked(v ids.Volume) error {
 		return diskError("removing a replica", err)
 	}
 	p.put(v, nil)
-	return diskError("freeing a replica's space", p.disk.removeAll(gone))
+	p.freer.add(gone)
+	return nil
 }
 
 // reset deletes and creates in one.
@@ -302,6 +302,7 @@ func (p *pool) renew() (renewed bool) {
 }
 
 func (p *pool) close() {
+	p.freer.close()
 	for _, r := range p.all() {
 		r.close()
 	}

@@ -3,6 +3,8 @@ package replica
 import (
 	"context"
 	"log/slog"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -43,47 +45,55 @@ func (s stalling) open(path string, grain int) (file, error) {
 }
 
 // TestDeletesLeaveRoomForIO: as many replicas as a pool executes commands at a time are deleted, and the first of them takes
-// long to give its space back. Commands on other replicas of the pool are answered meanwhile.
+// long to give its space back. The deletions are answered, the next leader finds the pool fenced, and a replica of the same volume is made anew and deleted;
+// after the end of the process the next one gives the space back.
 func TestDeletesLeaveRoomForIO(t *testing.T) {
 	h := newHost(t, 1)
 	s := h.open(1)
 	kept := h.spec(0)
 	must(t, s, peer.Command{Kind: peer.Create, Spec: kept})
 	must(t, s, write(kept.Volume, 0, make([]byte, 4096), 1))
-	var gone []ids.Volume
-	for range maxWorkers {
-		spec := h.spec(0)
-		spec.Size = 1 << 20
-		must(t, s, peer.Command{Kind: peer.Create, Spec: spec})
-		gone = append(gone, spec.Volume)
-	}
 	p := h.node.pools[0]
 	d := newStalling(func(step, path string) bool { return step == "removeAll" && strings.HasSuffix(path, ".gone") })
-	p.disk = d
-	var deleted sync.WaitGroup
-	for _, v := range gone {
-		deleted.Add(1)
-		s.Submit(&peer.Call{Command: peer.Command{Kind: peer.Delete, Volume: v}, Done: func(c *peer.Call) {
-			if c.Err != nil {
-				t.Error(c.Err)
-			}
-			deleted.Done()
-		}})
+	p.freer.disk = d
+	spec := h.spec(0)
+	for range maxWorkers {
+		spec.Volume = ids.NewVolume()
+		must(t, s, peer.Command{Kind: peer.Create, Spec: spec})
+		must(t, s, peer.Command{Kind: peer.Delete, Volume: spec.Volume})
 	}
 	<-d.stalled
-	read := make(chan error, 1)
-	s.Submit(&peer.Call{Command: peer.Command{Kind: peer.Read, Volume: kept.Volume, Len: 4096, Data: make([]byte, 4096)},
-		Done: func(c *peer.Call) { read <- c.Err }})
-	select {
-	case err := <-read:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(2 * time.Second):
-		t.Error("a read of another volume waits for the deletions")
+	x := h.open(2)
+	if f := x.Fenced(); f.Pools[0].Busy || len(f.Pools[0].Replicas) != 1 {
+		t.Errorf("%+v", f.Pools)
 	}
+	must(t, x, peer.Command{Kind: peer.Read, Volume: kept.Volume, Len: 4096, Data: make([]byte, 4096)})
+	for range 2 {
+		must(t, x, peer.Command{Kind: peer.Reset, Spec: spec})
+	}
+	must(t, x, peer.Command{Kind: peer.Delete, Volume: spec.Volume})
+	left := func() (n int) {
+		names, err := osDisk{}.list(filepath.Join(p.path, dirReplicas))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(names) - 1
+	}
+	if n := left(); n != maxWorkers+2 {
+		t.Errorf("%d directories wait for their end", n)
+	}
+	p.freer.cancel() // as Close does first
 	close(d.release)
-	deleted.Wait()
+	h.node.Close()
+	if left() < maxWorkers {
+		t.Error("the end of the node waits for more than the one that was under way")
+	}
+	h.start()
+	for end := time.Now().Add(20 * time.Second); left() > 0; runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal("what the process before has left is not freed")
+		}
+	}
 }
 
 // TestFenceBesideHangingPool: a pool that is added hangs, as one does whose disk is half gone. The others can be fenced.

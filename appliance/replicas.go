@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"pmsapp/appliance/adapt"
 	"pmsapp/appliance/api"
@@ -45,9 +46,9 @@ func (n *node) AddReplica(ctx context.Context, _, name string, w api.NewReplica)
 		}
 		req.Instead = m.ID
 	}
-	req.Space = n.space(ctx)
+	req.Space = n.spaceFor(ctx, v.Size, w.OverSubscribe)
 	if err := n.reign.AddReplica(ctx, req); err != nil {
-		return api.Volume{}, told(err)
+		return api.Volume{}, n.toldPlaces(err)
 	}
 	return n.show(v.ID)
 }
@@ -128,16 +129,37 @@ func drainWarnings(st *catalog.State) (out []string) {
 	for _, m := range adapt.Nodes(st) {
 		_, moving := held(st, m)
 		if m.Draining {
-			out = append(out, fmt.Sprintf("node %s is being drained: %d replicas are left", m.Name, moving))
+			out = append(out, fmt.Sprintf("node %s is being drained: %d replicas are left%s", m.Name, moving, trashLeft(st, m)))
 			continue
 		}
 		for _, p := range m.Pools {
 			if p.Draining {
-				out = append(out, fmt.Sprintf("pool %s of node %s is being evacuated: %d replicas are left on such pools", p.Path, m.Name, moving))
+				out = append(out, fmt.Sprintf("pool %s of node %s is being evacuated: %d replicas are left on such pools%s", p.Path, m.Name, moving, trashLeft(st, m)))
 			}
 		}
 	}
 	return out
+}
+
+// trashLeft names the volumes in the trash of which replicas are on what of a node is drained. Nobody serves them, so they are not moved.
+func trashLeft(st *catalog.State, m catalog.Node) string {
+	var names []string
+	for _, t := range st.Trash {
+		if slices.ContainsFunc(t.Volume.Replicas, func(p catalog.Place) bool {
+			return p.Node == m.ID && (m.Draining || slices.ContainsFunc(m.Pools, func(q catalog.Pool) bool { return q.ID == p.Pool && q.Draining }))
+		}) {
+			names = append(names, t.Volume.Name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	slices.Sort(names)
+	const few = 8
+	if more := len(names) - few; more > 0 {
+		names = append(names[:few], fmt.Sprintf("%d more", more))
+	}
+	return fmt.Sprintf("; what is in the trash is not moved: purge or restore %s, or it goes with the disk", strings.Join(names, ", "))
 }
 
 // ResizeVolume implements api.Backend.
@@ -150,6 +172,11 @@ func (n *node) ResizeVolume(ctx context.Context, _, name string, w api.NewSize) 
 		return api.Volume{}, api.Errorf(api.ErrInvalid, "", "size: %d is not %d to %d bytes in steps of %d", w.Size, minVolume, int64(maxVolume), physicalBlock)
 	case w.Size < v.Size:
 		return api.Volume{}, api.Errorf(api.ErrInvalid, "volumes only become larger", "size: %s has %d bytes already", v.Name, v.Size)
+	}
+	if !w.OverSubscribe {
+		if err := n.mayPromise(ctx, v.Replicas, w.Size-v.Size); err != nil {
+			return api.Volume{}, err
+		}
 	}
 	if err := n.reign.ResizeVolume(ctx, v.ID, w.Size); err != nil {
 		return api.Volume{}, told(err)

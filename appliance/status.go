@@ -33,7 +33,7 @@ func (n *node) Status(ctx context.Context) (api.Status, error) {
 	} else {
 		pools = map[ids.Node][]api.Pool{n.cluster.Self(): n.ownPools()}
 	}
-	opinions, voters := n.cluster.Opinions(), n.cluster.Voters()
+	opinions, voters, promised := n.cluster.Opinions(), n.cluster.Voters(), promises(st)
 	for _, c := range adapt.Nodes(st) {
 		state := string(opinions[c.ID])
 		if c.ID == n.cluster.Self() {
@@ -47,7 +47,7 @@ func (n *node) Status(ctx context.Context) (api.Status, error) {
 		}
 		left, _ := held(st, c)
 		out.Nodes = append(out.Nodes, api.Node{ID: c.ID.String(), Name: c.Name, Role: role, State: state, Voter: voters[c.ID],
-			Leader: c.ID == leader, Address: c.Address, Portal: c.Portal, NFS: c.NFS, API: c.API, Version: c.Release, Pools: poolsIn(c, pools), Drained: c.Draining, Left: left})
+			Leader: c.ID == leader, Address: c.Address, Portal: c.Portal, NFS: c.NFS, API: c.API, Version: c.Release, Pools: poolsIn(c, pools, promised), Drained: c.Draining, Left: left})
 	}
 	if st.Cluster.IsZero() {
 		out.Nodes = n.remembered(opinions, voters)
@@ -112,7 +112,7 @@ func leaderless(s api.Status, voters int, empty bool) string {
 }
 
 // poolsIn describes a node's pools: those of the catalog, with what the node said of them.
-func poolsIn(c catalog.Node, said map[ids.Node][]api.Pool) []api.Pool {
+func poolsIn(c catalog.Node, said map[ids.Node][]api.Pool, promised map[ids.Pool]promise) []api.Pool {
 	all := []api.Pool{}
 	for _, p := range c.Pools {
 		q := api.Pool{ID: p.ID.String(), Node: c.Name, Path: p.Path, Size: -1, Free: -1, State: "unknown"}
@@ -122,7 +122,7 @@ func poolsIn(c catalog.Node, said map[ids.Node][]api.Pool) []api.Pool {
 		} else if ok {
 			q.State = "absent"
 		}
-		q.Drained = p.Draining
+		q.Drained, q.Promised, q.Trash = p.Draining, promised[p.ID].all, promised[p.ID].trash
 		all = append(all, q)
 	}
 	return all

@@ -80,6 +80,11 @@ func (n *node) RestoreVolume(ctx context.Context, request, name string, r api.Re
 		}
 		return api.Volume{}, err
 	}
+	if !r.OverSubscribe { // it is counted already
+		if err := n.mayPromise(ctx, t.Volume.Replicas, 0); err != nil {
+			return api.Volume{}, err
+		}
+	}
 	err = n.propose(ctx, catalog.Command{Request: request, Body: catalog.RestoreVolume{Volume: t.Volume.ID, Since: t.Since, Name: r.As}})
 	if errors.Is(err, api.ErrConflict) {
 		return api.Volume{}, api.Errorf(api.ErrConflict, "give it another name: pmsapp volume restore "+name+" --as NAME", "%v", err)

@@ -63,12 +63,12 @@ func (n *node) createVolume(ctx context.Context, request string, w api.NewVolume
 		return api.Volume{}, api.Errorf(api.ErrConflict, "choose another name", "a volume named %s exists", w.Name)
 	}
 	if _, made := st.Volumes[v.ID]; !made {
-		req := reign.CreateVolume{Volume: v, Copies: w.Replicas, Space: n.space(ctx)}
+		req := reign.CreateVolume{Volume: v, Copies: w.Replicas, Space: n.spaceFor(ctx, w.Size, w.OverSubscribe)}
 		if req.On, err = n.places(w); err != nil {
 			return api.Volume{}, err
 		}
 		if _, err := n.reign.CreateVolume(ctx, req); err != nil {
-			return api.Volume{}, told(err)
+			return api.Volume{}, n.toldPlaces(err)
 		}
 		n.awaitServed(ctx, v.ID)
 	}
@@ -123,12 +123,17 @@ func (n *node) show(id ids.Volume) (api.Volume, error) {
 }
 
 // space is what is free on all pools that answer.
-func (n *node) space(ctx context.Context) (out []reign.Space) {
+func (n *node) space(ctx context.Context) []reign.Space { return n.spaceFor(ctx, 0, true) }
+
+// spaceFor is space for one more replica of a size. Those that may not promise it are tight, unless over says that they may.
+func (n *node) spaceFor(ctx context.Context, size int64, over bool) (out []reign.Space) {
+	ratio, have := n.volumeTunables().OverSubscription, promises(n.cluster.State())
 	for id, pools := range n.poolsOf(ctx, 2*time.Second) {
 		for _, p := range pools {
 			pid, err := ids.Parse(p.ID)
 			if err == nil && p.State == "ok" {
-				out = append(out, reign.Space{Node: id, Pool: ids.Pool(pid), Free: p.Free})
+				out = append(out, reign.Space{Node: id, Pool: ids.Pool(pid), Free: p.Free,
+					Tight: !over && tooMuch(have[ids.Pool(pid)].all+size, p.Size, ratio)})
 			}
 		}
 	}

@@ -13,6 +13,8 @@ type NewReplica struct {
 	Pool     string `json:"pool,omitempty"`     // path or id; empty: the one with the most free space
 	Instead  string `json:"instead,omitempty"`  // the node whose replica leaves when the new one is in sync
 	Replicas int    `json:"replicas,omitempty"` // how many there are to be in the end
+	// OverSubscribe allows more than volumes.over_subscription of what the pool has.
+	OverSubscribe bool `json:"over_subscribe,omitempty"`
 }
 
 // AddReplica gives a volume one more replica, or moves one.
@@ -27,7 +29,8 @@ func (c *Client) RemoveReplica(ctx context.Context, volume, node string) error {
 
 // NewSize is the body of POST /v1/volumes/NAME/size.
 type NewSize struct {
-	Size int64 `json:"size"` // bytes, a multiple of 4096, not below what the volume has
+	Size          int64 `json:"size"`                     // bytes, a multiple of 4096, not below what the volume has
+	OverSubscribe bool  `json:"over_subscribe,omitempty"` // as in NewReplica
 }
 
 // ResizeVolume makes a volume larger.

@@ -19,7 +19,8 @@ type Trashed struct {
 
 // Restore is the body of POST /v1/trash/{name}/restore.
 type Restore struct {
-	As string `json:"as,omitempty"` // its name from then on
+	As            string `json:"as,omitempty"`             // its name from then on
+	OverSubscribe bool   `json:"over_subscribe,omitempty"` // as in NewReplica
 }
 
 func (s *Server) trashRoutes() {

@@ -45,6 +45,9 @@ type Pool struct {
 	State string `json:"state"` // "ok", "absent", or what is wrong
 	// Drained says that its replicas are to move to other nodes.
 	Drained bool `json:"draining,omitempty"`
+	// Promised is the whole size of all replicas there, Trash what of it is of volumes in the trash. Bytes.
+	Promised int64 `json:"promised"`
+	Trash    int64 `json:"trash,omitempty"`
 }
 
 // Volume is a replicated block device.
@@ -113,6 +116,8 @@ type NewVolume struct {
 	Replicas int      `json:"replicas"` // 1 to 3
 	Nodes    []string `json:"nodes,omitempty"`
 	Logical  int      `json:"logical_block,omitempty"` // 512 (the default) or 4096
+	// OverSubscribe allows more than volumes.over_subscription of what the pools have.
+	OverSubscribe bool `json:"over_subscribe,omitempty"`
 }
 
 // NewLUN is the body of POST /v1/luns.

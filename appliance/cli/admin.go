@@ -87,9 +87,13 @@ func (poolListCmd) Run(e *env) error {
 			pools = append(pools, n.Pools...)
 		}
 		return e.show(pools, func(w io.Writer) {
-			row(w, "NODE", "PATH", "SIZE", "FREE", "STATE", "ID")
+			row(w, "NODE", "PATH", "SIZE", "FREE", "PROMISED", "IN TRASH", "STATE", "ID")
 			for _, p := range pools {
-				row(w, p.Node, p.Path, bytes(p.Size), bytes(p.Free), p.State, p.ID)
+				promised := bytes(p.Promised)
+				if p.Size > 0 {
+					promised += fmt.Sprintf(" (%.2f x)", float64(p.Promised)/float64(p.Size))
+				}
+				row(w, p.Node, p.Path, bytes(p.Size), bytes(p.Free), promised, bytes(p.Trash), p.State, p.ID)
 			}
 		})
 	})

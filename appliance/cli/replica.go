@@ -17,11 +17,13 @@ type replicaAddCmd struct {
 	Volume string `arg:"" help:"The volume's name."`
 	Node   string `help:"The node that gets it; by default the one with the most free space." placeholder:"NODE"`
 	Pool   string `help:"The pool on that node; by default the one with the most free space." placeholder:"PATH"`
+
+	OverSubscribe bool `help:"Promise more than volumes.over_subscription allows."`
 }
 
 func (cmd replicaAddCmd) Run(e *env) error {
 	return e.call(func(c *api.Client) error {
-		r := api.NewReplica{Node: cmd.Node, Pool: cmd.Pool}
+		r := api.NewReplica{Node: cmd.Node, Pool: cmd.Pool, OverSubscribe: cmd.OverSubscribe}
 		if r.Node == "" {
 			v, err := findVolume(e, c, cmd.Volume)
 			if err != nil {
@@ -43,11 +45,13 @@ type replicaMoveCmd struct {
 	From   string `required:"" help:"The node whose replica leaves when the new one is in sync." placeholder:"NODE"`
 	To     string `help:"The node that gets the new one; by default the one with the most free space." placeholder:"NODE"`
 	Pool   string `help:"The pool on that node; by default the one with the most free space." placeholder:"PATH"`
+
+	OverSubscribe bool `help:"Promise more than volumes.over_subscription allows."`
 }
 
 func (cmd replicaMoveCmd) Run(e *env) error {
 	return e.call(func(c *api.Client) error {
-		return e.changed(c.AddReplica(e.ctx, cmd.Volume, api.NewReplica{Node: cmd.To, Pool: cmd.Pool, Instead: cmd.From}))
+		return e.changed(c.AddReplica(e.ctx, cmd.Volume, api.NewReplica{Node: cmd.To, Pool: cmd.Pool, Instead: cmd.From, OverSubscribe: cmd.OverSubscribe}))
 	})
 }
 
@@ -78,11 +82,13 @@ func (cmd replicaRemoveCmd) Run(e *env) error {
 type volumeResizeCmd struct {
 	Volume string `arg:"" help:"The volume's name."`
 	Size   size   `arg:"" help:"Its new size, as in 20G."`
+
+	OverSubscribe bool `help:"Promise more than volumes.over_subscription allows."`
 }
 
 func (cmd volumeResizeCmd) Run(e *env) error {
 	return e.call(func(c *api.Client) error {
-		v, err := c.ResizeVolume(e.ctx, cmd.Volume, api.NewSize{Size: int64(cmd.Size)})
+		v, err := c.ResizeVolume(e.ctx, cmd.Volume, api.NewSize{Size: int64(cmd.Size), OverSubscribe: cmd.OverSubscribe})
 		if err != nil {
 			return err
 		}

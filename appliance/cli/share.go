@@ -91,10 +91,12 @@ type shareCreateCmd struct {
 	Size     size     `required:"" help:"Its size, as in 200G." placeholder:"SIZE"`
 	Replicas int      `help:"How many copies, each on a node of its own: 1 to 3. By default 2, or as many as there are --nodes." placeholder:"N"`
 	Nodes    []string `help:"The nodes that get them; by default those with the most free space." placeholder:"NODE"`
+
+	OverSubscribe bool `help:"Promise more than volumes.over_subscription allows."`
 }
 
 func (cmd shareCreateCmd) Run(e *env) error {
-	n := api.NewVolume{Name: cmd.Name, Size: int64(cmd.Size), Replicas: cmd.Replicas, Nodes: cmd.Nodes}
+	n := api.NewVolume{Name: cmd.Name, Size: int64(cmd.Size), Replicas: cmd.Replicas, Nodes: cmd.Nodes, OverSubscribe: cmd.OverSubscribe}
 	if n.Replicas == 0 {
 		if n.Replicas = len(n.Nodes); n.Replicas == 0 {
 			n.Replicas = 2

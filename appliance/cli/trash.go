@@ -60,11 +60,13 @@ func (cmd volumeDeleteCmd) Run(e *env) error {
 type volumeRestoreCmd struct {
 	Volume string `arg:"" help:"The name that the volume had, or its id."`
 	As     string `help:"The name that it gets; by default the one that it had." placeholder:"NAME"`
+
+	OverSubscribe bool `help:"Promise more than volumes.over_subscription allows."`
 }
 
 func (cmd volumeRestoreCmd) Run(e *env) error {
 	return e.call(func(c *api.Client) error {
-		v, err := c.RestoreVolume(e.ctx, cmd.Volume, api.Restore{As: cmd.As})
+		v, err := c.RestoreVolume(e.ctx, cmd.Volume, api.Restore{As: cmd.As, OverSubscribe: cmd.OverSubscribe})
 		if err != nil {
 			return err
 		}

@@ -101,10 +101,12 @@ type volumeCreateCmd struct {
 	Replicas int      `help:"How many copies, each on a node of its own: 1 to 3. By default 2, or as many as there are --nodes." placeholder:"N"`
 	Nodes    []string `help:"The nodes that get them; by default those with the most free space." placeholder:"NODE"`
 	Block    int      `help:"The logical block in bytes: 512 or 4096." enum:"512,4096" default:"512"`
+
+	OverSubscribe bool `help:"Promise more than volumes.over_subscription allows."`
 }
 
 func (cmd volumeCreateCmd) Run(e *env) error {
-	n := api.NewVolume{Name: cmd.Name, Size: int64(cmd.Size), Replicas: cmd.Replicas, Nodes: cmd.Nodes, Logical: cmd.Block}
+	n := api.NewVolume{Name: cmd.Name, Size: int64(cmd.Size), Replicas: cmd.Replicas, Nodes: cmd.Nodes, Logical: cmd.Block, OverSubscribe: cmd.OverSubscribe}
 	if n.Replicas == 0 {
 		if n.Replicas = len(n.Nodes); n.Replicas == 0 {
 			n.Replicas = 2

@@ -91,6 +91,9 @@ type Volumes struct {
 	// TrashKeep is how long a deleted volume can be restored. Time passes for it while a node leads. Whole seconds; 0 (not at
 	// all), or 1 s to 8760 h.
 	TrashKeep time.Duration `toml:"trash_keep"`
+	// OverSubscription is how many times its size a pool may promise to volumes, each with its whole size, those in the trash too. 0 (no
+	// limit), or 0.1 to 1000.
+	OverSubscription float64 `toml:"over_subscription"`
 }
 
 // Scrub says when the bytes of volumes are proved, and how fast.
@@ -164,7 +167,7 @@ func Default() Config {
 		Virtual: Virtual{Prefix: 24, Lifetime: 5 * time.Second},
 		Reloadable: Reloadable{
 			Log:     Log{Level: slog.LevelInfo, Format: "text"},
-			Volumes: Volumes{TrashKeep: 24 * time.Hour},
+			Volumes: Volumes{TrashKeep: 24 * time.Hour, OverSubscription: 2},
 			Scrub:   Scrub{Interval: 7 * 24 * time.Hour, Rate: 64},
 			Resync:  Resync{GuestP99: 30 * time.Millisecond, Floor: 8},
 			Timeouts: Timeouts{

@@ -112,6 +112,9 @@ func (r Reloadable) Validate() error {
 			return bad("volumes.trash_keep", "%v is not whole seconds", keep)
 		}
 	}
+	if o := r.Volumes.OverSubscription; o != 0 && !(o >= 0.1 && o <= 1000) {
+		return bad("volumes.over_subscription", "%g is neither 0 nor 0.1 to 1000", o)
+	}
 	if r.Scrub.Rate < 1 || r.Scrub.Rate > 10000 {
 		return bad("scrub.rate", "%d is not 1 to 10000", r.Scrub.Rate)
 	}

@@ -79,21 +79,27 @@ func (c *Core) mayCreate(ev *CreateVolume) error {
 
 // choose finds distinct nodes: those that were named, or those with the most free space in one fenced pool.
 func (c *Core) choose(ev *CreateVolume) ([]truth.Place, error) {
-	best := make([]Space, 0, len(c.r.order))
+	best, tight := make([]Space, 0, len(c.r.order)), 0
 	for _, n := range c.r.order {
 		if len(ev.On) > 0 && !slices.Contains(ev.On, n.id) {
 			continue
 		}
-		top := Space{Free: -1}
+		top, full := Space{Free: -1}, false
 		for _, s := range ev.Space {
 			p := truth.Place{Node: n.id, Pool: s.Pool}
 			if s.Node != n.id || !slices.Contains(n.expect, s.Pool) || c.fencedPool(p) == nil || c.drains(p) || s.Free <= top.Free {
+				continue
+			}
+			if s.Tight {
+				full = true
 				continue
 			}
 			top = s
 		}
 		if top.Free > 0 {
 			best = append(best, top)
+		} else if full {
+			tight++
 		}
 	}
 	slices.SortStableFunc(best, func(a, b Space) int { // stable: of equals the lower node id
@@ -105,6 +111,9 @@ func (c *Core) choose(ev *CreateVolume) ([]truth.Place, error) {
 		}
 		return 0
 	})
+	if len(best) < ev.Copies && len(best)+tight >= ev.Copies {
+		return nil, fmt.Errorf("%w: %d of the %d nodes that are needed", ErrPromised, tight, ev.Copies)
+	}
 	if len(best) < ev.Copies {
 		return nil, fmt.Errorf("%w: %d of the %d that are needed are reachable and have space", ErrNoPlace, len(best), ev.Copies)
 	}

@@ -194,6 +194,8 @@ type Space struct {
 	Node ids.Node
 	Pool ids.Pool
 	Free int64
+	// Tight says that the pool has promised so much that the replica that is asked for would be too much: it is not chosen.
+	Tight bool
 }
 
 // Report is what a node says of itself when a leader considers to hand over to it.

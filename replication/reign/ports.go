@@ -31,6 +31,8 @@ var (
 	ErrServed = errors.New("reign: the volume is served: there is nothing to force")
 	// ErrEarly is returned when a volume is to be forced that may yet be served without.
 	ErrEarly = errors.New("reign: the volume is being taken over")
+	// ErrPromised is returned when the pools that would do have promised too much already.
+	ErrPromised = errors.New("reign: the pools have promised too much")
 	// ErrIncomplete is returned when a volume is to go on with a replica that was never in sync, or to which a resync was begun.
 	ErrIncomplete = errors.New("reign: the replica is an incomplete copy")
 	// ErrTimeout is returned when a drain did not end in time. Everything goes on as before.

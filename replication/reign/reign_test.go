@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -190,7 +191,7 @@ func TestAdmin(t *testing.T) {
 		defer r.Close(nil)
 		req := CreateVolume{Copies: 2, Volume: truth.Volume{
 			ID: volumeID("v3"), Lineage: lineageID("L"), Name: "v3", Size: mib, Region: mib, Logical: 512},
-			Space: []Space{{nodeID("a"), poolID("a.1"), 5}, {nodeID("b"), poolID("b.1"), 7}, {nodeID("c"), poolID("c.1"), 6}}}
+			Space: []Space{{Node: nodeID("a"), Pool: poolID("a.1"), Free: 5}, {Node: nodeID("b"), Pool: poolID("b.1"), Free: 7}, {Node: nodeID("c"), Pool: poolID("c.1"), Free: 6}}}
 		if _, err := r.CreateVolume(t.Context(), req); !errors.Is(err, ErrNotLeading) {
 			t.Fatal(err)
 		}
@@ -418,5 +419,42 @@ func benchTakeOver(b *testing.B, open func(context.Context, mirror.Config) (Mirr
 		b.StopTimer()
 		r.Close(nil)
 		b.StartTimer()
+	}
+}
+
+// TestTight: a pool that has promised too much gets no replica, and the refusal says that and not that there is no room.
+func TestTight(t *testing.T) {
+	w := newWorld()
+	w.addNode("a", false, "a.1")
+	w.addNode("b", false, "b.1")
+	w.addNode("c", false, "c.1")
+	w.addVolume("v", "a.1")
+	s := &script{t: t, w: w, live: make(map[ids.Node]uint64)}
+	for _, l := range []string{"core a", "lead", "commit", "open a b c", "commit", "opened v"} {
+		f := strings.Fields(l)
+		s.do(f[0], f[1:])
+	}
+	space := []Space{{Node: nodeID("a"), Pool: poolID("a.1"), Free: 5 * mib}, {Node: nodeID("b"), Pool: poolID("b.1"), Free: 9 * mib, Tight: true},
+		{Node: nodeID("c"), Pool: poolID("c.1"), Free: 6 * mib}}
+	reply := func(ev Event) (out Reply) {
+		for _, e := range s.c.Step(s.now, ev) {
+			if r, ok := e.(Reply); ok {
+				out = r
+			}
+		}
+		return out
+	}
+	v := truth.Volume{ID: volumeID("n"), Lineage: lineageID("L"), Name: "n", Size: mib, Region: mib, Logical: 512}
+	if r := reply(CreateVolume{Request: 1, Volume: v, Copies: 3, Space: space}); !errors.Is(r.Err, ErrPromised) {
+		t.Error(r.Err)
+	}
+	if r := reply(CreateVolume{Request: 2, Volume: v, Copies: 2, Space: space}); r.Err != nil || !s.c.isMaking(v.ID) {
+		t.Error(r.Err)
+	}
+	if r := reply(AddReplica{Request: 3, Volume: volumeID("v"), Node: nodeID("b"), Space: space}); !errors.Is(r.Err, ErrPromised) {
+		t.Error(r.Err)
+	}
+	if r := reply(AddReplica{Request: 4, Volume: volumeID("v"), Space: space}); r.Err != nil {
+		t.Error(r.Err)
 	}
 }

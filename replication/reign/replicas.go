@@ -87,9 +87,15 @@ func (c *Core) mayAdd(ev *AddReplica) (*wish, error) {
 	case !ev.Node.IsZero() && c.beingCleaned(tv, ev.Node):
 		return nil, fmt.Errorf("%w: the former replica of %s on node %s is not deleted yet", ErrBusy, tv.Name, c.nodeName(ev.Node))
 	}
+	tight := false
 	place, ok := c.bestPlace(tv, ev.Space, func(s Space) bool {
-		return s.Free > 0 && (ev.Node.IsZero() || s.Node == ev.Node) && (ev.Pool.IsZero() || s.Pool == ev.Pool)
+		will := s.Free > 0 && (ev.Node.IsZero() || s.Node == ev.Node) && (ev.Pool.IsZero() || s.Pool == ev.Pool)
+		tight = tight || will && s.Tight
+		return will && !s.Tight
 	})
+	if !ok && tight {
+		return nil, ErrPromised
+	}
 	if !ok {
 		return nil, fmt.Errorf("%w: no other node that was named is reachable and has a pool with space", ErrNoPlace)
 	}

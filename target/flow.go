@@ -1,6 +1,8 @@
 package target
 
 import (
+	"time"
+
 	"pmsapp/internal/block"
 	"pmsapp/internal/iscsi"
 )
@@ -44,6 +46,9 @@ type flow struct {
 	from    int64  // offset at which solicited data begins
 	dataSN  uint32 // of the next PDU of the current sequence
 	seqLeft int64  // bytes that are missing in the sequence of the oldest R2T
+
+	gotThen int64     // got when the watchman looked
+	seen    time.Time // when that was new
 }
 
 // begin makes a recycled or new task one that has just arrived.

@@ -157,6 +157,8 @@ var (
 	ErrShutdown = errors.New("target: the server was shut down")
 	// ErrProtocol is the cause when the initiator broke the protocol.
 	ErrProtocol = errors.New("target: protocol error")
+	// ErrStalled is the cause when the initiator took nothing of what it was sent, or sent nothing of what it was asked for.
+	ErrStalled = errors.New("target: the initiator takes no answers, or sends no data")
 	// ErrIdle is the cause when the initiator left a NOP-In unanswered.
 	ErrIdle = errors.New("target: the initiator does not answer")
 	// ErrMoved is in the cause when what the session was for is served by another node now, or soon: the nexus is not lost.

@@ -2,6 +2,9 @@ package target
 
 import (
 	"encoding/binary"
+	"errors"
+	"os"
+	"time"
 
 	"pmsapp/internal/iscsi"
 )
@@ -84,6 +87,9 @@ func (o *sender) run() {
 			}
 			last, err := o.send(batch)
 			o.settle(batch)
+			if errors.Is(err, os.ErrDeadlineExceeded) && !s.parting.Load() {
+				err = ErrStalled
+			}
 			if err != nil {
 				s.drop(err)
 				s.conn.Close() // if it was dropped before: half a PDU may be out
@@ -124,6 +130,7 @@ func (o *sender) take(old []item) []item {
 }
 
 func (o *sender) send(batch []item) (last bool, err error) {
+	o.bound(batch)
 	for i := range batch {
 		it := &batch[i]
 		switch it.kind {
@@ -148,6 +155,21 @@ func (o *sender) send(batch []item) (last bool, err error) {
 		last = last || it.last
 	}
 	return last, o.w.Flush()
+}
+
+// bound gives what is sent its time: who takes nothing for so long is gone, or holds memory for nothing.
+func (o *sender) bound(batch []item) {
+	limit := o.s.srv.tunables.Load().stall()
+	if limit == 0 || o.s.parting.Load() {
+		return
+	}
+	bytes := 0
+	for i := range batch {
+		if t := batch[i].task; t != nil {
+			bytes += len(t.DataIn)
+		}
+	}
+	o.s.conn.SetWriteDeadline(time.Now().Add(limit + time.Duration(bytes)*time.Second/slowest))
 }
 
 // settle frees what was sent. Nothing refers to the buffers after the flush.

@@ -63,7 +63,11 @@ func (l *loggingIn) reinstate(old *session) error {
 
 // add makes a session. Called with mu.
 func (s *Server) add(l *loggingIn, n iscsi.Names, p port) (*session, error) {
-	if len(s.sessions) >= s.cfg.Sessions {
+	discovering := 0
+	if n.Discovery { // anybody may: not with all places
+		discovering = len(s.list(func(se *session) bool { return se.login.Discovery }))
+	}
+	if len(s.sessions) >= s.cfg.Sessions || discovering > s.cfg.Sessions/4 {
 		return nil, ErrOutOfResource
 	}
 	first := l.firstCmdSN()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,7 +34,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
-	conns     map[net.Conn]struct{}
+	conns     map[net.Conn]*guest
 	sessions  map[*session]struct{}
 	ports     map[port]*session
 	tsihs     map[uint16]*session
@@ -62,7 +63,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, log: cfg.Log, budget: newBudget(cfg.Limits), quit: make(chan struct{}),
-		listeners: map[net.Listener]struct{}{}, conns: map[net.Conn]struct{}{}, sessions: map[*session]struct{}{},
+		listeners: map[net.Listener]struct{}{}, conns: map[net.Conn]*guest{}, sessions: map[*session]struct{}{},
 		ports: map[port]*session{}, tsihs: map[uint16]*session{}}
 	if err := s.Tune(cfg.Tunables); err != nil {
 		return nil, err
@@ -133,7 +134,8 @@ func (s *Server) isClosed() bool {
 // start gives a connection its goroutine, if there may be one more.
 func (s *Server) start(c net.Conn) {
 	s.mu.Lock()
-	full := len(s.conns) >= s.cfg.Connections
+	from := addrPort(c.RemoteAddr()).Addr()
+	full := len(s.conns) >= s.cfg.Connections && !s.makeRoom()
 	if s.closed || full {
 		s.mu.Unlock()
 		c.Close()
@@ -142,7 +144,7 @@ func (s *Server) start(c net.Conn) {
 		}
 		return
 	}
-	s.conns[c] = struct{}{}
+	s.conns[c] = &guest{from: from, since: time.Now()}
 	s.work.Add(1)
 	s.mu.Unlock()
 	go func() {
@@ -153,6 +155,40 @@ func (s *Server) start(c net.Conn) {
 		delete(s.conns, c)
 		s.mu.Unlock()
 	}()
+}
+
+// guest is a connection that was accepted.
+type guest struct {
+	from  netip.Addr
+	since time.Time
+	in    bool // it has logged in, or was sent away
+}
+
+// makeRoom sends one away that has not logged in: the oldest of the address that has most of them. So whoever opens connections and says
+// nothing takes the places of nobody else. Called with mu.
+func (s *Server) makeRoom() bool {
+	if len(s.conns) >= 2*s.cfg.Connections {
+		return false // those that were sent away have not gone yet
+	}
+	many := map[netip.Addr]int{}
+	for _, g := range s.conns {
+		if !g.in {
+			many[g.from]++
+		}
+	}
+	var victim net.Conn
+	var v *guest
+	for c, g := range s.conns {
+		if !g.in && (v == nil || many[g.from] > many[v.from] || many[g.from] == many[v.from] && g.since.Before(v.since)) {
+			victim, v = c, g
+		}
+	}
+	if v == nil {
+		return false
+	}
+	v.in = true
+	victim.Close()
+	return true
 }
 
 // serve is the life of a connection.
@@ -171,6 +207,11 @@ func (s *Server) serve(c net.Conn) {
 			"target", l.login.Target, "err", err)
 		return
 	}
+	s.mu.Lock()
+	if g := s.conns[c]; g != nil {
+		g.in = true
+	}
+	s.mu.Unlock()
 	s.log.Info("session begins", "remote", c.RemoteAddr().String(), "initiator", l.login.Initiator,
 		"target", l.login.Target, "tsih", se.tsih)
 	cause := se.run(l)

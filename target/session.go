@@ -72,6 +72,8 @@ type session struct {
 	asked  atomic.Bool   // the initiator was asked to log out
 	opened atomic.Bool   // the provider has made the nexus
 	pumps  atomic.Bool   // memory may have come back
+	// parting says that the end of the session bounds what is still sent.
+	parting atomic.Bool
 }
 
 // kick makes the writer look after the tasks that wait for memory.

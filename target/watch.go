@@ -32,11 +32,41 @@ func (w *watch) step(now time.Time, heard uint64, t *Tunables) (probe, dead bool
 	return false, false
 }
 
+// stall is how long an initiator may take nothing of what is sent to it, or send nothing of what it was asked for, however much else it
+// says: what it holds of the memory for data is not its own for ever. 0: as long as it likes.
+func (t *Tunables) stall() time.Duration {
+	if t.NoopInterval == 0 {
+		return 0
+	}
+	return 2 * (t.NoopInterval + t.NoopTimeout)
+}
+
+// slowest is the rate at which an initiator has to take data at least, in bytes per second.
+const slowest = 16 << 20
+
+// withholds tells whether the initiator has sent nothing for a while of the data of a write that has its memory and was asked for.
+func (s *session) withholds(now time.Time, limit time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tasks {
+		if t.stage != collecting || t.small+t.large == 0 || t.missing() <= 0 || t.r2ts == t.filled && !t.pushing {
+			continue
+		}
+		if t.seen.IsZero() || t.got != t.gotThen {
+			t.seen, t.gotThen = now, t.got
+		} else if now.Sub(t.seen) >= limit {
+			return true
+		}
+	}
+	return false
+}
+
 // watchAll is the watchman: the goroutine that probes silent initiators by NOP-In, and ends the sessions of dead ones.
 func (s *Server) watchAll() {
 	defer s.work.Done()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
+	var swept time.Time
 	for {
 		select {
 		case <-s.quit:
@@ -47,7 +77,16 @@ func (s *Server) watchAll() {
 		s.mu.Lock()
 		all := s.list(func(se *session) bool { return se.opened.Load() })
 		s.mu.Unlock()
+		limit := t.stall()
+		sweep := limit > 0 && now.Sub(swept) >= min(limit/4, time.Second)
+		if sweep {
+			swept = now
+		}
 		for _, se := range all {
+			if sweep && se.withholds(now, limit) {
+				se.drop(ErrStalled)
+				continue
+			}
 			probe, dead := se.watch.step(now, se.heard.Load(), t)
 			if dead {
 				se.drop(ErrIdle)
@@ -98,6 +137,7 @@ func (s *session) run(l *loggingIn) error {
 	err := s.receive()
 	if err == ErrLogout || err == ErrReset {
 		// The last answer is queued and ends the writer.
+		s.parting.Store(true)
 		s.conn.SetWriteDeadline(time.Now().Add(s.srv.tunables.Load().LoginTimeout))
 		select {
 		case <-sent:

@@ -64,6 +64,7 @@ type sender struct {
 	exp, max uint32
 	head     iscsi.BHS
 	sense    [2 + maxSense]byte
+	bounded  bool // writes have a deadline
 }
 
 // run is the writer goroutine: it sends what is queued, all that there is with one flush.
@@ -160,9 +161,17 @@ func (o *sender) send(batch []item) (last bool, err error) {
 // bound gives what is sent its time: who takes nothing for so long is gone, or holds memory for nothing.
 func (o *sender) bound(batch []item) {
 	limit := o.s.srv.tunables.Load().stall()
-	if limit == 0 || o.s.parting.Load() {
+	if o.s.parting.Load() {
 		return
 	}
+	if limit == 0 {
+		if o.bounded { // it was tuned since
+			o.s.conn.SetWriteDeadline(time.Time{})
+			o.bounded = false
+		}
+		return
+	}
+	o.bounded = true
 	bytes := 0
 	for i := range batch {
 		if t := batch[i].task; t != nil {

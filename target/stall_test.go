@@ -130,3 +130,19 @@ func TestManyDiscoveries(t *testing.T) {
 		login(t, addr, isid(byte(i))).ping()
 	}
 }
+
+// TestStallTuned: a session that was bounded before probes were turned off is not ended by the bound of then.
+func TestStallTuned(t *testing.T) {
+	s, addr := serve(t, &fakeProvider{}, func(c *target.Config) {
+		c.Tunables.NoopInterval, c.Tunables.NoopTimeout = 50*time.Millisecond, 50*time.Millisecond
+	})
+	c := login(t, addr)
+	c.ping()
+	tune := target.DefaultTunables()
+	tune.NoopInterval = 0
+	if err := s.Tune(tune); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(300 * time.Millisecond) // longer than that bound
+	c.ping()
+}

@@ -272,7 +272,7 @@ func TestFullPool(t *testing.T) {
 			cfg.Pools = []string{small}
 		}
 	}})
-	d := export(t, c, api.NewVolume{Size: 256 << 20, Replicas: 2, Nodes: []string{"node1", "node2"}})
+	d := export(t, c, api.NewVolume{Size: 256 << 20, Replicas: 2, Nodes: []string{"node1", "node2"}, OverSubscribe: true})
 	const chunk = 1 << 20
 	full := int64(-1)
 	for off := int64(0); off < 256<<20; off += chunk {

@@ -175,6 +175,17 @@ func (s *service) mirror(v ids.Volume) (mirror.Status, bool) {
 	return m.Status(), true
 }
 
+// cached tells whether the device of a volume that is served here tells hosts of a write cache.
+func (s *service) cached(v ids.Volume) (cached, served bool) {
+	s.mu.Lock()
+	m := s.mirrors[v]
+	s.mu.Unlock()
+	if m == nil {
+		return false, false
+	}
+	return m.Geometry().Volatile, true
+}
+
 // close gives the virtual address up for good.
 func (s *service) close() {
 	s.mu.Lock()

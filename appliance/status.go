@@ -131,7 +131,8 @@ func poolsIn(c catalog.Node, said map[ids.Node][]api.Pool, promised map[ids.Pool
 // volume describes a volume; of its state only the leader knows.
 func (n *node) volume(st *catalog.State, v catalog.Volume, r reign.VolumeStatus) api.Volume {
 	out := api.Volume{ID: v.ID.String(), Name: v.Name, Size: v.Size, State: string(r.State), Reason: r.Reason,
-		Served: r.State == reign.Serving, Epoch: v.LastServed, Replicas: []api.Replica{}}
+		Served: r.State == reign.Serving, Epoch: v.LastServed, Replicas: []api.Replica{},
+		Durability: durabilityName(v), Cached: v.Memory || len(v.Volatile) > 0, Losses: v.Losses}
 	if out.State == "" {
 		out.State = string(reign.NotLeading)
 	}

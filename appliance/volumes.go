@@ -54,8 +54,12 @@ func (n *node) createVolume(ctx context.Context, request string, w api.NewVolume
 	case w.Logical != 512 && w.Logical != 4096:
 		return api.Volume{}, api.Errorf(api.ErrInvalid, "", "logical_block: %d is neither 512 nor 4096", w.Logical)
 	}
+	memory, err := inMemory(w.Durability)
+	if err != nil {
+		return api.Volume{}, err
+	}
 	seed := sha256.Sum256([]byte("volume " + n.cluster.ID().String() + " " + request))
-	v := truth.Volume{Name: w.Name, Size: w.Size, Region: regionOf(w.Size), Logical: w.Logical, Share: share}
+	v := truth.Volume{Name: w.Name, Size: w.Size, Region: regionOf(w.Size), Logical: w.Logical, Share: share, Memory: memory}
 	copy(v.ID[:], seed[:16])
 	copy(v.Lineage[:], seed[16:])
 	st := n.cluster.State()

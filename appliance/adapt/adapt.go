@@ -43,7 +43,11 @@ func View(s *catalog.State) *truth.View {
 // Volume translates a volume of the catalog.
 func Volume(v catalog.Volume) truth.Volume {
 	out := truth.Volume{ID: v.ID, Lineage: v.Lineage, Name: v.Name, Size: v.Size, Region: v.Region, Logical: v.Logical,
-		Share: v.Share, Version: v.Version, Replicas: places(v.Replicas), InSync: places(v.InSync), LastServed: peer.Epoch(v.LastServed)}
+		Share: v.Share, Version: v.Version, Replicas: places(v.Replicas), InSync: places(v.InSync), LastServed: peer.Epoch(v.LastServed),
+		Memory: v.Memory, Losses: v.Losses}
+	for _, x := range v.Volatile {
+		out.Volatile = append(out.Volatile, truth.Volatile(x))
+	}
 	out.Adopted = truth.Adoption(v.Adopted)
 	for _, b := range v.Behind {
 		out.Behind = append(out.Behind, truth.Behind{Pool: b.Pool, Synced: b.Synced, Epoch: peer.Epoch(b.Epoch), Time: b.Time, Copying: b.Copying})
@@ -60,7 +64,7 @@ func Volume(v catalog.Volume) truth.Volume {
 // CatalogVolume is the opposite of Volume.
 func CatalogVolume(v truth.Volume) catalog.Volume {
 	w := catalog.Volume{ID: v.ID, Lineage: v.Lineage, Name: v.Name, Size: v.Size, Region: v.Region, Logical: v.Logical,
-		Share: v.Share, Version: v.Version, LastServed: uint64(v.LastServed)}
+		Share: v.Share, Version: v.Version, LastServed: uint64(v.LastServed), Memory: v.Memory}
 	for _, p := range v.Replicas {
 		w.Replicas = append(w.Replicas, catalog.Place(p))
 	}
@@ -100,6 +104,12 @@ func Body(p truth.Proposal) (catalog.Body, error) {
 			Incomplete: p.Incomplete, Short: p.Short}, nil
 	case truth.BeginCopy:
 		return catalog.BeginCopy{Epoch: uint64(p.Epoch), Volume: p.Volume, Pool: p.Pool}, nil
+	case truth.SetVolatile:
+		b := catalog.SetVolatile{Epoch: uint64(p.Epoch), Volume: p.Volume}
+		for _, x := range p.Members {
+			b.Members = append(b.Members, catalog.Volatile(x))
+		}
+		return b, nil
 	case truth.AddReplica:
 		return catalog.AddReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place),
 			Instead: p.Instead, Why: p.Why}, nil
@@ -159,6 +169,8 @@ func volumeOf(p truth.Proposal) ids.Volume {
 	case truth.Force:
 		return p.Volume
 	case truth.BeginCopy:
+		return p.Volume
+	case truth.SetVolatile:
 		return p.Volume
 	case truth.AddReplica:
 		return p.Volume

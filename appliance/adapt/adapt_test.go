@@ -36,7 +36,8 @@ func TestEveryProposal(t *testing.T) {
 	for _, p := range []truth.Proposal{truth.TakeOver{Epoch: 1}, truth.RemoveUnfenced{Epoch: 1, Fenced: []ids.Pool{{}}},
 		truth.Served{Epoch: 1, Volumes: []truth.VolumeVersion{{Volume: v, Version: 2}}}, truth.RemoveMember{Epoch: 1, Volume: v},
 		truth.AddMember{Epoch: 1, Volume: v}, truth.AddReplica{Epoch: 1, Volume: v}, truth.RetireReplica{Epoch: 1, Volume: v},
-		truth.DropReplica{Epoch: 1, Volume: v}, truth.ForgetReplica{Epoch: 1, Volume: v}, truth.ResizeVolume{Epoch: 1, Volume: v}} {
+		truth.DropReplica{Epoch: 1, Volume: v}, truth.ForgetReplica{Epoch: 1, Volume: v}, truth.ResizeVolume{Epoch: 1, Volume: v},
+		truth.SetVolatile{Epoch: 1, Volume: v, Members: []truth.Volatile{{}}}} {
 		b, err := Body(p)
 		if err != nil {
 			t.Fatal(err)

@@ -86,6 +86,9 @@ func (f *fake) Drain(context.Context, string, string, Drain) error { return nil 
 func (f *fake) ResizeVolume(_ context.Context, _, v string, s NewSize) (Volume, error) {
 	return Volume{Name: v, Size: s.Size}, nil
 }
+func (f *fake) SetDurability(_ context.Context, _, v string, d NewDurability) (Volume, error) {
+	return Volume{Name: v, Durability: d.Durability}, nil
+}
 func (f *fake) RemoveReplica(context.Context, string, string, string) error { return nil }
 func (f *fake) Export(_ context.Context, _ string, l NewLUN) (LUN, error) {
 	return LUN{Volume: l.Volume}, nil

@@ -59,6 +59,7 @@ func (s *Server) replicaRoutes() {
 		}
 		return b.AddReplica(ctx, request, r.PathValue("name"), n)
 	})
+	s.durabilityRoute()
 	s.handle("POST /v1/volumes/{name}/size", leader, func(ctx context.Context, r *http.Request, request string, body []byte) (any, error) {
 		var n NewSize
 		if err := decode(body, &n); err != nil {

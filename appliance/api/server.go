@@ -49,6 +49,8 @@ type Backend interface {
 	AddReplica(ctx context.Context, request, volume string, r NewReplica) (Volume, error)
 	Drain(ctx context.Context, request, node string, d Drain) error
 	ResizeVolume(ctx context.Context, request, volume string, s NewSize) (Volume, error)
+	// SetDurability changes what the acknowledgement of a write means.
+	SetDurability(ctx context.Context, request, volume string, d NewDurability) (Volume, error)
 	RemoveReplica(ctx context.Context, request, volume, node string) error
 	Export(ctx context.Context, request string, l NewLUN) (LUN, error)
 	Unexport(ctx context.Context, request, volume string) error

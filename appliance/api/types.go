@@ -52,11 +52,16 @@ type Pool struct {
 
 // Volume is a replicated block device.
 type Volume struct {
-	ID       string    `json:"id"`
-	Name     string    `json:"name"`
-	Size     int64     `json:"size"`
-	State    string    `json:"state"` // as package reign names it
-	Reason   string    `json:"reason,omitempty"`
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`
+	State  string `json:"state"` // as package reign names it
+	Reason string `json:"reason,omitempty"`
+	// Durability is "disk", or "memory": a write is acknowledged when every in-sync member has it in memory.
+	Durability string `json:"durability"`
+	// Cached says that hosts are told of a write cache: something that was acknowledged may not be durable.
+	Cached   bool      `json:"write_cache,omitempty"`
+	Losses   uint64    `json:"unflushed_lost,omitempty"` // how often what was acknowledged and not flushed may have been lost
 	Served   bool      `json:"served"`
 	Epoch    uint64    `json:"last_served_epoch"`
 	Replicas []Replica `json:"replicas"`
@@ -118,6 +123,8 @@ type NewVolume struct {
 	Logical  int      `json:"logical_block,omitempty"` // 512 (the default) or 4096
 	// OverSubscribe allows more than volumes.over_subscription of what the pools have.
 	OverSubscribe bool `json:"over_subscribe,omitempty"`
+	// Durability is "disk" (the default) or "memory".
+	Durability string `json:"durability,omitempty"`
 }
 
 // NewLUN is the body of POST /v1/luns.

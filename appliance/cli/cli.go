@@ -65,6 +65,7 @@ type grammar struct {
 		Purge   volumePurgeCmd   `cmd:"" help:"Delete a volume in the trash for good."`
 		Replica replicaCmd       `cmd:"" help:"Change where a volume's replicas are."`
 		Resize  volumeResizeCmd  `cmd:"" help:"Make a volume larger while it is in use."`
+		Set     volumeSetCmd     `cmd:"" help:"Change the durability of a volume, or a share, while it is in use."`
 		Resync  volumeResyncCmd  `cmd:"" help:"Try a resync that failed again now."`
 		Scrub   volumeScrubCmd   `cmd:"" help:"Read all of a volume's replicas, prove and compare them, and mend what is bad."`
 	} `cmd:"" help:"Volumes: replicated block devices."`

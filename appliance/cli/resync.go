@@ -59,7 +59,9 @@ func (e *env) setCopies(s api.SetCopies) error {
 
 func (e *env) copies(s api.Copies) error {
 	return e.show(s, func(w io.Writer) {
-		second := func(d float64) time.Duration { return time.Duration(d * float64(time.Second)).Round(100 * time.Microsecond) }
+		second := func(d float64) time.Duration {
+			return time.Duration(d * float64(time.Second)).Round(100 * time.Microsecond)
+		}
 		rate := "as fast as they can be"
 		switch {
 		case s.Paused:

@@ -65,6 +65,7 @@ func showShare(w io.Writer, s api.Share) {
 	for _, r := range s.Replicas {
 		line("replica", "on %s in pool %s: %s%s", r.Node, r.Pool, r.State, progress(r))
 	}
+	showDurability(line, s.Volume)
 	if len(s.Rules) == 0 {
 		line("exported", "no")
 	}
@@ -93,10 +94,12 @@ type shareCreateCmd struct {
 	Nodes    []string `help:"The nodes that get them; by default those with the most free space." placeholder:"NODE"`
 
 	OverSubscribe bool `help:"Promise more than volumes.over_subscription allows."`
+	durabilityFlag
 }
 
 func (cmd shareCreateCmd) Run(e *env) error {
-	n := api.NewVolume{Name: cmd.Name, Size: int64(cmd.Size), Replicas: cmd.Replicas, Nodes: cmd.Nodes, OverSubscribe: cmd.OverSubscribe}
+	n := api.NewVolume{Name: cmd.Name, Size: int64(cmd.Size), Replicas: cmd.Replicas, Nodes: cmd.Nodes, Durability: cmd.Durability,
+		OverSubscribe: cmd.OverSubscribe}
 	if n.Replicas == 0 {
 		if n.Replicas = len(n.Nodes); n.Replicas == 0 {
 			n.Replicas = 2
@@ -109,6 +112,9 @@ func (cmd shareCreateCmd) Run(e *env) error {
 		}
 		return e.show(s, func(w io.Writer) {
 			fmt.Fprintf(w, "%s has %s. pmsapp share export %s --client PREFIX lets clients use it.\n", s.Name, bytes(s.Size), s.Name)
+			if s.Durability == api.Memory {
+				fmt.Fprintf(w, "Its durability is memory. %s\n", whatItMeans(s.Volume))
+			}
 		})
 	})
 }

@@ -63,6 +63,7 @@ func showVolume(w io.Writer, v api.Volume) {
 		line("I/O waits", "%s", v.Holding)
 	}
 	line("served last", "in epoch %d", v.Epoch)
+	showDurability(line, v)
 	if v.Dirty > 0 {
 		line("to reconcile", "%d regions", v.Dirty)
 	}
@@ -103,10 +104,12 @@ type volumeCreateCmd struct {
 	Block    int      `help:"The logical block in bytes: 512 or 4096." enum:"512,4096" default:"512"`
 
 	OverSubscribe bool `help:"Promise more than volumes.over_subscription allows."`
+	durabilityFlag
 }
 
 func (cmd volumeCreateCmd) Run(e *env) error {
-	n := api.NewVolume{Name: cmd.Name, Size: int64(cmd.Size), Replicas: cmd.Replicas, Nodes: cmd.Nodes, Logical: cmd.Block, OverSubscribe: cmd.OverSubscribe}
+	n := api.NewVolume{Name: cmd.Name, Size: int64(cmd.Size), Replicas: cmd.Replicas, Nodes: cmd.Nodes, Logical: cmd.Block, Durability: cmd.Durability,
+		OverSubscribe: cmd.OverSubscribe}
 	if n.Replicas == 0 {
 		if n.Replicas = len(n.Nodes); n.Replicas == 0 {
 			n.Replicas = 2
@@ -127,6 +130,9 @@ func (cmd volumeCreateCmd) Run(e *env) error {
 				fmt.Fprintf(w, "%s %s", sep, r.Node)
 			}
 			fmt.Fprintf(w, ". pmsapp lun export %s makes it a LUN.\n", v.Name)
+			if v.Durability == api.Memory {
+				fmt.Fprintf(w, "Its durability is memory. %s\n", whatItMeans(v))
+			}
 		})
 	})
 }

@@ -104,6 +104,10 @@ func (s *State) apply(c Command) (Result, error) {
 		return Result{}, s.forgetReplica(b)
 	case SetResync:
 		return Result{}, s.setResync(b)
+	case SetVolatile:
+		return Result{}, s.setVolatile(b)
+	case SetDurability:
+		return Result{}, s.setDurability(b)
 	case Scrubbed:
 		return Result{}, s.scrubbed(b)
 	case SetExport:

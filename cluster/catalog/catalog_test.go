@@ -96,16 +96,16 @@ func TestVolumes(t *testing.T) {
 	m.do(AddMember{1, v.ID, 2, n[1].ID})
 	m.fails(ErrVersion, AddMember{1, v.ID, 3, n[1].ID})
 	m.fails(ErrNotServed, SetExport{1, Export{Volume: v.ID, LUN: 1}})
-	if r := m.do(Served{1, []VolumeVersion{{v.ID, 2}}}); len(r.Left) != 1 {
+	if r := m.do(Served{1, []VolumeVersion{{Volume: v.ID, Version: 2}}}); len(r.Left) != 1 {
 		t.Fatal(r)
 	}
-	m.do(Served{1, []VolumeVersion{{v.ID, 3}}})
+	m.do(Served{1, []VolumeVersion{{Volume: v.ID, Version: 3}}})
 	m.do(SetExport{1, Export{Volume: v.ID, LUN: 1}})
 	m.fails(ErrInUse, DeleteVolume{1, v.ID, 3, 0})
 	m.do(TakeOver{n[1].ID, 2})
 	m.fails(ErrEpoch, RemoveExport{1, v.ID})
 	m.fails(ErrNotServed, RemoveExport{2, v.ID})
-	m.do(Served{2, []VolumeVersion{{v.ID, 3}}})
+	m.do(Served{2, []VolumeVersion{{Volume: v.ID, Version: 3}}})
 	m.do(RemoveExport{2, v.ID})
 	m.do(DeleteVolume{2, v.ID, 3, 0})
 	m.do(DeleteVolume{2, v.ID, 3, 0})

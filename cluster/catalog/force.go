@@ -128,6 +128,9 @@ func (s *State) forceVolume(b ForceVolume) (Result, error) {
 	v.Behind = nil // in this lineage no other was ever in sync
 	v.follow(nil, time.Time{})
 	s.endOutcomes(v.ID) // of writes that may be lost
+	if v.Memory || v.Volatile != nil {
+		v.Volatile, v.Losses = nil, v.Losses+1
+	}
 	s.setVolume(v)
 	return Result{Version: v.Version, InSync: v.InSync}, nil
 }

@@ -13,7 +13,7 @@ func TestForceVolume(t *testing.T) {
 	m := newMachine(t)
 	n, v := m.three()
 	m.do(RemoveMember{1, v.ID, 1, n[1].ID, ""})
-	m.do(Served{1, []VolumeVersion{{v.ID, 2}}})
+	m.do(Served{1, []VolumeVersion{{Volume: v.ID, Version: 2}}})
 	a, b := v.Replicas[0], v.Replicas[1]
 	first, second := ids.NewLineage(), ids.NewLineage()
 	m.fails(ErrEpoch, ForceVolume{2, v.ID, 2, b, v.Lineage, first, false, false})
@@ -56,7 +56,7 @@ func TestBehind(t *testing.T) {
 		}
 	}
 	a, b, c := v.Replicas[0], v.Replicas[1], Place{n[2].ID, n[2].Pools[0].ID}
-	m.do(Served{1, []VolumeVersion{{v.ID, 1}}})
+	m.do(Served{1, []VolumeVersion{{Volume: v.ID, Version: 1}}})
 	check()
 	m.fails(ErrNoReplica, BeginCopy{1, v.ID, b.Pool})
 	m.at = at

@@ -23,7 +23,7 @@ func TestHosts(t *testing.T) {
 	m.fails(ErrNameTaken, PutHost{Host{Name: "h2", IQNs: []string{"iqn.b"}}})
 	m.do(PutHost{Host{Name: "h2", IQNs: []string{"iqn.c"}}})
 	m.fails(ErrNotServed, MapLUN{1, v.ID, Mapping{Host: "h1", LUN: 1}})
-	m.do(Served{1, []VolumeVersion{{v.ID, 1}}})
+	m.do(Served{1, []VolumeVersion{{Volume: v.ID, Version: 1}}})
 	m.fails(ErrNoHost, MapLUN{1, v.ID, Mapping{Host: "h3", LUN: 1}})
 	m.fails(ErrInvalid, MapLUN{1, v.ID, Mapping{Host: "h1", LUN: 16384}})
 	m.fails(ErrNoVolume, MapLUN{1, ids.NewVolume(), Mapping{Host: "h1"}})
@@ -34,7 +34,7 @@ func TestHosts(t *testing.T) {
 	w := v
 	w.ID, w.Name = ids.NewVolume(), "w"
 	m.do(CreateVolume{1, w})
-	m.do(Served{1, []VolumeVersion{{w.ID, 1}}})
+	m.do(Served{1, []VolumeVersion{{Volume: w.ID, Version: 1}}})
 	m.fails(ErrInUse, MapLUN{1, w.ID, Mapping{Host: "h1", LUN: 1}})
 	if l := m.s.FreeLUN("h1"); l != 2 {
 		t.Error(l)
@@ -52,7 +52,7 @@ func TestHosts(t *testing.T) {
 	}
 	m.do(TakeOver{n[1].ID, 2})
 	m.fails(ErrEpoch, UnmapLUN{1, v.ID, "h2"})
-	m.do(Served{2, []VolumeVersion{{v.ID, 1}}})
+	m.do(Served{2, []VolumeVersion{{Volume: v.ID, Version: 1}}})
 	m.do(UnmapLUN{2, v.ID, "h2"})
 	if r := m.s.Reservations[v.ID]; !r.Blank() {
 		t.Error("reserved, and nobody may use it")

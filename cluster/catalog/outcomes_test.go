@@ -14,7 +14,7 @@ func TestOutcomes(t *testing.T) {
 	n, v := m.three()
 	o := outcome.Of("iqn.a,i,0x000000000001", 512, make([]byte, 512), make([]byte, 512))
 	m.fails(ErrNotServed, Outcomes{1, v.ID, []outcome.Outcome{o}, nil})
-	m.do(Served{1, []VolumeVersion{{v.ID, 1}}})
+	m.do(Served{1, []VolumeVersion{{Volume: v.ID, Version: 1}}})
 	m.do(SetExport{1, Export{Volume: v.ID, LUN: 1}})
 	m.do(Outcomes{1, v.ID, []outcome.Outcome{o}, nil})
 	m.fails(ErrInvalid, Outcomes{1, v.ID, []outcome.Outcome{{}}, nil})
@@ -33,7 +33,7 @@ func TestOutcomes(t *testing.T) {
 	if d := cmp.Diff(s.Outcomes[v.ID], []outcome.Kept{{Outcome: o, Epoch: 1}}); d != "" {
 		t.Fatal(d)
 	}
-	m.do(Served{2, []VolumeVersion{{v.ID, 1}}})
+	m.do(Served{2, []VolumeVersion{{Volume: v.ID, Version: 1}}})
 	m.do(Outcomes{2, v.ID, nil, []outcome.Outcome{o}})
 	if len(m.s.Outcomes) != 0 {
 		t.Fatal(m.s.Outcomes)

@@ -11,7 +11,7 @@ import (
 func moving(t *testing.T) (m *machine, n [3]Node, v func() Volume) {
 	m = newMachine(t)
 	n, vol := m.three()
-	m.do(Served{1, []VolumeVersion{{vol.ID, 1}}})
+	m.do(Served{1, []VolumeVersion{{Volume: vol.ID, Version: 1}}})
 	return m, n, func() Volume { return m.s.Volumes[vol.ID] }
 }
 

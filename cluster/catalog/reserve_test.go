@@ -17,7 +17,7 @@ func TestReservations(t *testing.T) {
 		return Reserve{epoch, v.ID, seq, reserve.Command{Nexus: a, ServiceKey: 7}}
 	}
 	m.fails(ErrNotServed, register(1, 0))
-	m.do(Served{1, []VolumeVersion{{v.ID, 1}}})
+	m.do(Served{1, []VolumeVersion{{Volume: v.ID, Version: 1}}})
 	m.do(SetExport{1, Export{Volume: v.ID, LUN: 1}})
 	m.do(register(1, 0))
 	m.fails(ErrReservations, register(1, 0)) // the same again, without a request's id
@@ -47,7 +47,7 @@ func TestReservations(t *testing.T) {
 	if r := s.Reservations[v.ID]; r.Seq != 2 || r.Holder != a || r.Type != reserve.WriteExclusiveRegistrants {
 		t.Fatalf("%+v", r)
 	}
-	m.do(Served{2, []VolumeVersion{{v.ID, 1}}})
+	m.do(Served{2, []VolumeVersion{{Volume: v.ID, Version: 1}}})
 	m.do(RemoveExport{2, v.ID})
 	if r := m.s.Reservations[v.ID]; r.Seq != 3 || !r.Blank() {
 		t.Fatalf("%+v", r)

@@ -29,7 +29,7 @@ func (m *machine) share(n [3]Node) Volume {
 		Replicas: []Place{{n[0].ID, n[0].Pools[0].ID}, {n[1].ID, n[1].Pools[0].ID}}}
 	m.do(CreateVolume{1, v})
 	m.do(CreateVolume{1, v}) // again: the tree stays
-	m.do(Served{1, []VolumeVersion{{v.ID, 1}}})
+	m.do(Served{1, []VolumeVersion{{Volume: v.ID, Version: 1}}})
 	return v
 }
 
@@ -41,7 +41,7 @@ func TestShares(t *testing.T) {
 	m := newMachine(t)
 	n, lun := m.three()
 	v := m.share(n)
-	m.do(Served{1, []VolumeVersion{{lun.ID, 1}}})
+	m.do(Served{1, []VolumeVersion{{Volume: lun.ID, Version: 1}}})
 	m.fails(ErrNoShare, ChangeTree{1, lun.ID, 1, mkdir("a")})
 	m.fails(ErrIsShare, SetExport{1, Export{Volume: v.ID, LUN: 1}})
 	rule := ShareRule{Clients: netip.MustParsePrefix("192.0.2.0/24"), Squash: SquashRoot, AnonUID: 65534}
@@ -101,7 +101,7 @@ func TestShares(t *testing.T) {
 	m.fails(ErrEpoch, ChangeTree{1, v.ID, 2, mkdir("c")})
 	m.fails(ErrNotServed, ChangeTree{2, v.ID, 2, mkdir("c")})
 	m.fails(ErrNotServed, UnexportShare{2, v.ID})
-	m.do(Served{2, []VolumeVersion{{v.ID, 2}}})
+	m.do(Served{2, []VolumeVersion{{Volume: v.ID, Version: 2}}})
 	m.do(ChangeTree{2, v.ID, 2, mkdir("c")})
 	m.do(UnexportShare{2, v.ID})
 	m.do(DeleteVolume{2, v.ID, 2, 60}) // to the trash, from where it comes back with its files
@@ -113,7 +113,7 @@ func TestShares(t *testing.T) {
 		t.Fatal(err, s)
 	}
 	m.do(RestoreVolume{v.ID, m.s.Trash[v.ID].Since, ""})
-	m.do(Served{2, []VolumeVersion{{v.ID, 3}}})
+	m.do(Served{2, []VolumeVersion{{Volume: v.ID, Version: 3}}})
 	if r := m.do(ChangeTree{2, v.ID, 3, mkdir("c")}); r.Tree[0].Status != filetree.Exist {
 		t.Fatal(r)
 	}

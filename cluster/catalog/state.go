@@ -108,6 +108,10 @@ type Volume struct {
 	Gone       []Place  // of former replicas whose files are to be deleted. Never changed in place
 	Adopted    Adoption // volume force: a replica of a former lineage that is one of this
 	Behind     []Behind // of Replicas: those that are not in InSync. Never changed in place
+	Memory     bool     `json:",omitempty"` // its durability: acknowledged when every member has it in memory
+	// Volatile are the members that may have acknowledged what is not durable on them. Never changed in place.
+	Volatile []Volatile `json:",omitempty"`
+	Losses   uint64     `json:",omitempty"` // how often what was acknowledged and not flushed may have been lost
 	// Scrub is the report of the last whole scrub, nil if there was none. Never changed in place.
 	Scrub *ScrubReport `json:",omitempty"`
 }

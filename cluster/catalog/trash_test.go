@@ -13,7 +13,7 @@ func TestTrash(t *testing.T) {
 	m := newMachine(t)
 	n, v := m.three()
 	m.do(RemoveMember{1, v.ID, 1, n[1].ID, ""})
-	m.do(Served{1, []VolumeVersion{{v.ID, 2}}})
+	m.do(Served{1, []VolumeVersion{{Volume: v.ID, Version: 2}}})
 	m.fails(ErrVersion, DeleteVolume{1, v.ID, 1, 60})
 	m.fails(ErrInvalid, DeleteVolume{1, v.ID, 2, -1})
 	m.fails(ErrNoVolume, PurgeVolume{v.ID, 1, false})

@@ -62,6 +62,7 @@ func (s *State) removeUnfenced(c Command, b RemoveUnfenced) (Result, error) {
 		v.InSync = rest
 		v.Version++
 		v.follow(before, c.Time)
+		v.dropVolatile()
 		volumes[v.ID] = v
 	}
 	s.Volumes = volumes
@@ -89,6 +90,10 @@ func (s *State) served(b Served) (Result, error) {
 			continue
 		}
 		v.LastServed = b.Epoch
+		if w.Lost {
+			v.Losses++
+			v.Volatile = nil
+		}
 		volumes[v.ID] = v
 	}
 	s.Volumes = volumes
@@ -126,6 +131,7 @@ func (s *State) removeMember(c Command, b RemoveMember) (Result, error) {
 	v.InSync = rest
 	v.Version++
 	v.follow(before, c.Time)
+	v.dropVolatile()
 	s.setVolume(v)
 	return Result{Version: v.Version, InSync: v.InSync}, nil
 }
@@ -192,6 +198,7 @@ func (s *State) createVolume(c Command, b CreateVolume) error {
 	}
 	v.InSync = slices.Clone(v.Replicas) // invariant 15
 	v.Version, v.LastServed, v.Leaving, v.Gone, v.Adopted, v.Behind = 1, 0, nil, nil, Adoption{}, nil
+	v.Volatile, v.Losses = nil, 0
 	s.setVolume(v)
 	if v.Share {
 		s.newTree(c, v)

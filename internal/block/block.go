@@ -48,7 +48,7 @@ type Request struct {
 	Off  int64 // bytes, a multiple of the logical block
 	Len  int64 // bytes, a multiple of the logical block; len(Data) for Read, Write and Update
 	Data []byte
-	FUA  bool // Write, Update: durable even where the volume's durability is memory
+	FUA  bool // Write, Update, Zero: durable even where the volume's durability is memory
 
 	// Modify is called once by an Update whose Data was read: it changes Data to what is to be stored, or returns an error,
 	// with which the request then ends and nothing is stored. It holds up the device: it must be short, must not block,
@@ -72,6 +72,10 @@ type Geometry struct {
 	Logical  int   // 512 or 4096
 	Physical int   // a multiple of Logical, at most 65536
 	MaxLen   int64 // the longest Read, Write or Update; Zero may be longer
+	// Volatile says that what was written may be lost until a Flush, or a write with FUA, has made it durable: in a loss of power of
+	// all members at once. Losses is how often that may have happened so far.
+	Volatile bool
+	Losses   uint64
 }
 
 // Device is an open volume.

@@ -116,6 +116,9 @@ func (fl *Flush) Failed(r *Rand) {
 	}
 }
 
+// Of tells whether it is of that file.
+func (fl *Flush) Of(f *File) bool { return fl.f == f }
+
 func (fl *Flush) sector(i int) []byte {
 	return fl.data[i*Sector : min((i+1)*Sector, len(fl.data))]
 }

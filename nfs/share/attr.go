@@ -7,6 +7,7 @@ import (
 	"errors"
 	"time"
 
+	"pmsapp/internal/block"
 	"pmsapp/internal/filetree"
 	"pmsapp/internal/nfs3"
 	"pmsapp/nfs"
@@ -187,7 +188,7 @@ func (s *Share) Readlink(ctx context.Context, r nfs.Ref) (string, *nfs3.Attr, er
 	return t.Target(r.Ino), s.attr(r.Ino, n), nil
 }
 
-// Commit implements nfs.Share: what was answered is durable already.
+// Commit implements nfs.Share: what was answered is durable already, or made so.
 func (s *Share) Commit(ctx context.Context, r nfs.Ref, _ uint64, _ uint32) (nfs.WriteResult, error) {
 	if err := s.Confirm(ctx); err != nil {
 		return nfs.WriteResult{}, err
@@ -196,12 +197,16 @@ func (s *Share) Commit(ctx context.Context, r nfs.Ref, _ uint64, _ uint32) (nfs.
 	if err == nil {
 		_, err = regular(t, r)
 	}
-	return nfs.WriteResult{Wcc: s.wcc(r), Committed: nfs3.FileSync, Verifier: s.verifier()}, err
+	v := s.verifier()
+	if err == nil && s.volatile {
+		err = s.io([]*block.Request{{Op: block.Flush}})
+	}
+	return nfs.WriteResult{Wcc: s.wcc(r), Committed: nfs3.FileSync, Verifier: v}, err
 }
 
-// verifier is the write verifier. No write is ever unstable, so that none is lost: it never changes.
+// verifier is the write verifier. It changes when unstable writes may have been lost, which is a matter of the volume.
 func (s *Share) verifier() (v nfs3.Verifier) {
-	copy(v[:], s.cfg.ID[:])
+	binary.BigEndian.PutUint64(v[:], binary.BigEndian.Uint64(s.cfg.ID[:])+s.losses)
 	return v
 }
 

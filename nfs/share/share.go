@@ -41,6 +41,9 @@ type Share struct {
 	cfg   Config
 	log   *slog.Logger
 	block int64 // the device's logical block
+	// As the device was at the opening: it is opened anew when one of them changes.
+	volatile bool   // what is not flushed may be lost
+	losses   uint64 // how often that may have happened
 
 	ctx    context.Context // ends with the share; its cause is an ErrEnded
 	cancel context.CancelCauseFunc
@@ -69,7 +72,7 @@ func Open(ctx context.Context, cfg Config) (*Share, error) {
 	if filetree.Block%g.Logical != 0 {
 		return nil, fmt.Errorf("opening a share: blocks of %d bytes", g.Logical)
 	}
-	s := &Share{cfg: cfg, log: cfg.Log.With("share", cfg.ID.String()), block: int64(g.Logical), proposals: make(chan *proposal, maxQueued),
+	s := &Share{cfg: cfg, log: cfg.Log.With("share", cfg.ID.String()), block: int64(g.Logical), volatile: g.Volatile, losses: g.Losses, proposals: make(chan *proposal, maxQueued),
 		clean: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.times.now = cfg.Now

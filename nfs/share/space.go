@@ -210,7 +210,7 @@ func (s *Share) cleanSome() (more bool, err error) {
 		}
 		var reqs []*block.Request
 		for _, sp := range spans {
-			reqs = append(reqs, &block.Request{Op: block.Zero, Off: sp.Vol, Len: sp.Len})
+			reqs = append(reqs, &block.Request{Op: block.Zero, Off: sp.Vol, Len: sp.Len, FUA: true})
 		}
 		if err := s.io(reqs); err != nil {
 			return false, err

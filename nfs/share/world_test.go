@@ -41,6 +41,10 @@ type world struct {
 	former bool                   // the nodes of former leaders hear no more of the tree than at their end
 	at     map[int]*filetree.Tree // when each reign ended
 	seen   map[uint64]nfs3.Attr
+
+	volatile       bool
+	losses         uint64
+	loose, flushes int // writes that need not be durable; flushes
 }
 
 var errCrash = fmt.Errorf("the leader died: %w", block.ErrEnded)
@@ -58,7 +62,7 @@ func (w *world) lead() (*Share, error) {
 	w.dead = false
 	h := handle{w, w.epoch}
 	w.mu.Unlock()
-	return Open(context.Background(), Config{ID: ids.NewVolume(), Device: h, Catalog: h, Now: w.clock, Log: slog.New(slog.DiscardHandler)})
+	return Open(context.Background(), Config{ID: ids.Volume{5}, Device: h, Catalog: h, Now: w.clock, Log: slog.New(slog.DiscardHandler)})
 }
 
 // take counts a step. ok is false if the leader is dead; last is true if it dies with this one.
@@ -90,7 +94,7 @@ type handle struct {
 func (h handle) Geometry() block.Geometry {
 	h.w.mu.Lock()
 	defer h.w.mu.Unlock()
-	return block.Geometry{Size: int64(len(h.w.disk)), Logical: 512, Physical: 4096, MaxLen: 4 << 20}
+	return block.Geometry{Size: int64(len(h.w.disk)), Logical: 512, Physical: 4096, MaxLen: 4 << 20, Volatile: h.w.volatile, Losses: h.w.losses}
 }
 
 func (h handle) Submit(r *block.Request) {
@@ -117,7 +121,12 @@ func (h handle) submit(r *block.Request) {
 		w.t.Errorf("op %d of %d bytes at %d", r.Op, n, r.Off)
 	case r.Op == block.Read:
 		copy(r.Data, w.disk[r.Off:])
+	case r.Op == block.Flush:
+		w.flushes++
 	default:
+		if !r.FUA {
+			w.loose++
+		}
 		if r.Op == block.Zero {
 			w.zeroed++
 		}

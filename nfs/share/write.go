@@ -11,8 +11,9 @@ import (
 	"pmsapp/nfs"
 )
 
-// Write implements nfs.Share. What it answers is durable, with all that is needed to read it back: nfs3.FileSync.
-func (s *Share) Write(ctx context.Context, r nfs.Ref, off uint64, p []byte, _ nfs3.Stable) (nfs.WriteResult, error) {
+// Write implements nfs.Share. What it answers is durable, with all that is needed to read it back: nfs3.FileSync. Only where the
+// volume's durability is memory, bytes of a file within its size may be unstable, if that is all that is asked for.
+func (s *Share) Write(ctx context.Context, r nfs.Ref, off uint64, p []byte, how nfs3.Stable) (nfs.WriteResult, error) {
 	if off > nfs3.MaxFile || uint64(len(p)) > nfs3.MaxFile-off {
 		return nfs.WriteResult{}, s.confirmed(ctx, nfs3.ErrFBig)
 	}
@@ -26,7 +27,7 @@ func (s *Share) Write(ctx context.Context, r nfs.Ref, off uint64, p []byte, _ nf
 		err := s.mayWrite(ctx, f, r, hi)
 		if err == nil {
 			var out nfs.WriteResult
-			if out, err = s.write(ctx, f, r, lo, p); err == nil {
+			if out, err = s.write(ctx, f, r, lo, p, how); err == nil {
 				f.gate.leave(q)
 				return out, nil
 			}
@@ -100,7 +101,7 @@ func (s *Share) cleanTail(ctx context.Context, f *file, r nfs.Ref) error {
 			from += s.block - part
 		}
 		if from < x.Len {
-			zero = append(zero, &block.Request{Op: block.Zero, Off: x.Vol + from, Len: x.Len - from})
+			zero = append(zero, &block.Request{Op: block.Zero, Off: x.Vol + from, Len: x.Len - from, FUA: true})
 		}
 	}
 	if err := s.io(zero); err != nil {
@@ -111,7 +112,7 @@ func (s *Share) cleanTail(ctx context.Context, f *file, r nfs.Ref) error {
 }
 
 // write does a write behind the gate.
-func (s *Share) write(ctx context.Context, f *file, r nfs.Ref, off int64, p []byte) (nfs.WriteResult, error) {
+func (s *Share) write(ctx context.Context, f *file, r nfs.Ref, off int64, p []byte, how nfs3.Stable) (nfs.WriteResult, error) {
 	end := off + int64(len(p))
 	at, err := s.place(ctx, f, r, off, len(p))
 	if err != nil {
@@ -120,11 +121,14 @@ func (s *Share) write(ctx context.Context, f *file, r nfs.Ref, off int64, p []by
 	defer s.pins.leave(at.pin)
 	mine := at.mine
 	commits := len(p) > 0 && (len(mine) > 0 || len(at.others) > 0 || end > at.size)
+	if commits || len(p) == 0 || !s.volatile {
+		how = nfs3.FileSync // data is durable before a size or an extent that shows it
+	}
 	if !commits && len(p) > 0 {
 		err = s.mark(ctx, f)
 	}
 	if err == nil {
-		err = s.store(at.segments, p)
+		err = s.store(at.segments, p, how != nfs3.Unstable)
 	}
 	for _, o := range at.others { // after a failure too: what was stored shows with them or not at all, but not after the answer
 		select {
@@ -164,7 +168,7 @@ func (s *Share) write(ctx context.Context, f *file, r nfs.Ref, off int64, p []by
 		s.giveBack(spans)
 		return nfs.WriteResult{}, err
 	}
-	return nfs.WriteResult{Wcc: s.changed(change, r), Committed: nfs3.FileSync, Verifier: s.verifier()}, nil
+	return nfs.WriteResult{Wcc: s.changed(change, r), Committed: how, Verifier: s.verifier()}, nil
 }
 
 // mark has the tree know that the file's times may run ahead of it.
@@ -206,23 +210,23 @@ func (s *Share) shown(f *file) error {
 	}
 }
 
-// store writes data to its places, and returns when it is durable on every in-sync member. Blocks that it does not fill are
+// store writes data to its places, and returns when it is durable on every in-sync member, or in their memory. Blocks that it does not fill are
 // read first; the gate keeps others off them.
-func (s *Share) store(segments []segment, p []byte) error {
+func (s *Share) store(segments []segment, p []byte, durable bool) error {
 	var reads, writes []*block.Request
 	for _, g := range segments {
 		data := p[g.at : g.at+g.n]
 		for _, part := range split(g.vol, int64(len(data)), s.block) {
 			d := data[part.at : part.at+part.n]
 			if part.whole {
-				writes = append(writes, &block.Request{Op: block.Write, Off: g.vol + part.at, Len: part.n, Data: d, FUA: true})
+				writes = append(writes, &block.Request{Op: block.Write, Off: g.vol + part.at, Len: part.n, Data: d, FUA: durable})
 				continue
 			}
 			at := (g.vol + part.at) &^ (s.block - 1)
 			b := block.Get(int(s.block))
 			defer block.Put(b)
 			reads = append(reads, &block.Request{Op: block.Read, Off: at, Len: s.block, Data: b, Owner: partial{b[g.vol+part.at-at:], d}})
-			writes = append(writes, &block.Request{Op: block.Write, Off: at, Len: s.block, Data: b, FUA: true})
+			writes = append(writes, &block.Request{Op: block.Write, Off: at, Len: s.block, Data: b, FUA: durable})
 		}
 	}
 	if len(reads) > 0 {

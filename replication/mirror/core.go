@@ -36,14 +36,15 @@ type Core struct {
 	now     time.Duration
 	effects []Effect
 
-	slots    [maxSlots]slot // 0 is Self
-	members  mask           // as the catalog last told: the in-sync set
-	version  uint64
-	opened   bool // the members' maps are known
-	joiner   int  // slot, -1 if none
-	required bool // the joiner counts for acknowledgements
-	prop     proposal
-	retiring retirement
+	slots     [maxSlots]slot // 0 is Self
+	members   mask           // as the catalog last told: the in-sync set
+	version   uint64
+	opened    bool // the members' maps are known
+	joiner    int  // slot, -1 if none
+	required  bool // the joiner counts for acknowledgements
+	prop      proposal
+	proposals uint64 // the number of the last
+	retiring  retirement
 
 	arrival uint64 // requests and spans, numbered as they come
 	reqs    requestList
@@ -76,6 +77,8 @@ type Core struct {
 	scrub      *scrub      // nil if none
 	scrubWaits *scrubChunk // for a reconciliation
 	scrubbed   *ScrubReport
+
+	cache cache
 
 	slowAt time.Duration // when the members' speeds are compared next
 	// What the members have on record of the others (missed.go).
@@ -124,6 +127,7 @@ func New(p Params) (*Core, error) {
 				c.place(s, pl)
 			}
 		}
+		c.slots[s].inc = m.Incarnation
 		c.before = evidence{p.Prior, max(c.before.seq, m.Durable)}
 		c.seq = max(c.seq, m.Seq, m.Durable)
 		if i == 0 {
@@ -131,6 +135,7 @@ func New(p Params) (*Core, error) {
 		}
 		c.durable = min(c.durable, m.Seq) // each of them has recorded this one or a higher one
 	}
+	c.openCache()
 	for i := range c.slots {
 		if c.members.has(i) {
 			c.readMap(i)
@@ -196,6 +201,8 @@ func (c *Core) run() {
 		c.pumpMend()
 		c.pumpScrub()
 		c.pumpClear()
+		c.pumpRecord()
+		c.pumpFlush()
 		c.pumpDrain()
 		if c.ready.head == nil && !c.rescan {
 			return
@@ -287,7 +294,7 @@ func (c *Core) Drain() {
 
 func (c *Core) pumpDrain() {
 	if !c.draining || c.drained || c.live > 0 || c.rs != nil || c.prop.active || c.copying > 0 || c.mending != nil || c.scrub != nil ||
-		c.clearing.out > 0 || c.hot.n > 0 {
+		c.clearing.out > 0 || c.hot.n > 0 || c.unflushed() || c.cache.record.active {
 		return
 	}
 	c.drained = true
@@ -328,7 +335,9 @@ func (c *Core) end(cause error, tell bool) {
 }
 
 // Idle says that no request, call or proposal is under way.
-func (c *Core) Idle() bool { return c.reqs.head == nil && c.calls == 0 && !c.prop.sent }
+func (c *Core) Idle() bool {
+	return c.reqs.head == nil && c.calls == 0 && !c.prop.sent && !c.cache.record.sent
+}
 
 // Status describes the state.
 func (c *Core) Status() Status {

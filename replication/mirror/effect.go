@@ -18,7 +18,7 @@ const (
 	Send EffectKind = iota + 1
 	// Complete calls Request.Done. Request.Err is set.
 	Complete
-	// Propose makes Proposal; its end goes to Decided with ID. At most one is under way.
+	// Propose makes Proposal; its end goes to Decided with ID. At most one change of the set is under way, and one SetVolatile.
 	Propose
 	// Reconnect makes one attempt to have a session of the same epoch with Node; its end goes to Back or Unreachable. At
 	// most one attempt per node is under way.
@@ -82,6 +82,7 @@ const (
 	Unreadable                            // nobody can read Len bytes at Off: not one of Nodes
 	Differ                                // Len bytes at Off were proved on each of Nodes, and differed: they are made equal
 	Scrubbed                              // a scrub has ended: Scrub
+	MemberRestarted                       // Node may lack what it acknowledged and had not flushed: it is to leave
 	MemberSlow                            // Node's writes take far longer than the others': it is to leave
 )
 
@@ -91,7 +92,7 @@ func (n NoticeCode) String() string {
 		MediumError: "medium error", PoolFull: "pool full", Holding: "I/O is held", Resumed: "I/O goes on",
 		ReconcileBegun: "reconcile begun", ReconcileDone: "reconcile done", ReconcileFailed: "reconcile failed",
 		ResyncBegun: "resync begun", ResyncAborted: "resync aborted", ProposalUnknown: "outcome of a proposal unknown",
-		Mended: "mended", MendFailed: "mend failed", Unreadable: "unreadable", Differ: "replicas differ", Scrubbed: "scrubbed", MemberSlow: "member slow",
+		Mended: "mended", MendFailed: "mend failed", Unreadable: "unreadable", Differ: "replicas differ", Scrubbed: "scrubbed", MemberSlow: "member slow", MemberRestarted: "member restarted",
 	}
 	if n == 0 || int(n) >= len(names) {
 		return "unknown"

@@ -24,14 +24,15 @@ var update = flag.Bool("update", false, "write the golden scripts anew")
 // TestGolden runs the scripts in testdata. A script is blocks of commands, "----", and the effects that they have.
 // Nodes are letters, calls c1, c2 ... in the order in which they are sent, requests have the names that they are given.
 //
-//	open self=A members=A,B [version=1] [hold=30s] [cool=5s] [size=1m]
-//	write|read|zero|flush|update|map NAME [OFF LEN]      off and len in bytes, with k or m
-//	ok CALL... [data=N] [active=REGION@SEQ,...] [extents=OFF+LEN,...]
+//	open self=A members=A,B [version=1] [hold=30s] [cool=5s] [size=1m] [memory=yes] [volatile=A,B]
+//	write|read|zero|flush|update|map NAME [OFF LEN] [fua]     off and len in bytes, with k or m
+//	ok CALL... [data=N] [active=REGION@SEQ,...] [extents=OFF+LEN,...] [inc=N]
 //	   of readmap: [birth=N] [high=SEQ] [known=NODE@EPOCH/SEQ,... or NODE, if present]; replicas on record have the birth 1
 //	err CALL... lost|medium|full|epoch|noreplica
-//	lost|back|unreachable NODE [seq=N]
+//	lost|back|unreachable NODE [seq=N] [inc=N]           incarnations are 1, if not named
 //	decided ok|unknown|epoch|version|last|notreplica [set=A,B] [version=N]
 //	retire NODE SET
+//	memory yes|no
 //	tick DURATION | resync NODE [empty] | stop NODE | granted [scrub] | scrub | drain | close | status
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -57,15 +58,16 @@ func TestGolden(t *testing.T) {
 }
 
 type script struct {
-	t     *testing.T
-	core  *Core
-	calls map[string]*peer.Call
-	names map[*peer.Call]string
-	sent  int
-	reqs  map[*block.Request]string
-	prop  uint64
-	now   time.Duration
-	out   strings.Builder
+	t      *testing.T
+	core   *Core
+	calls  map[string]*peer.Call
+	names  map[*peer.Call]string
+	sent   int
+	memory bool
+	reqs   map[*block.Request]string
+	prop   uint64
+	now    time.Duration
+	out    strings.Builder
 }
 
 func newScript(t *testing.T) *script {
@@ -155,7 +157,7 @@ func (s *script) command(f []string) {
 	case "lost":
 		s.core.Lost(fromLetter(words[0]))
 	case "back":
-		s.core.Back(fromLetter(words[0]), peer.Seq(number("seq")))
+		s.core.Back(fromLetter(words[0]), peer.Seq(number("seq")), s.incarnation(args))
 	case "unreachable":
 		s.core.Unreachable(fromLetter(words[0]), errors.New("connection refused"))
 	case "decided":
@@ -185,6 +187,8 @@ func (s *script) command(f []string) {
 		}
 	case "granted":
 		s.core.Granted(map[bool]Asker{true: ForScrub}[len(words) > 0])
+	case "memory":
+		s.core.SetMemory(words[0] == "yes")
 	case "drain":
 		s.core.Drain()
 	case "close":
@@ -212,6 +216,11 @@ func (s *script) open(args map[string]string) {
 		ID: ids.Volume{1}, Size: 1 << 20, Region: 64 << 10, Logical: 512, Version: 1, InSync: set, Replicas: places("A,B,C"),
 	}}
 	p.Tunables.Chunk, p.Tunables.Cool = 32<<10, 5*time.Second
+	s.memory = args["memory"] != ""
+	p.Volume.Memory = s.memory
+	for _, pl := range places(args["volatile"]) {
+		p.Volume.Volatile = append(p.Volume.Volatile, truth.Volatile{Pool: pl.Pool, Incarnation: s.incarnation(nil)})
+	}
 	if v := args["hold"]; v != "" {
 		p.Tunables.Hold, _ = time.ParseDuration(v)
 	}
@@ -220,7 +229,7 @@ func (s *script) open(args map[string]string) {
 	}
 	p.Tunables.Budgeted = args["budget"] != ""
 	for _, m := range set {
-		p.Members = append(p.Members, Member{Node: m.Node, Seq: 10, Durable: 9})
+		p.Members = append(p.Members, Member{Node: m.Node, Seq: 10, Durable: 9, Incarnation: s.incarnation(nil)})
 	}
 	var err error
 	if s.core, err = New(p); err != nil {
@@ -231,6 +240,9 @@ func (s *script) open(args map[string]string) {
 func (s *script) submit(op string, w []string) {
 	r := &block.Request{Op: map[string]block.Op{"write": block.Write, "read": block.Read, "zero": block.Zero, "flush": block.Flush,
 		"update": block.Update, "map": block.Map}[op]}
+	if r.FUA = w[len(w)-1] == "fua"; r.FUA {
+		w = w[:len(w)-1]
+	}
 	if len(w) > 1 {
 		r.Off, r.Len = s.bytes(w[1]), s.bytes(w[2])
 	}
@@ -261,6 +273,9 @@ func (s *script) answer(name string, err error, args map[string]string) {
 	}
 	delete(s.calls, name)
 	c.Answer = peer.Answer{Err: err}
+	if c.Kind == peer.ReadMap && err == nil {
+		c.Incarnation = s.incarnation(args)
+	}
 	if c.Kind == peer.Read && err == nil {
 		v, _ := strconv.Atoi(args["data"])
 		for i := range c.Data {
@@ -314,6 +329,18 @@ func describeOthers(list []peer.Other) string {
 	return b.String()
 }
 
+// incarnation is that of a replica: none in scripts that are not about it.
+func (s *script) incarnation(args map[string]string) ids.ID {
+	n := byte(1)
+	if v := args["inc"]; v != "" {
+		n = v[0] - '0'
+	}
+	if !s.memory {
+		n = 0
+	}
+	return ids.ID{n}
+}
+
 func (s *script) decided(how string, version uint64, set []truth.Place) {
 	out, err := truth.Outcome{}, error(nil)
 	cur := truth.Volume{ID: ids.Volume{1}, Version: version, InSync: set}
@@ -331,7 +358,7 @@ func (s *script) decided(how string, version uint64, set []truth.Place) {
 
 var kinds = map[peer.Kind]string{peer.Read: "read", peer.Write: "write", peer.Zero: "zero", peer.Confirm: "confirm",
 	peer.Clear: "clear", peer.ReadMap: "readmap", peer.Extents: "extents", peer.Sums: "sums",
-	peer.Know: "know", peer.ReadMissed: "readmissed", peer.AddMissed: "addmissed", peer.DropMissed: "dropmissed"}
+	peer.Know: "know", peer.ReadMissed: "readmissed", peer.AddMissed: "addmissed", peer.DropMissed: "dropmissed", peer.Flush: "flush"}
 
 func (s *script) effect(e Effect) {
 	w := &s.out
@@ -356,6 +383,9 @@ func (s *script) effect(e Effect) {
 		if c.Seq != 0 {
 			fmt.Fprintf(w, " seq %d durable %d", c.Seq, c.Durable)
 		}
+		if c.Volatile {
+			fmt.Fprint(w, " volatile")
+		}
 		fmt.Fprintln(w)
 	case Complete:
 		fmt.Fprintf(w, "%s is done: %v\n", s.reqs[e.Request], e.Request.Err)
@@ -367,6 +397,12 @@ func (s *script) effect(e Effect) {
 		switch p := e.Proposal.(type) {
 		case truth.RemoveMember:
 			fmt.Fprintf(w, "propose: remove %s at version %d\n", letter(p.Node), p.Version)
+		case truth.SetVolatile:
+			fmt.Fprint(w, "propose: volatile are")
+			for _, x := range p.Members {
+				fmt.Fprintf(w, " %s under %d", letter(ids.Node(x.Pool)), x.Incarnation[0])
+			}
+			fmt.Fprintln(w)
 		case truth.AddMember:
 			fmt.Fprintf(w, "propose: add %s at version %d\n", letter(p.Node), p.Version)
 		}

@@ -12,6 +12,7 @@ type region struct {
 	seq    peer.Seq // at or above every mark of it
 	writes int      // sent and not answered by all targets
 	last   time.Duration
+	need   uint64   // the flush that has to end before its mark may be cleared
 	clear  peer.Seq // named by the Clear under way; 0 if none
 
 	dirty   bool // may differ between members: nothing is answered that depends on it (13)
@@ -108,7 +109,7 @@ func (c *Core) mark(off, n int64) (peer.Seq, bool) {
 		}
 	}
 	if fresh {
-		if len(c.regions) >= 2*c.t.HotRegions && c.clearing.out > 0 {
+		if len(c.regions) >= 2*c.t.HotRegions && (c.clearing.out > 0 || c.cache.under) {
 			return 0, false
 		}
 		c.seq++
@@ -140,6 +141,9 @@ func (c *Core) unmark(off, n int64) {
 
 // spoil makes the regions of a write dirty that ended other than acknowledged (4).
 func (c *Core) spoil(p *part) {
+	if p.flush != 0 {
+		return
+	}
 	first, last := c.touched(p.off, p.len)
 	for i := first; i <= last; i++ {
 		e := c.regions[i]
@@ -192,7 +196,9 @@ func (c *Core) pumpClear() {
 		if len(b.list) >= n && !cool {
 			break
 		}
-		if e.writes == 0 && e.clear == 0 && !e.dirty {
+		if e.need > c.cache.done {
+			c.cache.soon = true
+		} else if e.writes == 0 && e.clear == 0 && !e.dirty {
 			e.clear = e.seq
 			e.unlink()
 			b.list = append(b.list, peer.RegionSeq{Region: e.idx, Seq: e.seq})

@@ -136,7 +136,19 @@ func (m *Mirror) Geometry() block.Geometry { return *m.geo.Load() }
 func (m *Mirror) Resize(size int64) {
 	m.tell(func(c *Core) {
 		c.Resize(size)
-		geo := c.Geometry()
+		geo := m.Geometry()
+		geo.Size = size
+		m.geo.Store(&geo)
+	})
+}
+
+// SetDurability says what an acknowledgement means from now on, and what Geometry says of it. Hosts have to be told that what they
+// write may be volatile before it is, and that it is not only when the catalog says so.
+func (m *Mirror) SetDurability(memory, volatile bool) {
+	m.tell(func(c *Core) {
+		c.SetMemory(memory)
+		geo := m.Geometry()
+		geo.Volatile = volatile
 		m.geo.Store(&geo)
 	})
 }

@@ -37,6 +37,8 @@ type Member struct {
 	Node    ids.Node
 	Seq     peer.Seq
 	Durable peer.Seq
+	// Incarnation is as at the fence: that of Volume.Volatile, if the replica is there.
+	Incarnation ids.ID
 }
 
 // Tunables of one mirror. The zero value of a field means its default.
@@ -55,6 +57,8 @@ type Tunables struct {
 	// Cool is how long after its last write a region's mark is cleared: a random write over many regions pays for a mark where the
 	// last one of its region was longer ago. Default 10 s.
 	Cool time.Duration
+	// FlushEvery is how long what was acknowledged from memory is not durable at most, while the disks are well. Default 2 s.
+	FlushEvery time.Duration
 	// Slow is the mean time of a write from which on a member is removed whose mean is also eight times that of every
 	// other member, in three windows of SlowWindow in a row. Default 100 ms, and 10 s.
 	Slow, SlowWindow time.Duration
@@ -95,6 +99,7 @@ func (t Tunables) withDefaults() Tunables {
 	d(&t.LastGrace, 5*time.Second)
 	d(&t.Retry, 100*time.Millisecond)
 	d(&t.Cool, 10*time.Second)
+	d(&t.FlushEvery, 2*time.Second)
 	d(&t.Slow, 100*time.Millisecond)
 	d(&t.SlowWindow, 10*time.Second)
 	d(&t.Progress, 2*time.Second)
@@ -171,5 +176,6 @@ func inSet(set []truth.Place, n ids.Node) bool {
 }
 
 func (p *Params) geometry(t Tunables) block.Geometry {
-	return block.Geometry{Size: p.Volume.Size, Logical: p.Volume.Logical, Physical: p.Physical, MaxLen: 8 * t.MaxIO}
+	return block.Geometry{Size: p.Volume.Size, Logical: p.Volume.Logical, Physical: p.Physical, MaxLen: 8 * t.MaxIO,
+		Volatile: p.Volume.Memory || len(p.Volume.Volatile) > 0, Losses: p.Volume.Losses}
 }

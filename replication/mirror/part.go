@@ -16,8 +16,10 @@ type part struct {
 	started  bool // a write: sent, with marks; a read: sent at least once
 	acked    bool // done for the client
 	parked   bool
-	salvage  bool  // a read that every member failed: it is read block by block
-	at       int64 // as far as that has got
+	volatile bool   // a write that a member may have in memory only
+	flush    uint64 // its number; 0: it is no flush
+	salvage  bool   // a read that every member failed: it is read block by block
+	at       int64  // as far as that has got
 
 	targets mask // where a write was to go
 	ok      mask // who has it durably
@@ -49,6 +51,9 @@ func (c *Core) newPart(q *request, off, n int64) *part {
 func (c *Core) tryPart(p *part) bool {
 	if !c.opened {
 		return false
+	}
+	if p.q.op == block.Flush {
+		return c.startFlush(p)
 	}
 	if !c.gate(p.off, p.len) {
 		return false
@@ -117,6 +122,9 @@ func (c *Core) startWrite(p *part) bool {
 	p.seq, p.durable, p.started = seq, c.durable, true
 	p.cohort = c.cohort
 	c.writes++
+	if c.cache.memory && !p.q.fua {
+		c.cache.wrote = max(c.now, 1)
+	}
 	p.targets = c.targets()
 	for i := range c.slots {
 		if p.targets.has(i) {
@@ -136,11 +144,15 @@ func (c *Core) sendWrite(p *part, i int) {
 		return
 	}
 	p.missed &^= bit(i)
-	kind := peer.Write
-	if p.q.op == zeroOp {
-		kind = peer.Zero
+	k := c.send(i, forPart, p.peerKind())
+	k.part = p
+	if p.flush != 0 {
+		p.out++
+		return
 	}
-	k := c.send(i, forPart, kind)
+	if k.Volatile = !p.q.fua && c.volatile(i); k.Volatile {
+		p.volatile = true
+	}
 	k.part, k.Off, k.Len, k.Data = p, p.off, p.len, p.data
 	k.Seq, k.Durable = p.seq, p.durable
 	k.at = c.now
@@ -181,7 +193,7 @@ func (c *Core) partAnswered(k *call, o outcome) {
 	if i == c.joiner && o != fine && c.abortResync(k.Err) {
 		return // which has looked at p
 	}
-	if o != lost {
+	if o != lost && p.flush == 0 {
 		c.timed(i, c.now-k.at)
 	}
 	switch o {
@@ -195,6 +207,11 @@ func (c *Core) partAnswered(k *call, o outcome) {
 		}
 	case medium:
 		p.medium |= bit(i)
+		if p.flush != 0 {
+			c.flushFailed(i)
+		} else if !c.slots[i].held.IsZero() {
+			c.lose(i, peer.ErrNoReplica) // is it the incarnation that it was?
+		}
 		c.report(Notice{Code: MediumError, Node: c.slots[i].node, Off: p.off, Err: k.Err})
 	case full:
 		p.full |= bit(i)
@@ -227,6 +244,12 @@ func (c *Core) evalWrite(p *part) {
 	switch {
 	case c.ended:
 		c.failPart(p, block.ErrEnded)
+	case rest == 0 && ok == union && p.flush != 0:
+		c.cache.done = max(c.cache.done, p.flush)
+		c.ack(p)
+	case rest == 0 && ok == 0 && p.flush != 0:
+		c.failPart(p, block.ErrMedium)
+		c.endIfAllRestarted(ErrFlush)
 	case rest == 0 && ok == union && !c.owing:
 		c.durable = max(c.durable, p.seq) // all of them have recorded it, or a higher one
 		c.ack(p)
@@ -247,6 +270,7 @@ func (c *Core) evalWrite(p *part) {
 func (c *Core) ack(p *part) {
 	p.acked = true
 	p.q.unacked--
+	c.noteVolatile(p)
 	if p.outCopy == 0 {
 		c.finishPart(p)
 	} else {
@@ -270,7 +294,8 @@ func (c *Core) finishPart(p *part) {
 	if p.parked {
 		c.parked.remove(p)
 	}
-	if p.started && !q.reads() {
+	if p.started && !q.reads() && p.flush == 0 {
+		c.noteVolatile(p)
 		c.unmark(p.off, p.len)
 		c.writes--
 		if p.cohort != c.cohort {

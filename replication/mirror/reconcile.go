@@ -17,6 +17,7 @@ func (c *Core) foundActive(r peer.RegionSeq) {
 		e = c.newRegion(r.Region)
 	}
 	e.seq = max(e.seq, r.Seq, 1)
+	e.need = c.cache.need // what a survivor of the last reign has of it may be in its memory only
 	c.seq = max(c.seq, e.seq)
 	c.makeDirty(e)
 }

@@ -18,6 +18,7 @@ type request struct {
 	deadline time.Duration
 	state    reqState
 	locked   bool  // span is in the tree
+	fua      bool  // a write that is durable when it is answered, whatever the volume's durability
 	storing  bool  // an update that was read and modified: what it does from now on is a write
 	expired  bool  // ends with ErrHeld as soon as its calls have come back
 	issued   int64 // bytes of it for which parts were made
@@ -63,6 +64,12 @@ func (c *Core) Submit(r *block.Request) {
 		c.emit(Effect{Kind: Complete, Request: r})
 		return
 	}
+	c.enter(r)
+	c.run()
+}
+
+// enter makes a request of the client's, or the mirror's own.
+func (c *Core) enter(r *block.Request) {
 	q := c.free.requests
 	if q == nil {
 		q = new(request)
@@ -72,14 +79,13 @@ func (c *Core) Submit(r *block.Request) {
 	c.arrival++
 	*q = request{
 		r: r, op: r.Op, off: r.Off, len: r.Len, data: r.Data,
-		arrival: c.arrival, deadline: c.now + c.t.Hold, state: late,
+		arrival: c.arrival, deadline: c.now + c.t.Hold, state: late, fua: r.FUA,
 	}
 	c.reqs.push(q)
-	if !c.draining {
+	if !c.draining || r == &c.cache.own {
 		c.live++
 		c.admit(q)
 	}
-	c.run()
 }
 
 func (c *Core) admit(q *request) {
@@ -91,8 +97,8 @@ func (c *Core) admit(q *request) {
 		}
 	case zeroOp, mapOp:
 	case block.Flush:
-		// Whatever was acknowledged is on stable media of every member already.
-		q.off, q.len = 0, 0
+		c.admitFlush(q)
+		return
 	default:
 		q.err = block.ErrRange
 	}
@@ -223,8 +229,12 @@ func (c *Core) settle(q *request) {
 }
 
 func (c *Core) complete(q *request) {
-	q.r.Err = q.err
-	c.emit(Effect{Kind: Complete, Request: q.r, Took: c.now - (q.deadline - c.t.Hold)})
+	if q.r == &c.cache.own {
+		c.ownFlushed(q.err)
+	} else {
+		q.r.Err = q.err
+		c.emit(Effect{Kind: Complete, Request: q.r, Took: c.now - (q.deadline - c.t.Hold)})
+	}
 	q.r, q.data, q.state = nil, nil, over
 }
 

@@ -210,6 +210,7 @@ func (c *Core) joinerMapped(k *call, o outcome) {
 		rs.had[r.Region] = true
 		c.seq = max(c.seq, r.Seq) // so that its regions are marked anew by what is written now
 	}
+	c.slots[rs.slot].inc = k.Incarnation
 	c.noteMap(rs.slot, &k.Answer)
 	rs.replica, rs.high = c.slots[rs.slot].told.id, k.Highest
 	if k.Highest != 0 {

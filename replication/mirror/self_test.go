@@ -295,7 +295,7 @@ func (w *world) dial() {
 	default:
 		n.cut = false
 		w.logf("back %x", id[0])
-		w.core.Back(id, n.seq)
+		w.core.Back(id, n.seq, ids.ID{})
 	}
 	w.effects()
 }

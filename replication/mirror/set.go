@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
 	"pmsapp/replication/truth"
 )
@@ -90,8 +91,8 @@ func (c *Core) overdue(s *slot, grace time.Duration) bool {
 
 func (c *Core) propose() {
 	p := &c.prop
-	p.id++
-	p.sent = true
+	c.proposals++
+	p.id, p.sent = c.proposals, true
 	node := c.slots[p.slot].node
 	e := Effect{Kind: Propose, ID: p.id, Node: node}
 	if p.add {
@@ -109,6 +110,11 @@ func (c *Core) propose() {
 // Decided is the end of a proposal: err is nil, a *truth.Rejection or truth.ErrUnknown. Any other error is taken for the
 // last.
 func (c *Core) Decided(id uint64, out truth.Outcome, err error) {
+	if r := &c.cache.record; id == r.id && r.sent {
+		c.recordDecided(err)
+		c.run()
+		return
+	}
 	p := &c.prop
 	if id != p.id || !p.sent {
 		c.run()
@@ -217,6 +223,7 @@ func (c *Core) leave(i int) {
 		}
 	}
 	s.failed, s.stale, s.mapped, s.known, s.speed, s.told = false, false, false, false, speed{}, told{}
+	s.restarted, s.inc, s.held = false, ids.ID{}, ids.ID{}
 	if i == 0 {
 		// The leader's own node stays, for its confirmations. They are asked anew: own answers do not count any more.
 		for w := c.takeWaiters(s); w != nil; {

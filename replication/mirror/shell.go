@@ -194,7 +194,7 @@ func (m *Mirror) reconnect(node ids.Node) {
 		m.tell(func(c *Core) { c.Unreachable(node, err) })
 		return
 	}
-	seq, err := m.replica(node, s)
+	seq, inc, err := m.replica(node, s)
 	if err != nil {
 		m.tell(func(c *Core) { c.Unreachable(node, err) })
 		return
@@ -202,54 +202,54 @@ func (m *Mirror) reconnect(node ids.Node) {
 	m.mu.Lock()
 	m.use(node, s)
 	m.core.Tick(time.Since(m.start))
-	m.core.Back(node, seq)
+	m.core.Back(node, seq, inc)
 	m.flush(false)
 }
 
 // replica looks for a usable replica of the volume behind a session.
-func (m *Mirror) replica(node ids.Node, s peer.Session) (peer.Seq, error) {
+func (m *Mirror) replica(node ids.Node, s peer.Session) (peer.Seq, ids.ID, error) {
 	m.mu.Lock()
 	needed := m.core.NeedsReplica(node)
 	f := s.Fenced()
 	again := m.session(node) == s // the fence's answer is old
 	m.mu.Unlock()
 	if !needed {
-		return 0, nil
+		return 0, ids.ID{}, nil
 	}
 	for range busyPolls {
 		if again {
 			var err error
 			if f, err = s.Poll(m.ctx); err != nil {
-				return 0, err
+				return 0, ids.ID{}, err
 			}
 		}
-		seq, busy, err := m.find(f)
+		seq, inc, busy, err := m.find(f)
 		if !busy && (err == nil || again) {
-			return seq, err
+			return seq, inc, err
 		}
 		again = true // also where there was none: its pool may have come since the session was opened
 		select {
 		case <-time.After(busyPause):
 		case <-m.ctx.Done():
-			return 0, peer.ErrLost
+			return 0, ids.ID{}, peer.ErrLost
 		}
 	}
-	return 0, errBusyPool
+	return 0, ids.ID{}, errBusyPool
 }
 
 var errBusyPool = errors.New("mirror: the member's pool is not fenced")
 
-func (m *Mirror) find(f peer.Fenced) (seq peer.Seq, busy bool, err error) {
+func (m *Mirror) find(f peer.Fenced) (seq peer.Seq, inc ids.ID, busy bool, err error) {
 	v := &m.cfg.Params.Volume
 	for _, p := range f.Pools {
 		for _, r := range p.Replicas {
 			if r.Spec.Volume == v.ID && !r.Foreign && v.Owns(p.Pool, r.Spec.Lineage) {
-				return r.Seq, p.Busy, nil
+				return r.Seq, r.Incarnation, p.Busy, nil
 			}
 		}
 		busy = busy || p.Busy // it might be there
 	}
-	return 0, busy, peer.ErrNoReplica
+	return 0, ids.ID{}, busy, peer.ErrNoReplica
 }
 
 func (m *Mirror) notice(n *Notice) {

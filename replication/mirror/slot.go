@@ -27,7 +27,11 @@ type slot struct {
 
 	speed  speed
 	failed bool // its disk failed a write that another member has: it must leave
-	stale  bool // it came back without marks that it had
+	stale  bool // it came back without marks that it had, or restarted
+	// restarted says that it may lack what it acknowledged and had not flushed: held was its incarnation. inc is what it has as
+	// far as we know, held what the catalog lists: zero, if it may not acknowledge from memory.
+	restarted bool
+	inc, held ids.ID
 
 	mapped bool // its active map was asked for
 	known  bool // and answered
@@ -172,10 +176,10 @@ func (c *Core) Unreachable(node ids.Node, err error) {
 	c.run()
 }
 
-// Back says that there is a session of the same epoch with a node again, and what the replica's FencedReplica.Seq is in
-// it (0 where the node holds none). The caller has seen that the pool is not busy and that the replica is not foreign;
+// Back says that there is a session of the same epoch with a node again, and what the replica's FencedReplica.Seq and
+// Incarnation are in it (0 where the node holds none). The caller has seen that the pool is not busy and that the replica is not foreign;
 // otherwise it is Unreachable with peer.ErrNoReplica.
-func (c *Core) Back(node ids.Node, seq peer.Seq) {
+func (c *Core) Back(node ids.Node, seq peer.Seq, inc ids.ID) {
 	i := c.slotOf(node)
 	if i < 0 || c.ended {
 		c.run()
@@ -198,7 +202,11 @@ func (c *Core) Back(node ids.Node, seq peer.Seq) {
 		c.run()
 		return
 	}
-	s.up, s.stale, s.why = true, false, nil
+	if !c.sameIncarnation(i, inc) {
+		c.run()
+		return
+	}
+	s.up, s.stale, s.restarted, s.why = true, false, false, nil
 	s.gen++
 	c.report(Notice{Code: MemberBack, Node: node})
 	c.resend(i)
@@ -253,6 +261,9 @@ func (c *Core) mapAnswered(k *call, o outcome) {
 	}
 	switch o {
 	case fine:
+		if !c.sameIncarnation(i, k.Incarnation) {
+			break
+		}
 		for _, r := range k.Active {
 			c.foundActive(r)
 		}

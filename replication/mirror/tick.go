@@ -81,6 +81,9 @@ func (c *Core) Next() (time.Duration, bool) {
 	if t, ok := c.tellNext(); ok {
 		at = min(at, t)
 	}
+	if t, ok := c.cacheNext(); ok {
+		at = min(at, t)
+	}
 	if c.retryAt > c.now {
 		at = min(at, c.retryAt)
 	}
@@ -108,7 +111,7 @@ func (c *Core) expire() {
 func (c *Core) tellHolding() {
 	var oldest *request
 	for q := c.reqs.head; q != nil; q = q.next {
-		if q.r != nil && q.state != late {
+		if q.r != nil && q.r != &c.cache.own && q.state != late {
 			oldest = q
 			break
 		}

@@ -25,11 +25,11 @@ type Kind uint8
 const (
 	// Read fills Data with Len bytes of the replica at Off. Bytes that differ from their checksum are ErrMedium (invariant 16).
 	Read Kind = iota + 1
-	// Write stores Data at Off durably. If a region that it touches is clean, or active with a Seq below this one's, the
+	// Write stores Data at Off durably, or in memory if it is Volatile. If a region that it touches is clean, or active with a Seq below this one's, the
 	// region is durably marked active with Seq, and Durable recorded, before a byte of the data is applied. So a region's
 	// Seq never falls while it is active, and a Clear that was sent before a write cannot undo that write's mark.
 	Write
-	// Zero makes Len bytes at Off read as zeros, durably, and frees space. It marks like Write.
+	// Zero makes Len bytes at Off read as zeros, as durably as Write, and frees space. It marks like Write.
 	Zero
 	// Confirm does nothing; its success says that the node has accepted no epoch above the session's (invariant 11).
 	// Volume is not used.
@@ -38,7 +38,7 @@ const (
 	// write in progress; the others are left as they are. It is no error if none is cleared.
 	Clear
 	// ReadMap answers the active regions of the replica, with their Seq, in Answer.Active, and what else the leader has to
-	// know of it: Birth, Highest and Known.
+	// know of it: Birth, Incarnation, Highest and Known. What was written before is durable then, as after a Flush.
 	ReadMap
 	// Extents answers in Answer.Extents the parts of [Off, Off+Len) that hold data, in ascending order; what is between
 	// them reads as zeros. Parts may be joined, so that the list stays short: a hole may be called data, never data a hole.
@@ -72,6 +72,9 @@ const (
 	// DropMissed takes the regions of Missed out of the missed map of Others[0], but for those that are active; Epoch and
 	// Seq of Others[0] are what the absent replica has to have from then on, and are durable before a region is taken out.
 	DropMissed
+	// Flush makes every write of the replica durable that was answered before. After one that failed the replica has another
+	// incarnation (invariant 10).
+	Flush
 )
 
 // MaxOthers and MaxAbsent bound what a replica knows of the others.
@@ -119,30 +122,33 @@ type Spec struct {
 
 // Command is one request to a node about one replica.
 type Command struct {
-	Kind    Kind
-	Volume  ids.Volume
-	Off     int64 // bytes, a multiple of 512
-	Len     int64 // bytes, a multiple of 512; len(Data) for Read and Write
-	Data    []byte
-	Proved  bool // Read: ErrMedium also if the checksums say so that are void, since the region is active: they may be wrong
-	Kept    bool // Read: it may be answered with what the node has kept of an earlier read, and kept. Not sent to other nodes
-	Seq     Seq  // Write, Zero: the mark to record if a region is clean
-	Durable Seq  // Write, Zero: the highest Seq that all members had durable when this was sent
-	Regions []RegionSeq
-	Spec    Spec     // Create, Reset, Grow; Delete: its Pool
-	Others  []Other  // Know: all; ReadMissed, AddMissed, DropMissed: one
-	Missed  []Extent // AddMissed, DropMissed: whole regions
+	Kind   Kind
+	Volume ids.Volume
+	Off    int64 // bytes, a multiple of 512
+	Len    int64 // bytes, a multiple of 512; len(Data) for Read and Write
+	Data   []byte
+	// Volatile says of a Write or a Zero that it need not be durable when it is answered, only its mark: a Flush makes it so.
+	Volatile bool
+	Proved   bool // Read: ErrMedium also if the checksums say so that are void, since the region is active: they may be wrong
+	Kept     bool // Read: it may be answered with what the node has kept of an earlier read, and kept. Not sent to other nodes
+	Seq      Seq  // Write, Zero: the mark to record if a region is clean
+	Durable  Seq  // Write, Zero: the highest Seq that all members had durable when this was sent
+	Regions  []RegionSeq
+	Spec     Spec     // Create, Reset, Grow; Delete: its Pool
+	Others   []Other  // Know: all; ReadMissed, AddMissed, DropMissed: one
+	Missed   []Extent // AddMissed, DropMissed: whole regions
 }
 
 // Answer is the outcome of a Command.
 type Answer struct {
-	Err     error // nil, or one that errors.Is one of the errors below
-	Active  []RegionSeq
-	Extents []Extent
-	Sums    []uint32
-	Birth   ids.ID  // ReadMap: of the replica
-	Highest Seq     // ReadMap: as FencedReplica.Seq
-	Known   []Other // ReadMap: what is on record of the others
+	Err         error // nil, or one that errors.Is one of the errors below
+	Active      []RegionSeq
+	Extents     []Extent
+	Sums        []uint32
+	Birth       ids.ID  // ReadMap: of the replica
+	Incarnation ids.ID  // ReadMap: as FencedReplica.Incarnation. From then on the session's commands are for it
+	Highest     Seq     // ReadMap: as FencedReplica.Seq
+	Known       []Other // ReadMap: what is on record of the others
 }
 
 // Errors of commands and sessions.
@@ -203,7 +209,6 @@ func (e *EpochError) Is(t error) bool { return t == ErrEpoch }
 // Fenced is a node's answer to a new epoch: per pool, and per replica that it found there.
 type Fenced struct {
 	Highest Epoch // the highest epoch that the node or any of its pools had recorded before this one
-	Boot    ids.ID
 	Pools   []FencedPool
 }
 
@@ -261,7 +266,12 @@ func Accept(rs []EpochRange, e Epoch) []EpochRange {
 type FencedReplica struct {
 	Spec    Spec
 	Foreign bool
-	Seq     Seq // the highest sequence of a mark that it ever recorded, cleared ones included
-	Durable Seq // the highest Durable that a mark on it carried
-	Active  int // number of active regions
+	// Incarnation is another one after each start of the node's process, and whenever a flush failed after Volatile writes
+	// were answered: the replica may lack what was answered before and not flushed (invariant 10). A session's commands are
+	// for the incarnation that its first answer to the fence named, or a ReadMap since: when there is another one they end with
+	// ErrNoReplica.
+	Incarnation ids.ID
+	Seq         Seq // the highest sequence of a mark that it ever recorded, cleared ones included
+	Durable     Seq // the highest Durable that a mark on it carried
+	Active      int // number of active regions
 }

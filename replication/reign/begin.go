@@ -39,6 +39,8 @@ func (r *Reign) begin(e Effect) {
 		r.wg.Go(func() { r.step(Spaced{Space: r.d.Cluster.Space(r.ctx)}) })
 	case ResizeMirror:
 		r.resizeMirror(e.Volume)
+	case SetDurability:
+		r.setDurability(e)
 	case RetireMember:
 		r.tellMirror(e.Volume, func(m Mirror) { m.Retire(e.Node, e.Set) })
 	case Command:

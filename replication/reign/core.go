@@ -31,10 +31,11 @@ type Core struct {
 	distrusted map[ids.Pool][]peer.Epoch // that a pool knows them proves nothing: it was reverted under them
 	known      peer.Epoch                // the highest epoch that was ever heard of: by the catalog, a report, or our own proposals
 	suspected  map[ids.Node]bool
-	r          *reign             // nil unless a take-over is under way or done
-	again      pace               // of take-overs
-	tries      int                // take-overs since the last reign that lasted
-	endings    map[ids.Volume]int // mirrors that ended by themselves under this leadership
+	r          *reign              // nil unless a take-over is under way or done
+	again      pace                // of take-overs
+	tries      int                 // take-overs since the last reign that lasted
+	endings    map[ids.Volume]int  // mirrors that ended by themselves under this leadership
+	through    map[ids.Volume]bool // their disks failed to flush: under this leadership every write is durable when it is answered
 	reports    map[ids.Node]stamped
 	witness    witness
 	yield      yielding
@@ -116,7 +117,7 @@ func (c *Core) handle(ev Event) {
 	case Leading:
 		c.endReign("the leadership was gained anew")
 		c.leading, c.again, c.tries, c.witness = true, pace{}, 0, witness{}
-		c.endings = make(map[ids.Volume]int)
+		c.endings, c.through = make(map[ids.Volume]int), make(map[ids.Volume]bool)
 		c.auto = newMoving()
 		c.setView(ev.View)
 	case Following:

@@ -67,6 +67,11 @@ type (
 	AskSpace struct{}
 	// ResizeMirror tells an open mirror that its volume has another size by now, which all members have.
 	ResizeMirror struct{ Volume truth.Volume }
+	// SetDurability tells an open mirror what an acknowledgement means, and what to tell the hosts of it.
+	SetDurability struct {
+		Volume           truth.Volume
+		Memory, Volatile bool
+	}
 	// RetireMember has an open mirror remove Node from the in-sync set, as long as that is Set.
 	RetireMember struct {
 		Volume ids.Volume
@@ -113,7 +118,6 @@ type (
 type Member struct {
 	Place   truth.Place
 	Replica peer.FencedReplica
-	Boot    ids.ID
 }
 
 // Kind is what a Tell is about.
@@ -127,6 +131,8 @@ const (
 	MembersRemoved  Kind = "members-removed"
 	MemberStale     Kind = "member-stale"
 	MemberForeign   Kind = "member-foreign"
+	MemberRestarted Kind = "member-restarted"
+	UnflushedLost   Kind = "unflushed-lost"
 	VolumeServed    Kind = "volume-served"
 	VolumeWaits     Kind = "volume-waits"
 	VolumeCreated   Kind = "volume-created"
@@ -171,6 +177,7 @@ func (StartResync) effect()        {}
 func (StopResync) effect()         {}
 func (AskSpace) effect()           {}
 func (ResizeMirror) effect()       {}
+func (SetDurability) effect()      {}
 func (RetireMember) effect()       {}
 func (Command) effect()            {}
 func (ProposeCreate) effect()      {}

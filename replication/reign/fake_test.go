@@ -311,6 +311,7 @@ func (m *fakeMirror) Retire(n ids.Node, set []ids.Node) {}
 func (m *fakeMirror) Resize(int64)                      {}
 func (m *fakeMirror) StartScrub(int64) error            { return nil }
 func (m *fakeMirror) StopScrub()                        {}
+func (m *fakeMirror) SetDurability(bool, bool)          {}
 func (m *fakeMirror) Drain(ctx context.Context) error {
 	m.mu.Lock()
 	m.drained = true

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"pmsapp/internal/ids"
+	"pmsapp/replication/mirror"
 	"pmsapp/replication/peer"
 	"pmsapp/replication/truth"
 )
@@ -170,6 +171,22 @@ func (s *script) do(cmd string, a []string) {
 	case "replica": // replica v a.1 seq durable
 		r := s.w.pool(place(a[1])).replica(volumeID(a[0]))
 		r.Seq, r.Durable = peer.Seq(num(2)), peer.Seq(num(3))
+	case "memory": // memory v yes|no
+		s.w.view = s.w.change()
+		tv := find(s.w.view, volumeID(a[0]))
+		tv.Memory = a[1] == "yes"
+	case "volatile": // volatile v a.1 b.1: they acknowledge from memory, under the incarnations that they have
+		s.w.view = s.w.change()
+		tv := find(s.w.view, volumeID(a[0]))
+		tv.Volatile = nil
+		for _, p := range a[1:] {
+			r := s.w.pool(place(p)).replica(tv.ID)
+			tv.Volatile = append(tv.Volatile, truth.Volatile{Pool: poolID(p), Incarnation: r.Incarnation})
+		}
+	case "restarted": // restarted v a.1 N
+		s.w.pool(place(a[1])).replica(volumeID(a[0])).Incarnation = ids.ID{byte(num(2))}
+	case "unflushed": // the mirror ends: its last member could not flush
+		s.step(MirrorEnded{Volume: volumeID(a[0]), Epoch: s.w.view.Epoch, Err: mirror.ErrFlush})
 	case "foreign":
 		s.w.pool(place(a[1])).replica(volumeID(a[0])).Foreign = true
 	case "stray":

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
 	"pmsapp/replication/truth"
 )
@@ -15,6 +16,8 @@ type verdict uint8
 const (
 	unfenced verdict = iota
 	good
+	// restarted is a member that has every flushed write, and may lack others that it acknowledged (invariant 10).
+	restarted
 	stale
 	foreign
 )
@@ -78,15 +81,38 @@ func (c *Core) judge(v *truth.Volume, j *judgement) {
 			j.verdicts[i] = stale
 			j.whys[i] = fmt.Sprintf("it holds marks up to %d, and another member knows that all had %d", j.reps[i].Seq, durable)
 		}
+		if j.verdicts[i] == good && isRestarted(v, v.InSync[i].Pool, j.reps[i].Incarnation) {
+			j.verdicts[i] = restarted
+			j.whys[i] = "it has another incarnation than it had: it may lack what it had in memory only"
+		}
 		j.count[j.verdicts[i]]++
 	}
 }
 
-// bad is the number of members that are not what the catalog takes them for.
-func (j *judgement) bad() int { return j.count[stale] + j.count[foreign] }
+// isRestarted tells whether a member was volatile, under another incarnation than it has now.
+func isRestarted(v *truth.Volume, p ids.Pool, now ids.ID) bool {
+	for _, x := range v.Volatile {
+		if x.Pool == p {
+			return x.Incarnation != now
+		}
+	}
+	return false
+}
 
-// isBad tells whether member i is one of them.
-func (j *judgement) isBad(i int) bool { return j.verdicts[i] == stale || j.verdicts[i] == foreign }
+// bad is the number of members that are not what the catalog takes them for. Those that restarted are, unless another member
+// has what they may lack.
+func (j *judgement) bad() int {
+	n := j.count[stale] + j.count[foreign]
+	if j.count[good] > 0 {
+		n += j.count[restarted]
+	}
+	return n
+}
+
+// isBad tells whether member i must not become the last one in place of another.
+func (j *judgement) isBad(i int) bool {
+	return j.verdicts[i] == stale || j.verdicts[i] == foreign || j.verdicts[i] == restarted
+}
 
 // awaited names the members that are not fenced, for people.
 func (c *Core) awaited(j *judgement) string {
@@ -138,5 +164,5 @@ func (c *Core) Usable(v truth.Volume, place truth.Place) (Member, error) {
 }
 
 func (c *Core) member(p truth.Place, rep peer.FencedReplica) Member {
-	return Member{Place: p, Replica: rep, Boot: c.r.nodes[p.Node].boot}
+	return Member{Place: p, Replica: rep}
 }

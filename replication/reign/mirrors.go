@@ -25,6 +25,7 @@ type handle struct {
 	m      Mirror // nil until it is open
 	closed bool   // Core wants it no more
 	cause  error
+	told   SetDurability // the newest
 }
 
 // openMirror begins to open one. The lock is held.
@@ -44,7 +45,7 @@ func (r *Reign) openMirror(e OpenMirror) {
 	}
 	for _, m := range e.Members {
 		cfg.Params.Members = append(cfg.Params.Members, mirror.Member{
-			Node: m.Place.Node, Seq: m.Replica.Seq, Durable: m.Replica.Durable,
+			Node: m.Place.Node, Seq: m.Replica.Seq, Durable: m.Replica.Durable, Incarnation: m.Replica.Incarnation,
 		})
 	}
 	r.wg.Go(func() {
@@ -155,6 +156,32 @@ func (r *Reign) resizeMirror(v truth.Volume) {
 		if !h.closed {
 			r.notes.add(true, func() { r.d.Observer.Serving(v, h.m) })
 		}
+	})
+}
+
+// setDurability tells a mirror what an acknowledgement means. Hosts learn that what they write may be volatile before it is.
+// The lock is held.
+func (r *Reign) setDurability(e SetDurability) {
+	h := r.mirrors[e.Volume.ID]
+	if h == nil || h.m == nil {
+		return
+	}
+	h.told = e
+	r.wg.Go(func() {
+		h.m.SetDurability(false, e.Volatile)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if h.closed {
+			return
+		}
+		r.notes.add(true, func() {
+			r.mu.Lock()
+			now := h.told // another may have come, and have been quicker
+			r.mu.Unlock()
+			h.m.SetDurability(false, now.Volatile)
+			r.d.Observer.Serving(now.Volume, h.m)
+			h.m.SetDurability(now.Memory, now.Volatile)
+		})
 	})
 }
 

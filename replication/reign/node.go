@@ -20,8 +20,7 @@ type node struct {
 	retry   pace
 	since   time.Duration // since when it is not up; if it is, since when it was not before
 	err     string
-	down    bool // its machine answered that nothing listens there: as good as a suspicion
-	boot    ids.ID
+	down    bool               // its machine answered that nothing listens there: as good as a suspicion
 	pools   map[ids.Pool]*pool // what the newest session's fence said
 	listed  []ids.Pool         // keys of pools, in the order in which they came
 	seen    map[ids.Pool]bool  // pools that were fenced before in this reign: they must have its epoch ever after
@@ -134,7 +133,7 @@ func (c *Core) opened(ev Opened) {
 		return // given up: the shell closes it
 	}
 	n.up, n.err, n.down, n.retry, n.polling, n.poll = true, "", false, pace{}, false, pace{}
-	n.boot, n.pools, n.listed = ev.Fenced.Boot, make(map[ids.Pool]*pool), nil
+	n.pools, n.listed = make(map[ids.Pool]*pool), nil
 	n.asking, n.poll.next = false, c.now+c.cfg.PollBusy
 	if c.merge(n, ev.Fenced) {
 		c.tell(NodeFenced, ids.Volume{}, n.id, fmt.Sprintf("node %s is fenced under epoch %d", c.nodeName(n.id), c.r.epoch))

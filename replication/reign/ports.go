@@ -61,7 +61,7 @@ type Cluster interface {
 
 // Observer is told what appliance has to act on. Its methods are called one at a time, in order, and must not block.
 type Observer interface {
-	// Serving says that dev answers I/O of v from now on: swap its LUs to it. It is said again when dev has another size.
+	// Serving says that dev answers I/O of v from now on: swap its LUs to it. It is said again when dev has another size or durability.
 	Serving(v truth.Volume, dev block.Device)
 	// Standby says that v's mirror is closed: its LUs answer NOT READY from now on, and the hosts' sessions that brought
 	// commands which ended with block.ErrEnded are dropped (invariant 8).
@@ -77,6 +77,7 @@ type Mirror interface {
 	StopResync(node ids.Node)
 	Retire(node ids.Node, set []ids.Node)
 	Resize(size int64)
+	SetDurability(memory, volatile bool)
 	StartScrub(rate int64) error
 	StopScrub()
 	Drain(ctx context.Context) error

@@ -40,7 +40,7 @@ func (c *Core) removeUnfenced(p *plan) {
 	remove, order := make(map[ids.Pool]bool), []ids.Pool(nil)
 	for _, e := range p.overdue {
 		switch {
-		case p.inUse[e.member.Pool]:
+		case p.inUse[e.member.Pool] || allSpared(e.helpers, p.waiting):
 			c.planExpulsion(e, p)
 		case !remove[e.member.Pool] && !allSpared(e.helpers, p.spared):
 			remove[e.member.Pool] = true

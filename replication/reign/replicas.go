@@ -190,6 +190,7 @@ func (c *Core) driveReplicas() {
 		}
 		v := r.vols[tv.ID]
 		c.followSize(v, tv)
+		c.followDurability(v, tv)
 		if v.stage == open && v.growth != nil {
 			c.driveGrowth(v, tv)
 			continue

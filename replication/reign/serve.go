@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"pmsapp/internal/ids"
+	"pmsapp/replication/mirror"
 	"pmsapp/replication/peer"
 	"pmsapp/replication/truth"
 )
@@ -32,7 +33,7 @@ func (c *Core) serve(p *plan) {
 	cmd := truth.Served{Epoch: c.r.epoch}
 	for _, v := range b.vols {
 		v.stage = proposed
-		cmd.Volumes = append(cmd.Volumes, truth.VolumeVersion{Volume: v.id, Version: v.version})
+		cmd.Volumes = append(cmd.Volumes, truth.VolumeVersion{Volume: v.id, Version: v.version, Lost: v.lost})
 	}
 	c.emit(Propose{ID: b.id, P: cmd})
 }
@@ -67,7 +68,14 @@ func (c *Core) servedDecided(ev Decided) {
 		for _, m := range v.members {
 			v.uses = append(v.uses, m.Place.Node)
 		}
-		c.emit(OpenMirror{Epoch: c.r.epoch, Volume: *tv, Members: append([]Member(nil), v.members...), Prior: v.prior})
+		vol := *tv
+		v.told = c.durability(tv)
+		vol.Memory = v.told.memory
+		if tv.Losses != v.losses {
+			c.tell(UnflushedLost, v.id, ids.Node{}, "no replica of volume "+tv.Name+" has the incarnation under which it acknowledged from memory: "+
+				"what was not flushed may be lost")
+		}
+		c.emit(OpenMirror{Epoch: c.r.epoch, Volume: vol, Members: append([]Member(nil), v.members...), Prior: v.prior})
 		n++
 	}
 	if n > 0 {
@@ -161,7 +169,11 @@ func (c *Core) mirrorEnded(ev MirrorEnded) {
 	}
 	v.stage, v.state, v.reason = ended, Waits, fmt.Sprintf("its mirror ended: %v", ev.Err)
 	c.tell(VolumeWaits, v.id, ids.Node{}, v.reason)
-	if !errors.Is(ev.Err, peer.ErrEpoch) && !errors.Is(ev.Err, truth.ErrRejected) {
+	if errors.Is(ev.Err, mirror.ErrFlush) {
+		c.through[v.id] = true // so that the next failure is that of a write, and not of all of them
+	}
+	if !errors.Is(ev.Err, peer.ErrEpoch) && !errors.Is(ev.Err, truth.ErrRejected) && !errors.Is(ev.Err, mirror.ErrFlush) &&
+		!errors.Is(ev.Err, mirror.ErrIncarnation) {
 		if c.endings[v.id]++; c.endings[v.id] > maxEndings {
 			return
 		}

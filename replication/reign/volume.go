@@ -47,7 +47,10 @@ type vol struct {
 
 	resyncs []*resync
 	change  change
-	size    int64 // of its mirror
+	size    int64      // of its mirror
+	lost    bool       // no member has what was acknowledged and not flushed
+	losses  uint64     // as the catalog had them before
+	told    durability // to its mirror
 	growth  *growth
 	growing bool // a Grow of the replica that was adopted is under way
 	there   bool // while volumes are adopted
@@ -87,7 +90,7 @@ func (c *Core) adoptVolumes() {
 		id := c.view.Volumes[i].ID
 		v := r.vols[id]
 		if v == nil {
-			v = &vol{id: id, state: TakingOver, lineage: c.view.Volumes[i].Lineage}
+			v = &vol{id: id, state: TakingOver, lineage: c.view.Volumes[i].Lineage, losses: c.view.Volumes[i].Losses}
 			r.vols[id] = v
 			r.list = append(r.list, v)
 			r.back = r.back || r.restored(id)
@@ -128,6 +131,7 @@ type plan struct {
 	expel   []expulsion       // at most one of each volume
 	overdue []expulsion       // unfenced members whose grace is over; a good one is there
 	spared  map[ids.Pool]bool // pools with a bad member of a volume that also has an unfenced one
+	waiting map[ids.Pool]bool // those of them that may have one for long: it waits for the unfenced one
 	inUse   map[ids.Pool]bool // pools with members, or members to be, of volumes that are past judging
 	news    []*vol            // cannot be served, newly
 }
@@ -153,7 +157,7 @@ func (c *Core) driveVolumes() {
 		return
 	}
 	r.judgeDue, r.judgeAt = false, never
-	p := plan{spared: make(map[ids.Pool]bool), inUse: make(map[ids.Pool]bool)}
+	p := plan{spared: make(map[ids.Pool]bool), waiting: make(map[ids.Pool]bool), inUse: make(map[ids.Pool]bool)}
 	var j judgement
 	for i := range c.view.Volumes {
 		tv := &c.view.Volumes[i]
@@ -191,11 +195,12 @@ func (c *Core) judgeVolume(tv *truth.Volume, v *vol, j *judgement, p *plan) {
 		v.prior = tv.LastServed
 	}
 	c.judge(tv, j)
-	if j.bad() > 0 && j.count[unfenced] > 0 {
+	if j.bad()+j.count[restarted] > 0 && j.count[unfenced] > 0 {
 		// Named as fenced, a bad member could become the last one, in place of an unfenced one that may be good.
 		for i, m := range tv.InSync {
 			if j.isBad(i) {
 				p.spared[m.Pool] = true
+				p.waiting[m.Pool] = p.waiting[m.Pool] || j.verdicts[i] == restarted
 			}
 		}
 	}
@@ -214,7 +219,7 @@ func (c *Core) judgeVolume(tv *truth.Volume, v *vol, j *judgement, p *plan) {
 	case j.bad() > 0:
 		v.say(p, TakingOver, "a member has to be removed: "+c.describe(j))
 		c.planExpulsion(worst(j, v), p)
-	case j.count[good] == 0:
+	case j.count[good] == 0 && j.count[unfenced] > 0:
 		c.sayAwaited(v, j, p)
 	case j.count[unfenced] > 0:
 		v.say(p, TakingOver, "waits a moment for "+c.awaited(j))
@@ -224,7 +229,7 @@ func (c *Core) judgeVolume(tv *truth.Volume, v *vol, j *judgement, p *plan) {
 	case c.growAdopted(tv, v, j):
 	default:
 		v.say(p, TakingOver, "all members are fenced")
-		v.version, v.members = tv.Version, v.members[:0]
+		v.version, v.members, v.lost = tv.Version, v.members[:0], j.count[good] == 0
 		for i, m := range tv.InSync {
 			v.members = append(v.members, c.member(m, j.reps[i]))
 		}
@@ -234,12 +239,15 @@ func (c *Core) judgeVolume(tv *truth.Volume, v *vol, j *judgement, p *plan) {
 
 // worst chooses the bad member to remove first: one that holds nothing before one that holds something.
 func worst(j *judgement, v *vol) expulsion {
-	for _, k := range []verdict{foreign, stale} {
+	for _, k := range []verdict{foreign, stale, restarted} {
 		for i, m := range j.tv.InSync {
 			if j.verdicts[i] == k {
 				e := expulsion{v: v, version: j.tv.Version, member: m, why: j.whys[i], kind: MemberStale}
-				if k == foreign {
+				switch k {
+				case foreign:
 					e.kind = MemberForeign
+				case restarted:
+					e.kind = MemberRestarted
 				}
 				return e
 			}
@@ -262,11 +270,19 @@ func (c *Core) patience(j *judgement) time.Duration {
 // sayAwaited says for whom a volume waits, none of whose members is fenced: aloud when the grace is over.
 func (c *Core) sayAwaited(v *vol, j *judgement, p *plan) {
 	if due := c.patience(j); c.now < due {
-		v.say(p, TakingOver, "waits for "+c.awaited(j))
+		v.say(p, TakingOver, "waits for "+c.awaited(j)+c.because(j))
 		c.soon(due)
 		return
 	}
-	v.say(p, Waits, "waits for "+c.awaited(j))
+	v.say(p, Waits, "waits for "+c.awaited(j)+c.because(j))
+}
+
+// because says why a volume waits although some members are there.
+func (c *Core) because(j *judgement) string {
+	if j.count[restarted] == 0 {
+		return ""
+	}
+	return ", in whose memory may be what was acknowledged; " + c.describe(j)
 }
 
 func (c *Core) planExpulsion(e expulsion, p *plan) {

@@ -220,6 +220,9 @@ func (w *world) apply(p truth.Proposal) (truth.Outcome, error) {
 		for _, vv := range p.Volumes {
 			if tv := find(v, vv.Volume); tv != nil && tv.Version == vv.Version {
 				tv.LastServed = p.Epoch
+				if vv.Lost {
+					tv.Losses, tv.Volatile = tv.Losses+1, nil
+				}
 			} else {
 				out.Left = append(out.Left, vv.Volume)
 			}
@@ -401,7 +404,11 @@ func show(e Effect) string {
 		for _, m := range e.Members {
 			ms = append(ms, fmt.Sprintf("%s(seq %d)", name(m.Place.Pool), m.Replica.Seq))
 		}
-		return fmt.Sprintf("open mirror %s epoch %d version %d: %s", name(e.Volume.ID), e.Epoch, e.Volume.Version, strings.Join(ms, " "))
+		memory := ""
+		if e.Volume.Memory {
+			memory = " memory"
+		}
+		return fmt.Sprintf("open mirror %s epoch %d version %d: %s%s", name(e.Volume.ID), e.Epoch, e.Volume.Version, strings.Join(ms, " "), memory)
 	case DrainMirror:
 		return "drain mirror " + name(e.Volume)
 	case CloseMirror:
@@ -410,6 +417,8 @@ func show(e Effect) string {
 		return fmt.Sprintf("start resync %s to %s empty=%v", name(e.Volume), name(e.Member.Place.Pool), e.Empty)
 	case ResizeMirror:
 		return fmt.Sprintf("resize mirror %s to %d", name(e.Volume.ID), e.Volume.Size)
+	case SetDurability:
+		return fmt.Sprintf("durability of %s: memory %v, volatile %v", name(e.Volume.ID), e.Memory, e.Volatile)
 	case AskSpace:
 		return "ask for space"
 	case StopResync:
@@ -449,6 +458,9 @@ func showProposal(p truth.Proposal) string {
 		var vs []string
 		for _, v := range p.Volumes {
 			vs = append(vs, fmt.Sprintf("%s@%d", name(v.Volume), v.Version))
+			if v.Lost {
+				vs = append(vs, "(lost)")
+			}
 		}
 		return fmt.Sprintf("Served epoch %d %s", p.Epoch, strings.Join(vs, " "))
 	case truth.RemoveMember:

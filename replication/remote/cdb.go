@@ -9,10 +9,11 @@ import (
 )
 
 const (
-	cdbLen     = 64
-	cdbOpcode  = 0x7f
-	cdbVersion = 1
-	flagProved = 0x01 // of READ, in byte 3
+	cdbLen       = 64
+	cdbOpcode    = 0x7f
+	cdbVersion   = 1
+	flagProved   = 0x01 // of READ, in byte 3
+	flagVolatile = 0x02 // of WRITE and ZERO
 
 	// MaxTransfer is the most bytes of one READ or WRITE.
 	MaxTransfer = 8 << 20
@@ -42,11 +43,12 @@ const (
 	actReadMissed action = 0xf01d
 	actAddMissed  action = 0xf01e
 	actDropMissed action = 0xf01f
+	actFlush      action = 0xf020
 )
 
 // actions of the kinds of peer.Command.
 func actionOf(k peer.Kind) (action, bool) {
-	if k < peer.Read || k > peer.DropMissed {
+	if k < peer.Read || k > peer.Flush {
 		return 0, false
 	}
 	return actRead + action(k-peer.Read), true
@@ -56,20 +58,24 @@ func (a action) kind() peer.Kind { return peer.Read + peer.Kind(a-actRead) }
 
 // request is a CDB decoded.
 type request struct {
-	act     action
-	volume  ids.Volume
-	off     int64
-	length  int64
-	seq     uint64
-	durable uint64
-	proved  bool
+	act      action
+	volume   ids.Volume
+	off      int64
+	length   int64
+	seq      uint64
+	durable  uint64
+	proved   bool
+	volatile bool
 }
 
 // encode writes the CDB.
 func (q *request) encode(b *[cdbLen]byte) {
 	*b = [cdbLen]byte{0: cdbOpcode, 2: cdbVersion, 7: cdbLen - 8}
 	if q.proved {
-		b[3] = flagProved
+		b[3] |= flagProved
+	}
+	if q.volatile {
+		b[3] |= flagVolatile
 	}
 	binary.BigEndian.PutUint16(b[8:], uint16(q.act))
 	copy(b[16:32], q.volume[:])
@@ -86,10 +92,10 @@ func decodeCDB(b []byte) (q request, err error) {
 		return q, errUnknown
 	}
 	q.act = action(binary.BigEndian.Uint16(b[8:]))
-	if q.act < actFence || q.act > actFetch && q.act < actRead || q.act > actDropMissed {
+	if q.act < actFence || q.act > actFetch && q.act < actRead || q.act > actFlush {
 		return q, errUnknown
 	}
-	q.proved = b[3]&flagProved != 0
+	q.proved, q.volatile = b[3]&flagProved != 0, b[3]&flagVolatile != 0
 	copy(q.volume[:], b[16:32])
 	off, length := binary.BigEndian.Uint64(b[32:]), binary.BigEndian.Uint64(b[40:])
 	q.seq, q.durable = binary.BigEndian.Uint64(b[48:]), binary.BigEndian.Uint64(b[56:])

@@ -21,7 +21,7 @@
 //	byte  0     7Fh
 //	      1     0 (control)
 //	      2     1 (version of this layout)
-//	      3     READ: 1 for Proved
+//	      3     READ: 1 for Proved; WRITE, ZERO: 2 for Volatile
 //	      4..6  0
 //	      7     56 (additional CDB length)
 //	      8..9  service action, see below
@@ -40,7 +40,7 @@
 //	F012h ZERO
 //	F013h CONFIRM
 //	F014h CLEAR     Data-Out: 12 bytes for each region: region (4), Seq (8)
-//	F015h READ MAP  Data-In: an answer with the replica's birth (16), the highest Seq (8), the number of Others (4), these (72
+//	F015h READ MAP  Data-In: an answer with the replica's birth (16), its incarnation (16), the highest Seq (8), the number of Others (4), these (72
 //	                bytes each), and 12 bytes for each active region: region (4), Seq (8)
 //	F016h EXTENTS   Data-In: an answer with 16 bytes for each extent: offset (8), length (8)
 //	F017h CREATE    Data-Out: a Spec
@@ -52,6 +52,7 @@
 //	F01Dh READ MISSED  Data-In: as EXTENTS; Seq and Durable are the birth of the replica whose map it is, or zeros
 //	F01Eh ADD MISSED   Data-Out: the Other whose map it is, and 16 bytes for each extent
 //	F01Fh DROP MISSED  Data-Out: likewise
+//	F020h FLUSH
 //
 // A Spec is "PMSS", version 1 (2), 0 (2), volume id (16), lineage (16), pool id (16), size (8), region (8): 72 bytes.
 //
@@ -63,10 +64,10 @@
 // token (8), and the body or its beginning. If the body does not fit into the Data-In that the initiator offered, the node
 // keeps it, the token is not 0, and FETCH gets the rest; a snapshot is thus read as a whole, whatever changes meanwhile.
 //
-// The body of a Fenced: the highest epoch (8), boot id (16), the number of pools (4), and for each pool: pool id (16),
+// The body of a Fenced: the highest epoch (8), the number of pools (4), and for each pool: pool id (16),
 // flags (4; bit 0: busy, bit 1: reverted), Previous (8), number of epoch ranges (4), number of replicas (4), for each range Lo (8) and Hi
-// (8), for each replica volume id (16), lineage (16), pool id (16), size (8), region (8), flags (4; bit 0: foreign), Seq
-// (8), Durable (8), number of active regions (4).
+// (8), for each replica volume id (16), lineage (16), pool id (16), size (8), region (8), flags (4; bit 0: foreign),
+// incarnation (16), Seq (8), Durable (8), number of active regions (4).
 //
 // # Errors
 //

@@ -10,7 +10,7 @@ import (
 
 const (
 	otherLen = 72
-	mapHead  = 28
+	mapHead  = 44
 	// maxMissed is how many extents one ADD MISSED or DROP MISSED names.
 	maxMissed = 256 << 10
 )
@@ -80,6 +80,7 @@ func decodeMissed(b []byte) ([]peer.Other, []peer.Extent, error) {
 // appendMap is the body of an answer to READ MAP.
 func appendMap(b []byte, a *peer.Answer) []byte {
 	b = append(b, a.Birth[:]...)
+	b = append(b, a.Incarnation[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(a.Highest))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(a.Known)))
 	return appendRegions(appendOthers(b, a.Known), a.Active)
@@ -91,6 +92,7 @@ func decodeMap(b []byte, a *peer.Answer) (err error) {
 	}
 	r := cursor{b: b}
 	r.id((*[16]byte)(&a.Birth))
+	r.id((*[16]byte)(&a.Incarnation))
 	a.Highest = peer.Seq(r.u64())
 	n := r.u32()
 	if n > peer.MaxOthers || int(n)*otherLen > len(r.b) {

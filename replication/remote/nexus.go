@@ -239,7 +239,7 @@ func (n *Nexus) submit(t *Task) {
 	q := &t.req
 	c := &t.call
 	c.Command = peer.Command{Kind: q.act.kind(), Volume: q.volume, Off: q.off, Len: q.length,
-		Seq: peer.Seq(q.seq), Durable: peer.Seq(q.durable), Proved: q.proved}
+		Seq: peer.Seq(q.seq), Durable: peer.Seq(q.durable), Proved: q.proved, Volatile: q.volatile}
 	if q.act == actDelete {
 		c.Seq, c.Durable = 0, 0
 		binary.BigEndian.PutUint64(c.Spec.Pool[:], q.seq)

@@ -21,7 +21,7 @@ const (
 	extentLen      = 16
 	rangeLen       = 16
 	poolLen        = 36
-	replicaLen     = 88
+	replicaLen     = 104
 
 	// maxBody bounds an answer: an active map of 16 million regions.
 	maxBody = 192 << 20
@@ -202,7 +202,6 @@ func decodeSums(b []byte, length int64) ([]uint32, error) {
 
 func appendFenced(b []byte, f *peer.Fenced) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(f.Highest))
-	b = append(b, f.Boot[:]...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(f.Pools)))
 	for i := range f.Pools {
 		p := &f.Pools[i]
@@ -219,6 +218,7 @@ func appendFenced(b []byte, f *peer.Fenced) []byte {
 			r := &p.Replicas[j]
 			b = appendSpecFields(b, &r.Spec)
 			b = appendFlags(b, r.Foreign)
+			b = append(b, r.Incarnation[:]...)
 			b = binary.BigEndian.AppendUint64(b, uint64(r.Seq))
 			b = binary.BigEndian.AppendUint64(b, uint64(r.Durable))
 			b = binary.BigEndian.AppendUint32(b, uint32(r.Active))
@@ -241,7 +241,6 @@ func appendFlags(b []byte, flags ...bool) []byte {
 func decodeFenced(b []byte) (f peer.Fenced, err error) {
 	r := cursor{b: b}
 	f.Highest = r.epoch()
-	r.id((*[16]byte)(&f.Boot))
 	f.Pools = make([]peer.FencedPool, r.count(poolLen))
 	for i := range f.Pools {
 		p := &f.Pools[i]
@@ -262,6 +261,7 @@ func decodeFenced(b []byte) (f peer.Fenced, err error) {
 			g := &p.Replicas[j]
 			g.Spec = r.spec()
 			g.Foreign = r.u32()&1 != 0
+			r.id((*[16]byte)(&g.Incarnation))
 			g.Seq, g.Durable = peer.Seq(r.u64()), peer.Seq(r.u64())
 			g.Active = int(r.u32())
 		}

@@ -93,7 +93,7 @@ func (s *fakeSession) Submit(c *peer.Call) {
 		copy(n.data[c.Off:], c.Data)
 		return
 	case peer.ReadMap:
-		c.Active, c.Birth, c.Highest, c.Known = n.active, ids.ID{7}, 8, []peer.Other{{ID: peer.ReplicaID{Birth: ids.ID{9}}, Absent: true, Seq: 5}}
+		c.Active, c.Birth, c.Incarnation, c.Highest, c.Known = n.active, ids.ID{7}, ids.ID{6}, 8, []peer.Other{{ID: peer.ReplicaID{Birth: ids.ID{9}}, Absent: true, Seq: 5}}
 	case peer.Extents, peer.ReadMissed:
 		c.Extents = n.extents
 	case peer.Sums:
@@ -167,7 +167,7 @@ func call(s peer.Session, c peer.Command) *peer.Call {
 }
 
 func bigFenced(replicas int) peer.Fenced {
-	f := peer.Fenced{Highest: 41, Boot: ids.New(), Pools: []peer.FencedPool{
+	f := peer.Fenced{Highest: 41, Pools: []peer.FencedPool{
 		{Pool: ids.NewPool(), Busy: true, Previous: 40, Accepted: []peer.EpochRange{{Lo: 1, Hi: 3}, {Lo: 7, Hi: 40}}, Replicas: []peer.FencedReplica{}},
 		{Pool: ids.NewPool(), Previous: 41, Reverted: true, Accepted: []peer.EpochRange{}, Replicas: []peer.FencedReplica{}},
 	}}
@@ -175,7 +175,7 @@ func bigFenced(replicas int) peer.Fenced {
 	for i := range replicas {
 		p.Replicas = append(p.Replicas, peer.FencedReplica{
 			Spec:    peer.Spec{Volume: ids.NewVolume(), Lineage: ids.NewLineage(), Pool: p.Pool, Size: 1 << 40, Region: 1 << 20},
-			Foreign: i%3 == 0, Seq: peer.Seq(i * 5), Durable: peer.Seq(i * 4), Active: i})
+			Foreign: i%3 == 0, Incarnation: ids.New(), Seq: peer.Seq(i * 5), Durable: peer.Seq(i * 4), Active: i})
 	}
 	return f
 }
@@ -205,6 +205,8 @@ func TestCommands(t *testing.T) {
 		{ID: peer.ReplicaID{Node: ids.NewNode(), Pool: ids.NewPool(), Birth: ids.New()}, Absent: true, All: true, Epoch: 3, Seq: 1 << 63}}
 	want := []peer.Command{
 		{Kind: peer.Zero, Volume: v, Off: 512, Len: 1 << 40, Seq: 1<<63 + 7, Durable: 1 << 62},
+		{Kind: peer.Zero, Volume: v, Off: 512, Len: 512, Seq: 8, Volatile: true},
+		{Kind: peer.Flush, Volume: v},
 		{Kind: peer.Confirm},
 		{Kind: peer.Clear, Volume: v, Regions: []peer.RegionSeq{{Region: 3, Seq: 9}, {Region: 1<<32 - 1, Seq: 1 << 63}}},
 		{Kind: peer.Create, Volume: v, Spec: spec},
@@ -253,7 +255,7 @@ func TestLargeAnswers(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if c := call(s, peer.Command{Kind: peer.ReadMap}); !cmp.Equal(c.Active, n.active) || c.Birth != (ids.ID{7}) || c.Highest != 8 ||
+	if c := call(s, peer.Command{Kind: peer.ReadMap}); !cmp.Equal(c.Active, n.active) || c.Birth != (ids.ID{7}) || c.Incarnation != (ids.ID{6}) || c.Highest != 8 ||
 		!cmp.Equal(c.Known, []peer.Other{{ID: peer.ReplicaID{Birth: ids.ID{9}}, Absent: true, Seq: 5}}) {
 		t.Error("the map differs")
 	}

@@ -89,7 +89,7 @@ func (s *Session) Submit(c *peer.Call) {
 		if int64(len(c.Data)) != c.Len || c.Len == 0 || c.Len > MaxTransfer {
 			c.Err = fmt.Errorf("%d bytes of data for %d: %w", len(c.Data), c.Len, peer.ErrInvalid)
 		}
-	case act == actZero || act == actConfirm:
+	case act == actZero || act == actConfirm || act == actFlush:
 	default:
 		if !s.spawn(func() { s.submitLarge(act, c) }) {
 			c.Err = s.Err()
@@ -116,7 +116,7 @@ func (s *Session) Submit(c *peer.Call) {
 }
 
 func requestOf(act action, c *peer.Call) request {
-	q := request{act: act, volume: c.Volume, off: c.Off, length: c.Len, seq: uint64(c.Seq), durable: uint64(c.Durable), proved: c.Proved}
+	q := request{act: act, volume: c.Volume, off: c.Off, length: c.Len, seq: uint64(c.Seq), durable: uint64(c.Durable), proved: c.Proved, volatile: c.Volatile}
 	if act == actDelete {
 		q.seq, q.durable = binary.BigEndian.Uint64(c.Spec.Pool[:]), binary.BigEndian.Uint64(c.Spec.Pool[8:])
 	}

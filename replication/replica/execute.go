@@ -6,10 +6,10 @@ import (
 	"pmsapp/replication/peer"
 )
 
-// execute carries a command out; it blocks. renewed is called when the replica had to be opened anew.
-func (r *replica) execute(c *peer.Call, renewed func()) error {
+// execute carries a command of a session out; it blocks.
+func (r *replica) execute(c *peer.Call, s *Session) error {
 	if r.state() != nil && r.renew(true) {
-		renewed()
+		s.node.renewed()
 	}
 	r.use.RLock()
 	defer r.use.RUnlock()
@@ -19,12 +19,21 @@ func (r *replica) execute(c *peer.Call, renewed func()) error {
 	if err := r.state(); err != nil {
 		return brokenError(err)
 	}
+	if !s.means(c, r.incarnation) {
+		return fmt.Errorf("volume %s: what was written to it before it was durable may be lost: %w", c.Volume, peer.ErrNoReplica)
+	}
 	switch c.Kind {
+	case peer.Flush:
+		return r.sync()
 	case peer.Clear:
 		return r.clean(c.Regions)
 	case peer.ReadMap:
+		if err := r.settleMemory(); err != nil {
+			return err
+		}
 		r.mu.Lock()
 		c.Active = r.marks.list()
+		c.Incarnation = r.incarnation
 		c.Birth, c.Known = r.others.birth, r.others.list()
 		c.Highest, _ = r.marks.highest()
 		r.mu.Unlock()
@@ -68,6 +77,7 @@ func (r *replica) change(c *peer.Call) error {
 	first, last := uint32(c.Off/r.spec.Region), uint32((c.Off+c.Len-1)/r.spec.Region)
 	r.mu.Lock()
 	mark := r.marks.begin(first, last, c.Seq, c.Durable)
+	r.volatile = r.volatile || c.Volatile
 	for x := first; x <= last && len(r.clearing) > 0; x++ {
 		delete(r.clearing, x)
 	}
@@ -92,6 +102,25 @@ func (r *replica) apply(c *peer.Call, mark bool) error {
 	if err := r.write(c.Off, c.Len, data); err != nil {
 		return diskError("writing", err)
 	}
+	if c.Volatile {
+		return nil // r.volatile was set before a byte was written
+	}
+	return r.sync()
+}
+
+// settleMemory makes durable what a former leader may have left in memory: a new one finds it equal to what others have.
+func (r *replica) settleMemory() error {
+	r.mu.Lock()
+	volatile := r.volatile
+	r.mu.Unlock()
+	if !volatile {
+		return nil
+	}
+	return r.sync()
+}
+
+// sync makes all writes durable that have returned.
+func (r *replica) sync() error {
 	if err := r.flush.do(); err != nil {
 		return brokenError(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -54,7 +53,6 @@ type Node struct {
 	accepted peer.Epoch
 	pools    []*pool
 	sessions []*Session // live ones, and dead ones with commands in progress
-	boot     ids.ID
 
 	// Guarded by fence.
 	record slots      // on the catalog's disk
@@ -76,10 +74,7 @@ func OpenNode(cfg Config) (*Node, error) {
 	}
 	n.accepted = n.own.epoch
 	var err error
-	if n.boot, err = bootID(); err == nil {
-		n.cache, err = newCache(cfg.Cache)
-	}
-	if err != nil {
+	if n.cache, err = newCache(cfg.Cache); err != nil {
 		n.record.f.close()
 		return nil, err
 	}
@@ -124,15 +119,6 @@ func (n *Node) openRecord() error {
 }
 
 func (n *Node) file() string { return filepath.Join(n.cfg.Dir, "epoch") }
-
-// bootID is the incarnation: new at each start of the operating system (invariant 10).
-func bootID() (ids.ID, error) {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ids.ID{}, fmt.Errorf("reading the boot id: %w", err)
-	}
-	return ids.Parse(strings.ReplaceAll(strings.TrimSpace(string(b)), "-", ""))
-}
 
 // AddPool opens a pool; may says that an empty directory becomes one. A pool with an epoch above the accepted one ends all
 // sessions: their leader is not the newest.
@@ -338,25 +324,19 @@ func (n *Node) acknowledge(ctx context.Context, s *Session) error {
 			for _, r := range p.all() {
 				fp.Replicas = append(fp.Replicas, r.describe())
 			}
-			s.admit(p.id)
+			s.admit(p.id, fp.Replicas)
 		}
 		f.Pools = append(f.Pools, fp)
 	}
 	if renewed {
 		n.renewed()
 	}
-	n.mu.Lock()
-	f.Boot = n.boot
-	n.mu.Unlock()
 	s.setFenced(f)
 	return nil
 }
 
-// renewed says that a flush failed and the replica was opened anew: this is another incarnation (invariant 10).
+// renewed says that a flush failed and the replica was opened anew.
 func (n *Node) renewed() {
-	n.mu.Lock()
-	n.boot = ids.New()
-	n.mu.Unlock()
 	n.cfg.Log.Warn("a replica was opened anew after its disk had failed to write")
 }
 

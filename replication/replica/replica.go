@@ -25,15 +25,16 @@ type replica struct {
 	spec    peer.Spec
 	foreign error // it cannot be used, and why
 
-	use    sync.RWMutex
-	gone   bool // deleted or closed. Guarded by use
-	data   file // so are these
-	mapf   file
-	sums   *sums
-	number uint64 // in the cache, since it was opened
-	cache  *cache // of reads; set before it is used
-	flush  group  // of data
-	commit group  // of the map
+	use         sync.RWMutex
+	gone        bool // deleted or closed. Guarded by use
+	data        file // so are these
+	incarnation ids.ID
+	mapf        file
+	sums        *sums
+	number      uint64 // in the cache, since it was opened
+	cache       *cache // of reads; set before it is used
+	flush       group  // of data
+	commit      group  // of the map
 
 	knowing sync.Mutex // held, over I/O, by who changes others
 
@@ -43,13 +44,14 @@ type replica struct {
 	// clearing are the regions whose sums are being made durable, each for the Clear that came last, until a write touches them.
 	clearing map[uint32]uint64
 	clears   uint64
+	volatile bool  // writes were taken in that need not be durable when they are answered
 	broken   error // a write of the map, or a flush, failed: what the disk has is not known until it is opened anew
 }
 
 // openReplica opens what is in a directory. A replica that is damaged is returned as foreign. An error is about this process,
 // and says nothing of the replica.
 func openReplica(d disk, dir string, volume ids.Volume, pool ids.Pool) (*replica, error) {
-	r := &replica{disk: d, dir: dir, spec: peer.Spec{Volume: volume, Pool: pool}, clearing: map[uint32]uint64{}}
+	r := &replica{disk: d, dir: dir, spec: peer.Spec{Volume: volume, Pool: pool}, clearing: map[uint32]uint64{}, incarnation: ids.New()}
 	r.flush.flush = r.flushData
 	r.commit.flush = r.commitMap
 	if err := r.open(); err != nil {
@@ -212,6 +214,7 @@ func (r *replica) describe() peer.FencedReplica {
 	if f.Foreign {
 		return f
 	}
+	f.Incarnation = r.incarnation
 	f.Seq, f.Durable = r.marks.highest()
 	f.Active = r.marks.active
 	return f
@@ -272,8 +275,8 @@ func (r *replica) state() error {
 	return r.broken
 }
 
-// renew opens a replica anew whose flush has failed: from here on it holds what the disk says, under another incarnation
-// (invariant 10). wait says that commands in progress are waited for; otherwise it does nothing while there are any.
+// renew opens a replica anew whose flush has failed: from here on it holds what the disk says; under another incarnation, if
+// writes may be lost that were answered (invariant 10). wait says that commands in progress are waited for; otherwise it does nothing while there are any.
 func (r *replica) renew(wait bool) (renewed bool) {
 	if wait {
 		r.use.Lock()
@@ -294,6 +297,9 @@ func (r *replica) renew(wait bool) (renewed bool) {
 	}
 	r.mu.Lock()
 	r.broken = nil
+	if r.volatile {
+		r.volatile, r.incarnation = false, ids.New()
+	}
 	r.mu.Unlock()
 	return true
 }

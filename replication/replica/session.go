@@ -29,6 +29,7 @@ type Session struct {
 	count    int
 	admitted map[ids.Pool]bool // pools that are fenced: commands may use them
 	fenced   peer.Fenced
+	known    map[ids.Volume]ids.ID // the incarnations that the session's commands are for
 }
 
 // poolState is how far a pool has got with the session's epoch.
@@ -41,7 +42,7 @@ type poolState struct {
 
 func newSession(n *Node, e peer.Epoch) *Session {
 	return &Session{node: n, epoch: e, done: make(chan struct{}), idle: make(chan struct{}), pools: map[ids.Pool]poolState{},
-		running: map[ids.Pool]int{}, admitted: map[ids.Pool]bool{}}
+		running: map[ids.Pool]int{}, admitted: map[ids.Pool]bool{}, known: map[ids.Volume]ids.ID{}}
 }
 
 // Fenced implements peer.Session.
@@ -57,11 +58,27 @@ func (s *Session) setFenced(f peer.Fenced) {
 	s.mu.Unlock()
 }
 
-// admit lets commands use a pool.
-func (s *Session) admit(p ids.Pool) {
+// admit lets commands use a pool, whose replicas are as described. What the session was told first of a replica counts: later
+// answers may be read by others than those who rely on it.
+func (s *Session) admit(p ids.Pool, replicas []peer.FencedReplica) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.admitted[p] = true
-	s.mu.Unlock()
+	for i := range replicas {
+		if v := replicas[i].Spec.Volume; s.known[v].IsZero() {
+			s.known[v] = replicas[i].Incarnation
+		}
+	}
+}
+
+// means tells whether a command is for this incarnation of its replica. One that reads the map begins with what there is.
+func (s *Session) means(c *peer.Call, now ids.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.Kind == peer.ReadMap || s.known[c.Volume].IsZero() {
+		s.known[c.Volume] = now
+	}
+	return s.known[c.Volume] == now
 }
 
 // Done implements peer.Session.
@@ -190,7 +207,7 @@ func (s *Session) Hit(c *peer.Call) bool {
 	s.running[p.id]++
 	s.count++
 	s.mu.Unlock()
-	hit := r.hit(c)
+	hit := r.hit(c, s)
 	if err := s.ended(p); hit {
 		c.Answer = peer.Answer{Err: err}
 		c.Done(c)
@@ -227,6 +244,9 @@ func (j job) run() {
 	if err == nil {
 		err = j.execute()
 	}
+	if err == nil {
+		s.renamed(c)
+	}
 	if cause := s.ended(j.p); cause != nil {
 		err = cause
 	}
@@ -234,6 +254,18 @@ func (j job) run() {
 		s.node.cfg.Log.Warn("a command failed", "volume", c.Volume.String(), "pool", j.p.path, "kind", int(c.Kind), "err", err)
 	}
 	c.Done(c)
+}
+
+// renamed forgets the incarnation of a replica that was made or deleted by this session, which knows everything of it.
+func (s *Session) renamed(c *peer.Call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch c.Kind {
+	case peer.Create, peer.Reset:
+		delete(s.known, c.Spec.Volume)
+	case peer.Delete:
+		delete(s.known, c.Volume)
+	}
 }
 
 func (j job) execute() error {
@@ -250,5 +282,5 @@ func (j job) execute() error {
 	case peer.Grow:
 		return j.p.grow(j.c.Spec)
 	}
-	return j.r.execute(j.c, j.s.node.renewed)
+	return j.r.execute(j.c, j.s)
 }

@@ -301,13 +301,13 @@ func (r *replica) readKept(b []byte, off int64) error {
 }
 
 // hit answers a read from memory, without waiting for anything, or returns false.
-func (r *replica) hit(c *peer.Call) bool {
+func (r *replica) hit(c *peer.Call, s *Session) bool {
 	if r.cache == nil || !r.use.TryRLock() { // it is being opened anew
 		return false
 	}
 	defer r.use.RUnlock()
 	if r.gone || r.foreign != nil || r.state() != nil || c.Off < 0 || c.Len <= 0 || (c.Off|c.Len)%512 != 0 || c.Off > r.spec.Size ||
-		c.Len > r.spec.Size-c.Off || int64(len(c.Data)) != c.Len {
+		c.Len > r.spec.Size-c.Off || int64(len(c.Data)) != c.Len || !s.means(c, r.incarnation) { // which execute refuses by name
 		return false
 	}
 	return r.cache.get(r.number, c.Data, c.Off)

@@ -37,6 +37,12 @@ type Volume struct {
 	Adopted Adoption
 	// Behind is what is known of the replicas that are not in InSync: of each there is one.
 	Behind []Behind
+	// Memory is the volume's durability: a write is acknowledged when every member has it in memory (invariant 1).
+	Memory bool
+	// Volatile are the members that may have acknowledged what is not durable on them, each with the incarnation under which
+	// (invariant 10); Losses is how often what was acknowledged and not flushed may have been lost.
+	Volatile []Volatile
+	Losses   uint64
 	// Foreign says that a restore began a new lineage of the catalog and the volume waits for volume force.
 	Foreign bool
 }
@@ -159,12 +165,27 @@ type (
 		Version uint64
 		Node    ids.Node
 	}
+	// SetVolatile replaces a volume's list of that name. Members is a subset of the in-sync set: others are left out.
+	SetVolatile struct {
+		Epoch   peer.Epoch
+		Volume  ids.Volume
+		Members []Volatile
+	}
 )
 
 // VolumeVersion names a volume at a version of its in-sync set.
 type VolumeVersion struct {
 	Volume  ids.Volume
 	Version uint64
+	// Lost says that no member has the incarnation that Volatile names: what was not flushed may be lost. The volume has one
+	// more of its Losses then, and nothing that is Volatile.
+	Lost bool
+}
+
+// Volatile is a member that may acknowledge what is not durable, under that incarnation (peer.FencedReplica).
+type Volatile struct {
+	Pool        ids.Pool
+	Incarnation ids.ID
 }
 
 func (TakeOver) proposal()       {}
@@ -174,6 +195,7 @@ func (RemoveMember) proposal()   {}
 func (AddMember) proposal()      {}
 func (Force) proposal()          {}
 func (BeginCopy) proposal()      {}
+func (SetVolatile) proposal()    {}
 
 // Outcome is the state machine's answer to a Proposal that was committed and applied here.
 type Outcome struct {

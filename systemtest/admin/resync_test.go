@@ -50,7 +50,9 @@ func TestResync(t *testing.T) {
 	if err := c.Kill(1); err != nil {
 		t.Fatal(err)
 	}
-	away := func(s api.Status) bool { return s.Leader != "" && len(s.Volumes) == 1 && s.Volumes[0].Served && !synced(s) }
+	away := func(s api.Status) bool {
+		return s.Leader != "" && len(s.Volumes) == 1 && s.Volumes[0].Served && !synced(s)
+	}
 	wait(t, c, "node2's replica to leave the set", away)
 	const region = 1 << 20
 	for _, off := range []int{3 * region, 17*region + 4096, 40 * region} {

@@ -74,7 +74,7 @@ func (n *node) Open(_ context.Context, e peer.Epoch) (peer.Session, error) {
 		}
 		n.current.end(cause)
 	}
-	s := &local{n: n, e: e, done: make(chan struct{}), fenced: peer.Fenced{Highest: n.accepted, Boot: ids.New(), Pools: []peer.FencedPool{}}}
+	s := &local{n: n, e: e, done: make(chan struct{}), fenced: peer.Fenced{Highest: n.accepted, Pools: []peer.FencedPool{}}}
 	n.accepted, n.current = e, s
 	return s, nil
 }

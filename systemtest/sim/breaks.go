@@ -32,6 +32,10 @@ const (
 	BreakPoolsForget  Break = "9: pools do not record what their node's catalog was"
 	BreakPoolsEpoch   Break = "9: a pool's epoch above the log's is taken for a reverted catalog"
 	BreakFlush        Break = "10: a failed flush is tried again and believed"
+	BreakRestarted    Break = "10: a replica that restarted passes for one that did not"
+	BreakRecord       Break = "10: members acknowledge from memory before the catalog has their incarnations"
+	BreakLost         Break = "10: nobody is told that what was not flushed may be lost"
+	BreakFlushed      Break = "10: a flush is taken for done when it was sent"
 	BreakConfirm      Break = "11: answers are given without asking the members' nodes"
 	BreakMarks        Break = "12: marks are not durable"
 	BreakClear        Break = "12: a clear takes marks that are newer, or of a write under way"
@@ -69,7 +73,7 @@ func Breaks() []Break {
 	return []Break{
 		BreakAcknowledge, BreakShrink, BreakOrder, BreakUpdate, BreakDeadWrites, BreakHeld, BreakHeldMedium, BreakEpoch, BreakServed, BreakFenceForgets,
 		BreakFenceOpen, BreakFenceBusy, BreakVotes, BreakPoolsForget, BreakPoolsEpoch,
-		BreakFlush, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
+		BreakFlush, BreakRestarted, BreakRecord, BreakLost, BreakFlushed, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
 		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakKept, BreakHints, BreakFull, BreakServeFirst, BreakTrash, BreakForce, BreakCopying, BreakYield,
 		BreakDeleteEarly, BreakGrow, BreakLeftBehind, BreakDeleteLate,
 		BreakMissed, BreakMissedStart, BreakMissedClear, BreakMissedLate, BreakPutBack,
@@ -116,6 +120,7 @@ func (m *mirrorShell) breakSend(to ids.Node, call *peer.Call) bool {
 		if s := m.r.sessionWith(to); s != nil && !s.dead {
 			m.n.proc.After(500*time.Millisecond, func() { s.submit(double) })
 		}
+	case c.breaks(BreakFlushed) && call.Kind == peer.Flush:
 	case c.breaks(BreakConfirm) && call.Kind == peer.Confirm:
 	case c.breaks(BreakReconcile) && call.Kind == peer.ReadMap:
 	default:
@@ -178,7 +183,17 @@ func (n *node) breakProposal(p any, done func(truth.Outcome, error)) bool {
 			n.proc.After(0, func() { done(truth.Outcome{Index: n.view().Index}, nil) })
 			return true
 		}
+	case truth.SetVolatile:
+		if n.c.breaks(BreakRecord) {
+			n.proc.After(0, func() { done(truth.Outcome{}, nil) })
+			return true
+		}
 	case truth.Served:
+		if n.c.breaks(BreakLost) {
+			for i := range p.Volumes {
+				p.Volumes[i].Lost = false // what it has by now is another matter
+			}
+		}
 		if n.c.breaks(BreakServed) {
 			n.proc.After(0, func() { done(truth.Outcome{Index: n.view().Index}, nil) })
 			return true

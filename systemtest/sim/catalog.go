@@ -75,7 +75,7 @@ func command(p any) ([]byte, error) {
 	case truth.Served:
 		s := catalog.Served{Epoch: uint64(p.Epoch)}
 		for _, v := range p.Volumes {
-			s.Volumes = append(s.Volumes, catalog.VolumeVersion{Volume: v.Volume, Version: v.Version})
+			s.Volumes = append(s.Volumes, catalog.VolumeVersion(v))
 		}
 		b = s
 	case truth.RemoveMember:
@@ -87,6 +87,12 @@ func command(p any) ([]byte, error) {
 			Incomplete: p.Incomplete, Short: p.Short}
 	case truth.BeginCopy:
 		b = catalog.BeginCopy{Epoch: uint64(p.Epoch), Volume: p.Volume, Pool: p.Pool}
+	case truth.SetVolatile:
+		x := catalog.SetVolatile{Epoch: uint64(p.Epoch), Volume: p.Volume}
+		for _, m := range p.Members {
+			x.Members = append(x.Members, catalog.Volatile(m))
+		}
+		b = x
 	case truth.AddReplica:
 		b = catalog.AddReplica{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place), Instead: p.Instead, Why: p.Why}
 	case truth.RetireReplica:
@@ -100,7 +106,7 @@ func command(p any) ([]byte, error) {
 	case reign.ProposeCreate:
 		v := p.Volume
 		b = catalog.CreateVolume{Epoch: uint64(p.Epoch), Volume: catalog.Volume{
-			ID: v.ID, Lineage: v.Lineage, Name: v.Name, Size: v.Size, Region: v.Region, Logical: v.Logical, Replicas: placesIn(v.Replicas),
+			ID: v.ID, Lineage: v.Lineage, Name: v.Name, Size: v.Size, Region: v.Region, Logical: v.Logical, Replicas: placesIn(v.Replicas), Memory: v.Memory,
 		}}
 	case deletion:
 		b = catalog.DeleteVolume{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Keep: p.Keep}
@@ -132,6 +138,10 @@ func viewOf(s *catalog.State) *truth.View {
 			ID: x.ID, Lineage: x.Lineage, Name: x.Name, Size: x.Size, Region: x.Region, Logical: x.Logical, Version: x.Version,
 			Replicas: placesOf(x.Replicas), InSync: placesOf(x.InSync), LastServed: peer.Epoch(x.LastServed), Gone: placesOf(x.Gone),
 			Adopted: truth.Adoption(x.Adopted),
+			Memory:  x.Memory, Losses: x.Losses,
+		}
+		for _, m := range x.Volatile {
+			t.Volatile = append(t.Volatile, truth.Volatile(m))
 		}
 		for _, b := range x.Behind {
 			t.Behind = append(t.Behind, truth.Behind{Pool: b.Pool, Synced: b.Synced, Epoch: peer.Epoch(b.Epoch), Copying: b.Copying})

@@ -77,6 +77,9 @@ func (c *Cluster) startChaos() {
 	not := []string{"bad disk", "flipped bits"}[c.w.Rand.Intn(2)]
 	var weights []int
 	for _, f := range catalogue() {
+		if f.name == "power loss everywhere" && c.plan.memory {
+			f.weight = 5
+		}
 		if f.name == "isolation" && c.breaks(BreakConfirm) {
 			f.weight *= 10 // in which it shows
 			use, weights = append(use, f), append(weights, f.weight)
@@ -125,6 +128,7 @@ func (c *Cluster) startChaos() {
 	}
 	strike()
 	c.startChanges()
+	c.changeDurability()
 	if c.plan.forces {
 		c.impatient()
 	}

@@ -41,6 +41,9 @@ type Cluster struct {
 	forces  map[int]*forced    // by volume, the newest
 	mixed   map[taint]bool     // replicas to which a copy was begun, and which were not in sync since
 
+	incarnations uint64         // the last that was given
+	losses       map[int]uint64 // by volume, as the catalog has them
+
 	goneAt int64 // when volume 1 was deleted
 
 	// While a reverted catalog is being found out, its node and one that knows better.
@@ -134,6 +137,7 @@ func (c *Cluster) noteCommit(r *raft, index uint64) {
 				c.noteDeleted(r, members)
 			}
 			c.untaint()
+			c.noteLosses()
 		}
 	}
 }
@@ -275,8 +279,11 @@ func (c *Cluster) checkAcknowledged(o *op) {
 			c.fail("invariant 1: %v is acknowledged, and in-sync member %s has no replica", o, c.nameOf(p.Node))
 			return
 		}
+		if mayLack(v, p, r) {
+			continue // it has restarted since, and is to leave
+		}
 		for b := o.block; b < o.block+o.n; b++ {
-			got, err := readBlock(r.proper(int64(b)*blockSize, blockSize), b)
+			got, err := readBlock(r.has(int64(b)*blockSize, blockSize), b)
 			want := o.id
 			if o.kind == opZero {
 				want = 0

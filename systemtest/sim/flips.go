@@ -175,7 +175,11 @@ func (c *Cluster) healAll() {
 
 // proper is the durable bytes of a range as if no bit had flipped.
 func (r *simReplica) proper(off, n int64) []byte {
-	b := r.data.Durable(off, n)
+	return r.unflipped(r.data.Durable(off, n), off, n)
+}
+
+// unflipped is bytes of a range as if no bit had flipped.
+func (r *simReplica) unflipped(b []byte, off, n int64) []byte {
 	bad := r.within(off, n)
 	if len(bad) == 0 {
 		return b

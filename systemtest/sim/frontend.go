@@ -124,7 +124,7 @@ func (s *hostSession) command(o *op) {
 	cmd := &hostCmd{s: s, o: o}
 	s.cmds[o.id] = cmd
 	s.seen = append(s.seen, o)
-	r := &block.Request{Off: int64(o.block) * blockSize, Len: int64(o.n) * blockSize, Owner: cmd, Done: cmd.done}
+	r := &block.Request{Off: int64(o.block) * blockSize, Len: int64(o.n) * blockSize, Owner: cmd, Done: cmd.done, FUA: o.fua}
 	switch o.kind {
 	case opRead:
 		r.Op, r.Data = block.Read, make([]byte, r.Len)
@@ -135,6 +135,8 @@ func (s *hostSession) command(o *op) {
 		}
 	case opZero:
 		r.Op = block.Zero
+	case opFlush:
+		r.Op = block.Flush
 	case opSwap:
 		r.Op, r.Data, r.Modify = block.Update, make([]byte, r.Len), cmd.modify
 	}

@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -19,10 +20,14 @@ const (
 	opRead opKind = iota
 	opWrite
 	opZero
+	opFlush
+	opLoss // what was not flushed may be lost: it comes from the cluster
 	opSwap // an update: it tells what was there and leaves its value, or refuses, and then it was a read
 )
 
-func (k opKind) String() string { return [...]string{"read", "write", "zero", "swap"}[k] }
+func (k opKind) String() string {
+	return [...]string{"read", "write", "zero", "flush", "loss", "swap"}[k]
+}
 
 // op is one command of a client. Times are numbers of events, so that none are equal.
 type op struct {
@@ -31,6 +36,7 @@ type op struct {
 	kind     opKind
 	vol      int
 	block, n int // range of blocks
+	fua      bool
 	call     int64
 	ret      int64    // 0: not answered with success
 	got      []uint32 // read, swap: the values, by block
@@ -155,6 +161,52 @@ func certain(block int, first uint32) porcupine.Model {
 	}
 }
 
+// cell is a block of which what was not flushed may be lost: what it has, and what it may have after a loss.
+type cell struct {
+	has  uint32
+	keep []uint32
+}
+
+func (c cell) set(v uint32) cell { return cell{v, append(slices.Clone(c.keep), v)} }
+
+// cached is register with flushes and losses.
+func cached(block int, first uint32) porcupine.Model {
+	m := porcupine.NondeterministicModel{
+		Init: func() []any { return []any{cell{first, []uint32{first}}} },
+		Step: func(state, input, _ any) []any {
+			s, o := state.(cell), input.(*op)
+			switch {
+			case o.kind == opFlush:
+				return []any{cell{s.has, []uint32{s.has}}}
+			case o.kind == opLoss:
+				var out []any
+				for i, v := range s.keep {
+					if !slices.Contains(s.keep[:i], v) {
+						out = append(out, cell{v, []uint32{v}})
+					}
+				}
+				return out
+			case o.kind == opRead:
+				if o.got[block-o.block] == s.has {
+					return []any{s}
+				}
+				return nil
+			case o.kind == opZero && o.unknown():
+				return []any{s, s.set(0)}
+			case o.kind == opZero:
+				return []any{s.set(0)}
+			case o.kind == opSwap && !o.unknown() && o.got[block-o.block] != s.has:
+				return nil
+			case o.fua && !o.unknown():
+				return []any{cell{o.id, []uint32{o.id}}}
+			}
+			return []any{s.set(o.id)}
+		},
+		Equal: func(a, b any) bool { return a.(cell).has == b.(cell).has && slices.Equal(a.(cell).keep, b.(cell).keep) },
+	}
+	return m.ToModel()
+}
+
 // check judges the blocks of a volume by porcupine.
 func (h *history) check(vol int, s era, blocks []int) error {
 	for _, b := range blocks {
@@ -174,8 +226,10 @@ func (h *history) checkBlock(vol int, s era, block int) error {
 	}
 	var ops []porcupine.Operation
 	unknown := false
+	losses := slices.ContainsFunc(h.ops, func(o *op) bool { return o.kind == opLoss && o.vol == vol })
 	for _, o := range h.ops {
 		switch {
+		case losses && o.vol == vol && (o.kind == opLoss || o.kind == opFlush && !o.unknown()):
 		case !o.covers(vol, block) || !s.has(o):
 			continue
 		case o.kind == opRead && o.unknown():
@@ -193,6 +247,9 @@ func (h *history) checkBlock(vol int, s era, block int) error {
 	model := certain(block, s.begin(block))
 	if unknown {
 		model = register(block, s.begin(block))
+	}
+	if losses {
+		model = cached(block, s.begin(block))
 	}
 	switch porcupine.CheckOperationsTimeout(model, ops, 20*time.Second) {
 	case porcupine.Ok:

@@ -170,22 +170,37 @@ func (m *mirrorShell) reached(to ids.Node, err error) {
 		m.do(func() { m.core.Unreachable(to, err) })
 		return
 	}
-	m.do(func() { m.back(to) })
+	s := m.r.sessionWith(to)
+	if s == nil {
+		m.do(func() { m.core.Unreachable(to, peer.ErrLost) })
+		return
+	}
+	// As the shell does: what the session said when it was opened may be old.
+	s.poll(func(f peer.Fenced, err error) {
+		switch {
+		case m.closed:
+		case err != nil:
+			m.do(func() { m.core.Unreachable(to, err) })
+		default:
+			m.r.fencedAgain(s, f)
+			m.do(func() { m.back(to) })
+		}
+	})
 }
 
 // back judges the replica behind the newest session with a node.
 func (m *mirrorShell) back(to ids.Node) {
 	v, place, ok := m.n.volumePlace(m.id, to)
 	if !ok {
-		m.core.Back(to, 0)
+		m.core.Back(to, 0, ids.ID{})
 		return
 	}
 	member, err := m.r.core.Usable(v, place)
 	switch {
 	case err == nil:
-		m.core.Back(to, member.Replica.Seq)
+		m.core.Back(to, member.Replica.Seq, member.Replica.Incarnation)
 	case to == m.n.id() && !m.isMember(to):
-		m.core.Back(to, 0)
+		m.core.Back(to, 0, ids.ID{})
 	default:
 		m.core.Unreachable(to, errors.Join(peer.ErrNoReplica, err))
 	}

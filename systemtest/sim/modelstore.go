@@ -55,7 +55,8 @@ type simReplica struct {
 	seq, durable peer.Seq
 	writing      map[uint32]int
 	flips        flips
-	rec          *model.Records
+	cache
+	rec *model.Records
 }
 
 func regionsOf(s peer.Spec) uint32 { return uint32((s.Size + s.Region - 1) / s.Region) }
@@ -80,6 +81,7 @@ type storeSession struct {
 	up    bool
 	over  bool
 	run   map[*simPool]int
+	known map[ids.Volume]ids.ID // the incarnations that its commands are for
 }
 
 func (st *modelStore) epoch() peer.Epoch {
@@ -91,7 +93,7 @@ func (st *modelStore) epoch() peer.Epoch {
 }
 
 func (st *modelStore) accept(end *simworld.End) {
-	s := &storeSession{st: st, end: end, run: map[*simPool]int{}}
+	s := &storeSession{st: st, end: end, run: map[*simPool]int{}, known: map[ids.Volume]ids.ID{}}
 	end.Recv = s.recv
 	end.Closed = func() { s.over = true }
 }
@@ -177,13 +179,16 @@ func (st *modelStore) busy(s *storeSession) bool {
 }
 
 func (st *modelStore) fenced(s *storeSession, highest peer.Epoch) peer.Fenced {
-	f := peer.Fenced{Highest: highest, Boot: st.n.boot}
+	f := peer.Fenced{Highest: highest}
 	for _, p := range st.n.pools {
 		fp := peer.FencedPool{Pool: p.id, Busy: st.busyPool(s, p), Previous: p.epoch(), Accepted: p.accepted,
 			Reverted: !peer.Has(p.accepted, s.epoch)}
 		for _, v := range st.n.c.volIDs {
 			if r := p.replicas[v]; r != nil {
-				fp.Replicas = append(fp.Replicas, peer.FencedReplica{Spec: r.spec, Seq: r.seq, Durable: r.durable, Active: len(r.marks)})
+				fp.Replicas = append(fp.Replicas, peer.FencedReplica{Spec: r.spec, Seq: r.seq, Durable: r.durable, Active: len(r.marks), Incarnation: st.n.breakIncarnation(r)})
+				if s.known[v].IsZero() {
+					s.known[v] = r.inc
+				}
 			}
 		}
 		f.Pools = append(f.Pools, fp)
@@ -219,6 +224,10 @@ func (s *storeSession) command(m msgCommand) {
 		} else {
 			answer(peer.Answer{Err: peer.ErrNoReplica}, nil)
 		}
+		return
+	}
+	if !s.means(pool.replicas[c.Volume], &c) {
+		answer(peer.Answer{Err: peer.ErrNoReplica}, nil)
 		return
 	}
 	pool.running++
@@ -288,16 +297,31 @@ func (s *storeSession) command(m msgCommand) {
 			} else if !st.n.c.breaks(BreakZero) || st.n.host != 0 {
 				r.data.Zero(c.Off, c.Len)
 			}
-			fl := r.data.FlushRange(c.Off, c.Len)
+			if c.Volatile {
+				r.volatile = true
+				r.written(c.Off, c.Len)
+				for g := first; g <= last; g++ {
+					r.writing[g]--
+				}
+				end(peer.Answer{}, nil)
+				return
+			}
+			inc, earlier, fl := r.inc, slices.Clone(st.n.flushes), r.data.FlushRange(c.Off, c.Len)
 			st.n.flushes = append(st.n.flushes, fl)
-			step(func() {
+			var done func()
+			done = func() {
+				if r.volatile && st.n.under(r, earlier) {
+					step(done)
+					return
+				}
 				st.n.flushes = slices.DeleteFunc(st.n.flushes, func(x *simworld.Flush) bool { return x == fl })
-				if bad := st.n.c.w.Rand.Chance(pool.bad); bad && st.n.c.breaks(BreakFlush) {
+				if bad := st.n.c.w.Rand.Chance(pool.bad) || r.inc != inc; bad && st.n.c.breaks(BreakFlush) {
 					fl.Failed(st.n.c.w.Rand)
 					fl = r.data.FlushRange(c.Off, c.Len)
 				} else if bad {
 					fl.Failed(st.n.c.w.Rand)
 					r.data.Reload(c.Off, c.Len)
+					st.n.lose(r)
 					for g := first; g <= last; g++ {
 						r.writing[g]--
 					}
@@ -310,7 +334,8 @@ func (s *storeSession) command(m msgCommand) {
 					r.writing[g]--
 				}
 				end(peer.Answer{}, nil)
-			})
+			}
+			step(done)
 		}
 		if !clean {
 			step(apply)
@@ -326,6 +351,8 @@ func (s *storeSession) command(m msgCommand) {
 			r.seq, r.durable = max(r.seq, c.Seq), max(r.durable, c.Durable)
 			step(apply)
 		})
+	case peer.Flush:
+		step(func() { st.n.flush(pool, r, step, end) })
 	case peer.Clear:
 		step(func() {
 			for _, g := range c.Regions {
@@ -338,12 +365,25 @@ func (s *storeSession) command(m msgCommand) {
 			end(peer.Answer{}, nil)
 		})
 	case peer.ReadMap:
-		step(func() {
-			a := peer.Answer{Birth: r.rec.Birth, Highest: r.seq, Known: r.rec.Others()}
+		tell := func() {
+			a := peer.Answer{Incarnation: st.n.breakIncarnation(r), Birth: r.rec.Birth, Highest: r.seq, Known: r.rec.Others()}
 			for _, g := range slices.Sorted(maps.Keys(r.marks)) {
 				a.Active = append(a.Active, peer.RegionSeq{Region: g, Seq: r.marks[g]})
 			}
 			end(st.n.breakReadMap(r, a), nil)
+		}
+		step(func() {
+			if !r.volatile {
+				tell()
+				return
+			}
+			st.n.flush(pool, r, step, func(a peer.Answer, _ []byte) {
+				if a.Err != nil {
+					end(a, nil)
+					return
+				}
+				tell()
+			})
 		})
 	case peer.Know, peer.ReadMissed, peer.AddMissed, peer.DropMissed:
 		step(func() { end(st.n.missed(r, &c), nil) })
@@ -361,6 +401,7 @@ func (s *storeSession) command(m msgCommand) {
 			if r == nil || c.Kind == peer.Reset {
 				pool.replicas[c.Volume] = &simReplica{spec: c.Spec, data: simworld.NewFile(c.Spec.Size), marks: map[uint32]peer.Seq{}, writing: map[uint32]int{}, flips: newFlips(),
 					rec: model.New(st.n.c.w.Rand.ID(), regionsOf(c.Spec))}
+				st.n.c.renew(pool.replicas[c.Volume])
 				if st.n.c.breaks(BreakCreate) {
 					fillBlock(pool.replicas[c.Volume].data.Read(0, blockSize), 0, 7)
 				}

@@ -16,7 +16,6 @@ type node struct {
 	host     int
 	witness  bool
 	up       bool // its kernel runs
-	boot     ids.ID
 	disk     *raftDisk
 	epoch    peer.Epoch        // accepted, as the catalog disk has it
 	recorded map[ids.Pool]bool // the pools that have recorded it
@@ -52,7 +51,7 @@ func (n *node) start() {
 	c := n.c
 	if !n.up {
 		n.up = true
-		n.boot = c.w.Rand.ID()
+		c.w.Rand.ID() // which is not used any more: seeds stay what they were
 		c.net.SetHost(n.host, true)
 	}
 	n.proc = c.w.Proc("node")
@@ -61,6 +60,7 @@ func (n *node) start() {
 		p.running = 0
 		for _, r := range p.replicas {
 			clear(r.writing)
+			c.renew(r)
 		}
 	}
 	c.trace(n.host, "node: starts")
@@ -110,6 +110,7 @@ func (n *node) stop(power bool) {
 		for _, v := range c.volIDs {
 			if r := p.replicas[v]; r != nil {
 				n.crashFile(r.data, power)
+				c.renew(r)
 			}
 		}
 	}
@@ -122,10 +123,12 @@ func (n *node) crashFile(f *simworld.File, power bool) {
 		f.Crash(n.c.w.Rand, n.flushes)
 		return
 	}
-	f.Flush().Done() // the page cache outlives the process
-	for _, fl := range n.flushes {
-		fl.Done()
+	for _, fl := range n.flushes { // the page cache outlives the process
+		if fl.Of(f) {
+			fl.Done()
+		}
 	}
+	f.Flush().Done() // with what was written since
 }
 
 // apply is the state machine of the catalog.

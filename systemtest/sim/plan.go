@@ -28,6 +28,8 @@ type plan struct {
 	fulls        bool
 	mediums      bool
 	swaps        bool          // some writes are updates
+	memory       bool          // the durability of volume 0, at first
+	toggles      bool          // an admin changes durabilities
 	replace      time.Duration // replace_after
 	replacements int
 }
@@ -68,7 +70,7 @@ func newPlan(c *Cluster) *plan {
 		Hold: r.Between(time.Second, 8*time.Second), Grace: r.Between(20*time.Millisecond, 400*time.Millisecond),
 		LastGrace: 2 * time.Second, Cool: r.Between(30*time.Millisecond, 2*time.Second), HotRegions: 1 + r.Intn(3),
 		MaxIO: 64 << 10, MaxZero: 64 << 10, Chunk: []int64{16 << 10, 64 << 10}[r.Intn(2)], Reconcilers: 1 + r.Intn(3), Resyncers: 1 + r.Intn(2),
-		Budgeted: r.Chance(0.5), Progress: r.Between(10*time.Millisecond, time.Second),
+		Budgeted: r.Chance(0.5), Progress: r.Between(10*time.Millisecond, time.Second), FlushEvery: 300 * time.Millisecond,
 	}
 	return p
 }
@@ -86,6 +88,13 @@ func (p *plan) next(cl *client) *op {
 	o.kind = []opKind{opRead, opWrite, opZero}[r.Weighted([]int{45, 47, 8})]
 	if o.kind == opWrite && p.swaps && o.id%4 == 0 {
 		o.kind = opSwap
+	}
+	if p.memory {
+		o.fua = o.kind == opWrite && o.id%5 == 0
+		if o.id%9 == 0 {
+			o.kind = opFlush
+			return o
+		}
 	}
 	o.block = p.hot[r.Intn(len(p.hot))] + r.Intn(3)
 	o.n = 1 + r.Intn(6)
@@ -133,7 +142,8 @@ func (p *plan) build() {
 	}
 	for range p.copies {
 		v := truth.Volume{ID: ids.Volume(c.w.Rand.ID()), Lineage: ids.Lineage(c.w.Rand.ID()), Name: fmt.Sprint("v", len(c.vols)), Size: int64(p.blocks) * blockSize,
-			Region: region, Logical: blockSize}
+			Region: region, Logical: blockSize,
+			Memory: p.memory && len(c.vols) == 0}
 		c.vols = append(c.vols, v)
 		c.volIDs = append(c.volIDs, v.ID)
 	}

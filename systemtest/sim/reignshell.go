@@ -94,6 +94,10 @@ func (r *reignShell) effect(e reign.Effect) {
 		if m := r.mirrors[e.Volume.ID]; m != nil {
 			m.do(func() { m.core.Resize(e.Volume.Size) })
 		}
+	case reign.SetDurability:
+		if m := r.mirrors[e.Volume.ID]; m != nil {
+			m.do(func() { m.core.SetMemory(e.Memory) })
+		}
 	case reign.RetireMember:
 		if m := r.mirrors[e.Volume]; m != nil {
 			m.do(func() { m.core.Retire(e.Node, e.Set) })
@@ -237,7 +241,7 @@ func (r *reignShell) inOrder() []*mirrorShell {
 func (r *reignShell) openMirror(e reign.OpenMirror) {
 	p := mirror.Params{Volume: e.Volume, Epoch: e.Epoch, Prior: e.Prior, Self: r.n.id(), Physical: physicalBlock, Tunables: r.n.c.tunables()}
 	for _, m := range e.Members {
-		p.Members = append(p.Members, mirror.Member{Node: m.Place.Node, Seq: m.Replica.Seq, Durable: m.Replica.Durable})
+		p.Members = append(p.Members, mirror.Member{Node: m.Place.Node, Seq: m.Replica.Seq, Durable: m.Replica.Durable, Incarnation: m.Replica.Incarnation})
 	}
 	core, err := mirror.New(p)
 	if err != nil {

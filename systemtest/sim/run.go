@@ -36,10 +36,12 @@ func Run(o Options) Result {
 	w.Trace.Live = o.Live
 	w.Limit = 400_000
 	c := &Cluster{w: w, broken: o.Break, terms: map[uint64]ids.Node{}, tainted: map[taint]time.Duration{},
-		stats: map[string]int{}, deleted: map[int]bool{}, forces: map[int]*forced{}, mixed: map[taint]bool{}, opened: map[int]peer.Epoch{}}
+		stats: map[string]int{}, deleted: map[int]bool{}, losses: map[int]uint64{}, forces: map[int]*forced{}, mixed: map[taint]bool{}, opened: map[int]peer.Epoch{}}
 	c.truth = newMachine()
 	c.plan = newPlan(c)
 	c.plan.swaps = o.Seed%2 == 0 // not drawn: the seeds of the other half stay what they were
+	c.plan.memory = o.Seed%4 >= 2 && !c.plan.forces
+	c.plan.toggles = c.plan.memory && o.Seed%3 == 0
 	c.plan.build()
 	err := c.guarded()
 	res := Result{Err: err, Events: w.Events(), Stats: c.stats}

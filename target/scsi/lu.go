@@ -67,7 +67,8 @@ func NewLUAmong(volume ids.Volume, around Around) *LU {
 func (lu *LU) Volume() ids.Volume { return lu.id }
 
 // Serve makes the LU serve dev from now on, and has keeper keep its reservations; without one commands about them are answered
-// BUSY. Commands under way end on the device that they began on. If hosts have known another size they are told.
+// BUSY. Commands under way end on the device that they began on. If hosts have known another size they are told,
+// as they are if what they wrote and did not flush may be lost.
 func (lu *LU) Serve(dev block.Device, keeper Keeper) error {
 	g := dev.Geometry()
 	if g.Logical != 512 && g.Logical != 4096 || g.Physical < g.Logical || g.Physical > 65536 ||
@@ -94,6 +95,12 @@ func (lu *LU) Serve(dev block.Device, keeper Keeper) error {
 	}
 	if lu.last.Size != 0 && (lu.last.Size != g.Size || lu.last.Logical != g.Logical) {
 		lu.attend(nil, ascCapacityChanged)
+	}
+	if lu.last.Size != 0 && lu.last.Volatile != g.Volatile {
+		lu.attend(nil, ascModeChanged) // WCE
+	}
+	if lu.last.Losses != g.Losses {
+		lu.attend(nil, ascPowerOn) // to a host it is a disk whose write cache was lost (invariant 10)
 	}
 	lu.last = g
 	return nil

@@ -19,13 +19,16 @@ const (
 	controlPage = 0x0a
 	swpByte     = 2
 	bitSWP      = 0x08
+	bitWCE      = 0x04
 )
 
-// modePages are the pages as they are; swp is the one parameter that can be changed (SPC-4 7.5, SBC-3 6.4).
-func modePages(swp bool) []modePage {
+// modePages are the pages as they are; volatile says that what is acknowledged may be in memory only (invariant 1); swp is the one parameter that can be changed (SPC-4 7.5, SBC-3 6.4).
+func modePages(swp, volatile bool) []modePage {
 	recovery := make([]byte, 10)
 	caching := make([]byte, 18)
-	caching[0] = 0x00 // WCE=0: what is acknowledged is durable on every in-sync member (invariant 1)
+	if volatile {
+		caching[0] = bitWCE // until SYNCHRONIZE CACHE, or FUA; else what is acknowledged is durable on every in-sync member
+	}
 	caching[10] = 0x80
 	control := make([]byte, 10)
 	control[0] = 0x20 // TST=001b: a task set for each nexus; GLTSD=0, D_SENSE=0
@@ -63,7 +66,7 @@ func modeSense(_ int, cmd *api.SCSICommand) api.SAMStat {
 	}
 	var pages []byte
 	swp := callOf(cmd).io.unit.lu.writeProtected()
-	for _, p := range modePages(swp) {
+	for _, p := range modePages(swp, callOf(cmd).io.st.geo.Volatile) {
 		if page != 0x3f && page != p.code {
 			continue
 		}

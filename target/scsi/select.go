@@ -62,7 +62,7 @@ func parseModeSelect(b []byte, six bool, st *state, swp bool) (bool, sense) {
 			return swp, short
 		}
 		body := b[2 : 2+int(b[1])]
-		if !changeable(b[0], body, swp) {
+		if !changeable(b[0], body, swp, st.geo.Volatile) {
 			return swp, invalidParm()
 		}
 		if b[0] == controlPage {
@@ -74,8 +74,8 @@ func parseModeSelect(b []byte, six bool, st *state, swp bool) (bool, sense) {
 }
 
 // changeable tells whether a page is one of ours and changes nothing but what can be changed.
-func changeable(code byte, body []byte, swp bool) bool {
-	for _, p := range modePages(swp) {
+func changeable(code byte, body []byte, swp, volatile bool) bool {
+	for _, p := range modePages(swp, volatile) {
 		if p.code != code || len(p.body) != len(body) {
 			continue
 		}

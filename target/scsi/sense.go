@@ -25,6 +25,7 @@ const (
 	ascTransition      = 0x040a // LOGICAL UNIT NOT ACCESSIBLE, ASYMMETRIC ACCESS STATE TRANSITION
 	ascSpaceAllocation = 0x2707 // SPACE ALLOCATION FAILED WRITE PROTECT
 	ascAccessChanged   = 0x2a06 // ASYMMETRIC ACCESS STATE CHANGED
+	ascPowerOn         = 0x2901 // POWER ON OCCURRED
 	ascModeChanged     = 0x2a01
 	ascCapacityChanged = 0x2a09
 	ascSoftThreshold   = 0x3807 // THIN PROVISIONING SOFT THRESHOLD REACHED

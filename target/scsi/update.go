@@ -31,7 +31,7 @@ func (c *io) or() (sense, bool) {
 		c.good()
 		return sense{}, false
 	}
-	c.update(n, func(r *block.Request) error {
+	c.update(n, c.task.CDB[1]&bitFUA != 0, func(r *block.Request) error {
 		orInto(r.Data, t.DataOut)
 		return nil
 	})
@@ -70,7 +70,8 @@ func (c *io) compareWrite(port string) (sense, bool) {
 		c.lock(c.st.locks, port)
 		return sense{}, false
 	}
-	c.update(c.n, func(r *block.Request) error {
+	// Durable whatever the volume's durability: it may be somebody's lock.
+	c.update(c.n, true, func(r *block.Request) error {
 		if at := differs(r.Data, t.DataOut[:half]); at >= 0 {
 			c.differ = uint32(at)
 			return errMiscompare
@@ -82,10 +83,10 @@ func (c *io) compareWrite(port string) (sense, bool) {
 }
 
 // update submits an update of n blocks.
-func (c *io) update(n uint64, modify func(*block.Request) error) {
+func (c *io) update(n uint64, fua bool, modify func(*block.Request) error) {
 	c.buf = block.Get(int(n << c.st.shift))
 	c.req.Modify = modify
-	c.submit(block.Update, c.lba, n, c.buf, c.task.CDB[1]&bitFUA != 0)
+	c.submit(block.Update, c.lba, n, c.buf, fua)
 }
 
 // prefetch does PRE-FETCH (SBC-3 5.11). Nothing is cached, which GOOD says, rather than CONDITION MET.

@@ -44,11 +44,19 @@ func TestResync(t *testing.T) {
 	says(ok("resync"), "as fast as they can be", "30ms", "8 MiB/s")
 	refused(t, bin, c.Nodes[0].File, []string{"resync", "limit", "2000000"}, "is not 0 to")
 
-	for end := time.Now().Add(8 * time.Second); time.Now().Before(end); { // until the marks of that are cleared
+	for end := time.Now().Add(13 * time.Second); time.Now().Before(end); { // until the marks of that are cleared
 		status(t, c)
 	}
 	if err := c.Kill(1); err != nil {
 		t.Fatal(err)
+	}
+	node2 := func(s api.Status) (r api.Replica) {
+		for _, r = range s.Volumes[0].Replicas {
+			if r.Node == "node2" {
+				break
+			}
+		}
+		return r
 	}
 	away := func(s api.Status) bool {
 		return s.Leader != "" && len(s.Volumes) == 1 && s.Volumes[0].Served && !synced(s)
@@ -74,10 +82,10 @@ func TestResync(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait(t, c, "the resync to begin", func(s api.Status) bool {
-		return len(s.Volumes) == 1 && s.Volumes[0].Replicas[1].State == "resync" && s.Volumes[0].Replicas[1].Total > 0
+		return len(s.Volumes) == 1 && node2(s).State == "resync" && node2(s).Total > 0
 	})
 	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
-		if r := status(t, c).Volumes[0].Replicas[1]; r.State == "in sync" || r.Copied > 0 {
+		if r := node2(status(t, c)); r.State == "in sync" || r.Copied > 0 {
 			t.Fatalf("it is paused: %+v", r)
 		}
 	}

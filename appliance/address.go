@@ -1,15 +1,11 @@
 package appliance
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"pmsapp/appliance/adapt"
 	"pmsapp/appliance/config"
@@ -72,26 +68,9 @@ func covers(listen, addr string) bool {
 	return err1 == nil && err2 == nil && l.Port() == a.Port() && (l.Addr().IsUnspecified() || l == a)
 }
 
-// unacknowledged is how long a client may leave unacknowledged what it was sent, before its connection ends; also that of a process which
-// has ended. While such a connection is left in the kernel of a node that led, and the node leads again, a client which comes from the same
-// port (Linux' NFS client always does) is neither answered nor told that its connection is gone, for about two minutes.
-const unacknowledged = 5 * time.Second
-
-// giveUpUnacknowledged sets TCP_USER_TIMEOUT (RFC 5482), which accepted connections inherit.
-func giveUpUnacknowledged(_, _ string, raw syscall.RawConn) error {
-	var err error
-	if cerr := raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(unacknowledged.Milliseconds()))
-	}); cerr != nil {
-		return cerr
-	}
-	return err
-}
-
 // listen opens a listener, or says what the user can do.
 func listen(key, addr string) (net.Listener, error) {
-	c := net.ListenConfig{Control: giveUpUnacknowledged}
-	l, err := c.Listen(context.Background(), "tcp", addr)
+	l, err := vip.Listen(addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("%s: %s is in use: stop the program that has it (ss -ltnp shows it), or choose another port", key, addr)

@@ -30,7 +30,7 @@ func newSockets(c Config) *sockets {
 		addr := netip.AddrPortFrom(c.Addr, v.Port)
 		if v.Stream != nil {
 			s.all = append(s.all, &socket{addr: addr, listen: func(addr string) (io.Closer, func() error, error) {
-				l, err := net.Listen("tcp", addr)
+				l, err := Listen(addr)
 				return l, func() error { return v.Stream(l) }, err
 			}})
 		}

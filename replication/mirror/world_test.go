@@ -116,7 +116,6 @@ type world struct {
 	mended   int
 	scrubs   []ScrubReport
 	damaged  bool // replicas differ, and nobody has written
-	partial  int  // joins of which something was left out
 	cool     time.Duration
 	shunned  int // a replica that seldom comes back, by index; -1: none
 	often    int // take-overs, in 1000 steps

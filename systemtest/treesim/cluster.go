@@ -26,7 +26,6 @@ type cluster struct {
 	mu      sync.Mutex // guards what follows
 	serving *share.Share
 	former  []*share.Share
-	skew    time.Duration
 	err     error
 	values  uint32
 	dirs    []nfs.Ref

@@ -159,8 +159,10 @@ func (s *session) data(t *Task, n int) error {
 	if err := s.reader.Skip(); err != nil {
 		return err
 	}
+	s.mu.Lock() // the watchman looks at it
 	t.got += int64(n)
 	t.asked = max(t.asked, t.got)
+	s.mu.Unlock()
 	return nil
 }
 

@@ -80,6 +80,9 @@ type Tunables struct {
 	// Progress is how often, during a resync, the members take note of what the joiner has by now: there it goes on after an
 	// interruption. Default 2 s.
 	Progress time.Duration
+	// Lookup is how long a range that a replica missed has to be for its extents to be looked up before it is read, in bytes. Default
+	// 8 MiB.
+	Lookup int64
 	// Budgeted makes each chunk of a resync or a scrub wait for Granted after an Ask effect, so that all mirrors of a node share a
 	// budget.
 	Budgeted bool
@@ -116,6 +119,9 @@ func (t Tunables) withDefaults() Tunables {
 	}
 	if t.MaxZero <= 0 {
 		t.MaxZero = 4 << 20
+	}
+	if t.Lookup <= 0 {
+		t.Lookup = 8 << 20
 	}
 	if t.Chunk <= 0 || t.Chunk > maxChunk {
 		t.Chunk = maxChunk

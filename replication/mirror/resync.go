@@ -25,9 +25,6 @@ const (
 // resyncWindow is how far extents are looked up at a time.
 const resyncWindow = 64 << 20
 
-// extentsWindow is how long a window is of which extents are looked up, where only what was missed is copied.
-const extentsWindow = 8 << 20
-
 // resync brings the replica of one node into the in-sync set (15).
 type resync struct {
 	node  ids.Node

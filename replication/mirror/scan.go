@@ -78,7 +78,7 @@ func (c *Core) lookUp(rs *resync, n int64) bool {
 	rs.chunks = rs.chunks[:count]
 	clear(rs.chunks)
 	rs.failed = false
-	if rs.want != nil && n < extentsWindow {
+	if rs.want != nil && n < c.t.Lookup {
 		for i := range rs.chunks {
 			rs.chunks[i] = true
 		}

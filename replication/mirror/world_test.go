@@ -229,6 +229,7 @@ func (w *world) takeOver() {
 		Tunables: Tunables{
 			Hold: 3 * time.Second, Chunk: 16 << 10, MaxIO: 64 << 10, MaxZero: 64 << 10, HotRegions: 4,
 			Cool: w.cool, Progress: 20 * time.Millisecond, LastGrace: time.Second, Reconcilers: 3,
+			Lookup: int64(w.epoch % 2), // of everything, or of nothing
 		},
 	}
 	p.Volume.InSync = slices.Clone(in)

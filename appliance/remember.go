@@ -119,7 +119,7 @@ func (m *memory) keep(s *catalog.State) error {
 
 // run keeps what the newest state says, until ctx ends.
 func (m *memory) run(ctx context.Context, state func() *catalog.State) {
-	tick := time.NewTicker(time.Second)
+	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	failed := false
 	for {

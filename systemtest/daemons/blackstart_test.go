@@ -3,6 +3,8 @@ package daemons
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +25,7 @@ func TestBlackStart(t *testing.T) {
 	for round, order := range orders {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
 			settled(t, c)
+			remembered(t, c)
 			d := login(t, c)
 			if err := d.WriteAt(t.Context(), pattern(4096, byte(0x10+round)), 0); err != nil {
 				t.Fatal(err)
@@ -67,6 +70,22 @@ func TestBlackStart(t *testing.T) {
 			check(t, d, 4096, 4096, byte(0x20+round))
 			d.Close()
 		})
+	}
+}
+
+// remembered waits until each node has kept who the nodes are: the last of them joined some milliseconds ago.
+func remembered(t *testing.T, c *local.Cluster) {
+	t.Helper()
+	if err := local.Wait(t.Context(), "the nodes to be remembered", 10*time.Second, func(context.Context) (bool, error) {
+		for _, n := range c.Nodes {
+			b, err := os.ReadFile(filepath.Join(n.Config.State, "known"))
+			if err != nil || strings.Count(string(b), `"Name"`) != len(c.Nodes) {
+				return false, err
+			}
+		}
+		return true, nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 

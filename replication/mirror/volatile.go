@@ -178,7 +178,6 @@ func (c *Core) pumpRecord() {
 		}
 		return
 	}
-	var list []truth.Volatile
 	held, missing := r.unsure, false
 	for i := range c.slots {
 		s := &c.slots[i]
@@ -187,14 +186,18 @@ func (c *Core) pumpRecord() {
 		}
 		held = held || !s.held.IsZero()
 		if !s.inc.IsZero() {
-			list = append(list, truth.Volatile{Pool: s.told.id.Pool, Incarnation: s.inc})
 			missing = missing || s.held != s.inc
 		}
 	}
 	c.cache.ending = !c.inUse()
 	switch {
 	case !c.cache.ending && missing:
-		r.list = list
+		r.list = nil
+		for i := range c.slots {
+			if s := &c.slots[i]; c.members.has(i) && !s.inc.IsZero() {
+				r.list = append(r.list, truth.Volatile{Pool: s.told.id.Pool, Incarnation: s.inc})
+			}
+		}
 	case c.cache.ending && held:
 		// From here on every write is durable when it is answered. What was answered before is flushed first.
 		if c.unflushed() || c.volatileOut() {

@@ -58,7 +58,11 @@ func (n *node) start() {
 	n.flushes = nil
 	for _, p := range n.pools {
 		p.running = 0
-		for _, r := range p.replicas {
+		for _, v := range c.volIDs {
+			r := p.replicas[v]
+			if r == nil {
+				continue
+			}
 			clear(r.writing)
 			c.renew(r)
 		}

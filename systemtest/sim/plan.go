@@ -52,6 +52,12 @@ func newPlan(c *Cluster) *plan {
 	for range 1 + r.Intn(2) {
 		p.copies = append(p.copies, 2+r.Intn(p.storage-1))
 	}
+	if c.breaks(BreakRelay) { // it shows where two of three are away, one after the other
+		p.storage, p.witness = 3, false
+		for i := range p.copies {
+			p.copies[i] = 3
+		}
+	}
 	p.think = []time.Duration{20 * time.Millisecond, 100 * time.Millisecond, 400 * time.Millisecond}[r.Intn(3)]
 	p.stretch = 1
 	if r.Chance(0.2) {

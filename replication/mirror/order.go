@@ -89,6 +89,16 @@ func unblock(n, s *span, ready *spanQueue) {
 	}
 }
 
+// any tells whether f is true of a span that overlaps lo to hi.
+func (o *order) any(lo, hi int64, f func(*span) bool) bool { return anySpan(o.root, lo, hi, f) }
+
+func anySpan(n *span, lo, hi int64, f func(*span) bool) bool {
+	if n == nil || n.max <= lo {
+		return false
+	}
+	return anySpan(n.left, lo, hi, f) || n.lo < hi && (lo < n.hi && f(n) || anySpan(n.right, lo, hi, f))
+}
+
 func insert(n, s *span) *span {
 	if n == nil {
 		s.fix()

@@ -92,7 +92,7 @@ func (c *Core) chunksLeft(e *region) bool {
 	return int64(e.idx)*c.p.Volume.Region+e.at < c.regionEnd(e)
 }
 
-// nextDirty is the next region of which a chunk can be begun: no write in it is under way, nor a resync's copy.
+// nextDirty is the next region of which a chunk can be begun: no client's I/O in it is under way, nor a resync's copy.
 func (c *Core) nextDirty(alone bool) *region {
 	lists := [2]*regionList{&c.demand, &c.backlog}
 	for _, l := range lists {
@@ -103,12 +103,27 @@ func (c *Core) nextDirty(alone bool) *region {
 			if alone && e.copies > 0 {
 				continue // begun when there were others
 			}
-			if e.writes == 0 && !e.again && e.retryAt <= c.now && c.chunksLeft(e) && !c.copiedNow(e) {
+			if e.writes == 0 && !e.again && e.retryAt <= c.now && c.chunksLeft(e) && !c.copiedNow(e) && !c.readNow(e) {
 				return e
 			}
 		}
 	}
 	return nil
+}
+
+// readNow says that a read of a region is under way that began before the region was dirty (3).
+func (c *Core) readNow(e *region) bool {
+	return c.order.any(int64(e.idx)*c.p.Volume.Region, c.regionEnd(e), func(s *span) bool {
+		if s.req == nil {
+			return false
+		}
+		for p := s.req.parts.head; p != nil; p = p.next {
+			if first, last := c.touched(p.off, p.len); p.out > 0 && first <= e.idx && e.idx <= last {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // chunkDone goes on with a region after a chunk; err is nil, errAgain, or why it cannot be done now.

@@ -4,17 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -276,72 +272,6 @@ func TestBusy(t *testing.T) {
 	must(t, s2, write(a.Volume, 0, make([]byte, 4096), 2))
 }
 
-// TestFailedFlush: it is never repeated; the replica is opened anew. Its incarnation is what it was, for nothing was acknowledged
-// that was not durable (invariant 10).
-func TestFailedFlush(t *testing.T) {
-	h := newHost(t, 1)
-	s := h.open(1)
-	spec := h.spec(0)
-	must(t, s, peer.Command{Kind: peer.Create, Spec: spec})
-	r := h.node.pools[0].replicas[spec.Volume]
-	inc := r.incarnation
-	for i, errno := range []error{syscall.EIO, syscall.ENOSPC} {
-		// Two writes are applied; the flush of the first fails, and the second must not be saved by one of its own.
-		real := r.data
-		failing := &failOnce{file: real, err: errno, hangs: make(chan struct{}), release: make(chan struct{})}
-		r.data = failing
-		ends := make(chan error, 2)
-		send := func(off int64) {
-			s.Submit(&peer.Call{Command: write(spec.Volume, off, make([]byte, 4096), peer.Seq(10*i+1)), Done: func(c *peer.Call) { ends <- c.Err }})
-		}
-		send(0)
-		<-failing.hangs
-		send(8192)
-		for failing.writes.Load() < 2 { // it will wait for the next flush
-			runtime.Gosched()
-		}
-		close(failing.release)
-		for range 2 {
-			if err := <-ends; !errors.Is(err, peer.ErrMedium) || errors.Is(err, peer.ErrNoSpace) {
-				t.Fatal(err)
-			}
-		}
-		if failing.flushes.Load() != 1 {
-			t.Fatal("the flush was tried again")
-		}
-		must(t, s, write(spec.Volume, 0, make([]byte, 4096), peer.Seq(10*i+2))) // opened anew
-		if r.data == failing {
-			t.Fatal("it was not opened anew")
-		}
-		f, err := s.Poll(t.Context())
-		if err != nil || inc != f.Pools[0].Replicas[0].Incarnation || f.Pools[0].Replicas[0].Foreign || f.Pools[0].Replicas[0].Active != 1 {
-			t.Fatalf("%+v %v", f, err)
-		}
-	}
-}
-
-// failOnce is a file whose first flush waits, and fails.
-type failOnce struct {
-	file
-	err             error
-	hangs, release  chan struct{}
-	writes, flushes atomic.Int32
-}
-
-func (f *failOnce) writeAt(b []byte, off int64) error {
-	defer f.writes.Add(1)
-	return f.file.writeAt(b, off)
-}
-
-func (f *failOnce) flush() error {
-	if f.flushes.Add(1) > 1 {
-		return nil
-	}
-	close(f.hangs)
-	<-f.release
-	return f.err
-}
-
 // TestReverted: a pool that lost the epoch that it had recorded says so under that epoch, and tells what it has under the next.
 func TestReverted(t *testing.T) {
 	h := newHost(t, 1)
@@ -505,106 +435,6 @@ func TestBadInput(t *testing.T) {
 	defer n.Close()
 	if _, err := n.AddPool(h.pools[0], true); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "restore") {
 		t.Fatal(err)
-	}
-}
-
-// TestTornMap: whatever half of a map's write reaches the disk, the state is the one before or the one after.
-func TestTornMap(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(3, 4))
-	for round := range 300 {
-		m := newMarks(perBlock + 10)
-		disk := make([]byte, 2*blockSize*len(m.blocks))
-		var before, after []peer.RegionSeq
-		seq := peer.Seq(0)
-		for range 1 + rnd.IntN(8) {
-			before = after
-			seq++
-			r := rnd.Uint32N(m.regions - 1)
-			m.begin(r, r+1, seq, seq-1)
-			m.end(r, r+1)
-			if rnd.IntN(3) == 0 {
-				m.clear([]peer.RegionSeq{{Region: r, Seq: seq}})
-			}
-			list := m.take()
-			after = m.list()
-			for i, w := range list {
-				b := w.bytes
-				if i == len(list)-1 && rnd.IntN(2) == 0 { // torn, perhaps, and overwritten by the next
-					b = b[:512*rnd.IntN(8)]
-					copy(disk[w.at:], b)
-					got := load(t, disk, m.regions)
-					if len(list) == 1 && !cmp.Equal(got, before) && !cmp.Equal(got, after) {
-						t.Fatalf("round %d: %v, neither %v nor %v", round, got, before, after)
-					}
-				}
-				copy(disk[w.at:], w.bytes)
-			}
-			m.wrote(list)
-			if d := cmp.Diff(after, load(t, disk, m.regions)); d != "" {
-				t.Fatal(d)
-			}
-		}
-	}
-}
-
-func load(t *testing.T, disk []byte, regions uint32) []peer.RegionSeq {
-	t.Helper()
-	m := newMarks(regions)
-	for i := range m.blocks {
-		at := 2 * blockSize * i
-		if err := m.load(uint32(i), [2][]byte{disk[at : at+blockSize], disk[at+blockSize : at+2*blockSize]}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	l := m.list()
-	if m.active != len(l) {
-		t.Fatal(m.active, len(l))
-	}
-	return l
-}
-
-// runError is what a run answered: each answers its number.
-type runError int
-
-func (e runError) Error() string { return fmt.Sprint("run ", int(e)) }
-
-// TestGroup: who asks is told the outcome of a run that began afterwards, runs are one at a time, and there are fewer than who ask.
-func TestGroup(t *testing.T) {
-	var mu sync.Mutex
-	begun, under := 0, 0
-	g := group{}
-	g.flush = func() error {
-		mu.Lock()
-		begun++
-		n := begun
-		if under++; under > 1 {
-			t.Error("two runs at once")
-		}
-		mu.Unlock()
-		runtime.Gosched()
-		mu.Lock()
-		under--
-		mu.Unlock()
-		return runError(n)
-	}
-	const callers, calls = 32, 200
-	var all sync.WaitGroup
-	for range callers {
-		all.Go(func() {
-			for range calls {
-				mu.Lock()
-				before := begun
-				mu.Unlock()
-				var n runError
-				if err := g.do(); !errors.As(err, &n) || int(n) <= before {
-					t.Errorf("%v, asked for after run %d had begun", err, before)
-				}
-			}
-		})
-	}
-	all.Wait()
-	if g.running || len(g.waiting) > 0 || begun > callers*calls/2 {
-		t.Fatalf("something is left, or %d runs for %d callers", begun, callers*calls)
 	}
 }
 

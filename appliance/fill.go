@@ -53,12 +53,11 @@ type pooled struct {
 	size, free int64
 }
 
-// watchFill tells hosts and the event log, while this node leads, when a pool behind a LUN fills up, and gives LUNs what
-// their log pages say of it.
-func (n *node) watchFill(ctx context.Context) {
-	tick := time.NewTicker(fillEvery)
+// whileLeading calls look every so often while this node leads, with what it has seen since it began to.
+func whileLeading[T any](ctx context.Context, n *node, every time.Duration, begin func() *T, look func(context.Context, *T)) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
-	var f *fill
+	var seen *T
 	for {
 		select {
 		case <-ctx.Done():
@@ -66,14 +65,20 @@ func (n *node) watchFill(ctx context.Context) {
 		case <-tick.C:
 		}
 		if !n.cluster.IsLeader() {
-			f = nil // who leads next tells anew what it finds
+			seen = nil // who leads next tells anew what it finds
 			continue
 		}
-		if f == nil {
-			f = &fill{told: map[ids.Pool]int{}}
+		if seen == nil {
+			seen = begin()
 		}
-		n.lookAtFill(ctx, f)
+		look(ctx, seen)
 	}
+}
+
+// watchFill tells hosts and the event log, while this node leads, when a pool behind a LUN fills up, and gives LUNs what
+// their log pages say of it.
+func (n *node) watchFill(ctx context.Context) {
+	whileLeading(ctx, n, fillEvery, func() *fill { return &fill{told: map[ids.Pool]int{}} }, n.lookAtFill)
 }
 
 func (n *node) lookAtFill(ctx context.Context, f *fill) {

@@ -48,24 +48,9 @@ func (s *scrubs) due(now time.Time, every time.Duration, open map[ids.Volume]mir
 
 // watchScrubs begins scrubs that are due, and records those that have ended, while this node leads.
 func (n *node) watchScrubs(ctx context.Context) {
-	tick := time.NewTicker(scrubEvery)
-	defer tick.Stop()
-	var s *scrubs
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if !n.cluster.IsLeader() {
-			s = nil
-			continue
-		}
-		if s == nil {
-			s = &scrubs{recorded: map[ids.Volume]*mirror.ScrubReport{}, since: time.Now()}
-		}
-		n.lookAtScrubs(ctx, s)
-	}
+	whileLeading(ctx, n, scrubEvery, func() *scrubs {
+		return &scrubs{recorded: map[ids.Volume]*mirror.ScrubReport{}, since: time.Now()}
+	}, n.lookAtScrubs)
 }
 
 func (n *node) lookAtScrubs(ctx context.Context, s *scrubs) {

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pmsapp/internal/accept"
 	"pmsapp/internal/iscsi"
 )
 
@@ -101,28 +102,11 @@ func (s *Server) Serve(l net.Listener) error {
 		s.mu.Unlock()
 		l.Close()
 	}()
-	pause := time.Duration(0)
-	for {
-		c, err := l.Accept()
-		if err == nil {
-			pause = 0
-			s.start(c)
-			continue
-		}
-		if s.isClosed() {
-			return ErrClosed
-		}
-		if errors.Is(err, net.ErrClosed) {
-			return fmt.Errorf("accepting connections: %w", err)
-		}
-		// Out of descriptors, most likely: connections that end will free some.
-		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		s.log.Warn("cannot accept a connection", "portal", l.Addr().String(), "err", err, "pause", pause)
-		select {
-		case <-time.After(pause):
-		case <-s.quit:
-		}
+	err := accept.Loop(l, s.log, s.quit, s.start)
+	if s.isClosed() {
+		return ErrClosed
 	}
+	return err
 }
 
 func (s *Server) isClosed() bool {

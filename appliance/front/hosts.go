@@ -332,15 +332,23 @@ func (h *Hosts) Close(ctx context.Context, v ids.Volume) (undo func(), err error
 		delete(h.closing, v)
 		h.mu.Unlock()
 	}
+	if err := waitEnd(ctx, open); err != nil {
+		undo()
+		return nil, err
+	}
+	return undo, nil
+}
+
+// waitEnd waits until nothing that the sessions brought can be submitted any more.
+func waitEnd(ctx context.Context, open []*nexus) error {
 	for _, n := range open {
 		select {
 		case <-n.ended:
 		case <-ctx.Done():
-			undo()
-			return nil, fmt.Errorf("ending the hosts' sessions: %w", context.Cause(ctx))
+			return fmt.Errorf("ending the hosts' sessions: %w", context.Cause(ctx))
 		}
 	}
-	return undo, nil
+	return nil
 }
 
 // Credentials tells how a host must prove who it is. One that has failed to for several times waits.

@@ -183,13 +183,9 @@ func (h *Hosts) CloseHost(ctx context.Context, name string) (undo func(), err er
 		delete(h.shut, name)
 		h.mu.Unlock()
 	}
-	for _, n := range open {
-		select {
-		case <-n.ended:
-		case <-ctx.Done():
-			undo()
-			return nil, fmt.Errorf("ending the host's sessions: %w", context.Cause(ctx))
-		}
+	if err := waitEnd(ctx, open); err != nil {
+		undo()
+		return nil, err
 	}
 	return undo, nil
 }

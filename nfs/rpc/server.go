@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"pmsapp/internal/accept"
 )
 
 // Server serves programs on any number of listeners and packet connections.
@@ -75,27 +77,11 @@ func (s *Server) Serve(l net.Listener) error {
 		s.mu.Unlock()
 		l.Close()
 	}()
-	pause := time.Duration(0)
-	for {
-		c, err := l.Accept()
-		switch {
-		case err == nil:
-			pause = 0
-			s.start(c)
-			continue
-		case s.draining.Load():
-			return ErrShutdown
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("accepting connections: %w", err)
-		}
-		// Out of descriptors, most likely: connections that end will free some.
-		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		s.log.Warn("cannot accept a connection", "address", l.Addr().String(), "err", err, "pause", pause)
-		select {
-		case <-time.After(pause):
-		case <-s.ctx.Done():
-		}
+	err := accept.Loop(l, s.log, s.ctx.Done(), s.start)
+	if s.draining.Load() {
+		return ErrShutdown
 	}
+	return err
 }
 
 // start gives a connection its goroutine, if there may be one more.

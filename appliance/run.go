@@ -81,6 +81,15 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 		return err
 	}
 
+	// The guardian keeps the memory that this process has when it is made: little now.
+	var guardian *vip.Guardian
+	if cfg.Virtual.Portal != "" && cfg.Virtual.Interface != "" {
+		if guardian, err = vip.NewGuardian(netip.MustParseAddrPort(cfg.Virtual.Portal).Addr(), cfg.Virtual.Lifetime, log); err != nil {
+			log.Warn("the virtual address has no guardian; should this process die, clients of shares find the next leader some seconds later", "err", err)
+		}
+		defer guardian.Close() // after the address's release
+	}
+
 	if n.memory, err = openMemory(cfg.State, clusterID, log); err != nil {
 		return err
 	}
@@ -190,7 +199,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	n.service.reservations, n.service.door = reservations, door
 	if cfg.Virtual.Portal != "" {
 		n.service.vip = vip.New(vip.Config{Addr: netip.MustParseAddrPort(cfg.Virtual.Portal).Addr(), Prefix: cfg.Virtual.Prefix,
-			Interface: cfg.Virtual.Interface, Lifetime: cfg.Virtual.Lifetime, Services: n.virtualServices(), Log: log})
+			Interface: cfg.Virtual.Interface, Lifetime: cfg.Virtual.Lifetime, Services: n.virtualServices(), Guardian: guardian, Log: log})
 	}
 	n.api = api.NewServer(n, n.adminDigest, log)
 	close(n.service.ready) // what cluster has told meanwhile is acted on now

@@ -25,6 +25,7 @@ type Config struct {
 	Lifetime  time.Duration // of the address on the interface, unless renewed; whole seconds
 	// Services are served at the address while it is held: those for which this node does not listen on every address anyway.
 	Services []Service
+	Guardian *Guardian // of Addr; nil: there is none
 	Log      *slog.Logger
 }
 
@@ -86,6 +87,7 @@ func (h *Holder) hold(ctx context.Context) {
 	defer func() {
 		h.bound.Store(false)
 		all.close()
+		h.cfg.Guardian.disarm()
 		if h.cfg.Interface != "" {
 			if err := h.addrs.remove(h.cfg); err != nil {
 				log.Warn("the virtual address was not removed; it ends by itself", "err", err, "lifetime", h.cfg.Lifetime)
@@ -136,15 +138,20 @@ func (h *Holder) step(all *sockets) (time.Duration, error) {
 		pause = h.cfg.Lifetime / 3
 		if fresh {
 			h.untold = announcements
+			h.cfg.Guardian.disarm() // the interface may be another
 		}
-		if h.untold > 0 {
-			h.untold--
-			if err := h.addrs.announce(h.cfg); err != nil {
-				h.cfg.Log.Warn("the virtual address was not announced; hosts may take a while to find it", "err", err)
-			}
+		if err := h.cfg.Guardian.arm(h.cfg); err != nil {
+			h.cfg.Log.Warn("the virtual address has no guardian; should this process die, clients of shares find the next leader some seconds later", "err", err)
 		}
 	}
-	if err := all.open(); err != nil {
+	err := all.open() // first: who comes because of the announcement is not to be refused
+	if h.untold > 0 {
+		h.untold--
+		if err := h.addrs.announce(h.cfg); err != nil {
+			h.cfg.Log.Warn("the virtual address was not announced; hosts may take a while to find it", "err", err)
+		}
+	}
+	if err != nil {
 		return retry, err
 	}
 	return pause, nil

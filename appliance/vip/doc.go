@@ -8,4 +8,6 @@
 // The address is a convenience, no part of safety: two nodes that have it for a moment both answer by the invariants, and
 // the one that leads no more answers nothing (invariants 8 and 11). So a leader never waits for it: it serves on its own
 // portal at once, and goes on trying here.
+//
+// A Guardian keeps the address's connections when the process that has it dies, until another has it: DESIGN.md.
 package vip

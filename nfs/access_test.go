@@ -1,10 +1,12 @@
 package nfs_test
 
 import (
+	"context"
 	"net/netip"
 	"testing"
 
 	"pmsapp/internal/nfs3"
+	"pmsapp/internal/nfsclient"
 	"pmsapp/internal/sunrpc"
 	"pmsapp/nfs"
 )
@@ -195,6 +197,79 @@ func TestDirectoryPermissions(t *testing.T) {
 	want(t, "moving a directory that one may not write", err, nfs3.ErrAccess)
 	_, _, err = u.Rename(ctx, at(shared, "roots"), at(shared, "renamed"))
 	want(t, "renaming it in its place", err, nil)
+}
+
+// TestNamesThatMove: what was checked by a name is not done to another file that has it by then: what one may take away or cut is replaced
+// by what one may not, in the moment between.
+func TestNamesThatMove(t *testing.T) {
+	o, ctx := open(t), t.Context()
+	victim, attacker := o.user(10, 20), o.user(11, 20)
+	tmp, open := o.mkdir("tmp", 0o1777), o.mkdir("open", 0o777)
+	made := func(c *nfsclient.Client, dir nfs3.Handle, name string) nfs3.Handle {
+		t.Helper()
+		r, err := c.Create(ctx, nfs3.CreateArgs{Where: at(dir, name), How: nfs3.Guarded, Attr: mode(0o600)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.File
+	}
+	for _, c := range []struct {
+		what, method string
+		begin, swap  func() error
+		do           func() error
+		err          error
+	}{
+		{"REMOVE", "Remove", func() error { made(attacker, tmp, "a"); return nil },
+			func() error { _, err := o.c.Remove(ctx, tmp, "a"); made(victim, tmp, "a"); return err },
+			func() error { _, err := attacker.Remove(ctx, tmp, "a"); return err }, nfs3.ErrPerm},
+		{"RENAME over nothing", "Rename", func() error { made(attacker, tmp, "b"); return nil },
+			func() error { made(victim, tmp, "c"); return nil },
+			func() error { _, _, err := attacker.Rename(ctx, at(tmp, "b"), at(tmp, "c")); return err }, nfs3.ErrPerm},
+		{"RENAME of another's", "Rename", func() error { made(attacker, tmp, "d"); return nil },
+			func() error { _, err := o.c.Remove(ctx, tmp, "d"); made(victim, tmp, "d"); return err },
+			func() error { _, _, err := attacker.Rename(ctx, at(tmp, "d"), at(open, "d")); return err }, nfs3.ErrPerm},
+		{"CREATE that cuts", "Create", func() error { return nil },
+			func() error {
+				f := made(victim, open, "secret")
+				if _, err := victim.Write(ctx, f, 0, []byte("secret"), nfs3.FileSync); err != nil {
+					return err
+				}
+				_, _, err := attacker.Link(ctx, f, at(open, "e"))
+				return err
+			},
+			func() error {
+				_, err := attacker.Create(ctx, nfs3.CreateArgs{Where: at(open, "e"), How: nfs3.Unchecked, Attr: nfs3.SetAttr{Size: new(uint64)}})
+				return err
+			}, nfs3.ErrAccess},
+	} {
+		if err := c.begin(); err != nil {
+			t.Fatal(c.what, err)
+		}
+		swapped := false
+		o.share.Before(func(_ context.Context, method string) error {
+			if method != c.method || swapped {
+				return nil
+			}
+			swapped = true
+			return c.swap()
+		})
+		want(t, c.what, c.do(), c.err)
+		o.share.Before(nil)
+		if !swapped {
+			t.Error(c.what, ": nothing was swapped")
+		}
+	}
+	h, err := victim.Lookup(ctx, open, "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := victim.Read(ctx, h.File, 0, 10); err != nil || string(r.Data) != "secret" {
+		t.Errorf("%q, %v", r.Data, err)
+	}
+	for name, in := range map[string]nfs3.Handle{"a": tmp, "c": tmp, "d": tmp} {
+		_, err := victim.Remove(ctx, in, name)
+		want(t, name+" is there, and the victim's", err, nil)
+	}
 }
 
 func TestSquash(t *testing.T) {

@@ -116,9 +116,28 @@ func (c *call) peek(r Ref) (nfs3.Attr, bool, error) {
 	return c.peeked(n, err)
 }
 
-func (c *call) peekName(dir Ref, name string) (nfs3.Attr, bool, error) {
-	n, err := c.export.Share.PeekName(dir, name)
-	return c.peeked(n, err)
+// peekName also returns which file it is, the zero Ref if there is none.
+func (c *call) peekName(at Name) (Ref, nfs3.Attr, bool, error) {
+	n, err := c.export.Share.PeekName(at.Dir, at.Name)
+	a, found, err := c.peeked(n, err)
+	if !found {
+		return Ref{}, a, false, err
+	}
+	return n.Ref, a, true, err
+}
+
+// maxMoves bounds how often names are checked anew because they were other files' when the change was to be made.
+const maxMoves = 16
+
+// unmoved has names checked and something done with them, and both again if a name has become another file's in between. If that does not
+// end there is no answer.
+func unmoved(checkAndDo func() error) (err error) {
+	for range maxMoves {
+		if err = checkAndDo(); !errors.Is(err, ErrMoved) {
+			break
+		}
+	}
+	return err
 }
 
 func (c *call) peeked(n Node, err error) (nfs3.Attr, bool, error) {

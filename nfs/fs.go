@@ -2,6 +2,7 @@ package nfs
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"pmsapp/internal/ids"
@@ -73,7 +74,14 @@ type Caller struct {
 type Name struct {
 	Dir  Ref
 	Name string
+	// Is, unless nil, is what the name was when the front door checked it, the zero Ref if it was nothing. If it is anything else when the
+	// change is to be made, nothing is changed or recorded, and the error is ErrMoved. Rename, Remove, Rmdir and a Create that may
+	// cut a file heed it.
+	Is *Ref
 }
+
+// ErrMoved is returned for a Name that is not what it was when it was checked. It is never an answer: the front door checks anew.
+var ErrMoved = errors.New("nfs: the name is another file's by now")
 
 // Made is the answer of what makes a file. With an error only Dir counts.
 type Made struct {

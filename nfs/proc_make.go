@@ -13,22 +13,27 @@ func (c *call) create(ctx context.Context) error {
 		return err
 	}
 	return c.make(ctx, a.Where, nfs3.Regular, a.Attr, func(at Name, s nfs3.SetAttr) (Made, error) {
-		if a.How == nfs3.Unchecked && s.Size != nil {
-			if err := c.mayTruncate(at); err != nil {
-				return Made{}, err
+		var m Made
+		err := unmoved(func() (err error) {
+			if a.How == nfs3.Unchecked && s.Size != nil && !c.user.root() {
+				if at.Is, err = c.mayTruncate(at); err != nil {
+					return err
+				}
 			}
-		}
-		return c.export.Share.Create(ctx, c.caller, at, Create{Mode: a.How, Attr: s, Verifier: a.Verifier})
+			m, err = c.export.Share.Create(ctx, c.caller, at, Create{Mode: a.How, Attr: s, Verifier: a.Verifier})
+			return err
+		})
+		return m, err
 	})
 }
 
-// mayTruncate checks whether a file that an UNCHECKED CREATE would open may be cut.
-func (c *call) mayTruncate(at Name) error {
-	f, found, err := c.peekName(at.Dir, at.Name)
+// mayTruncate checks whether a file that an UNCHECKED CREATE would open may be cut, and returns which file that is.
+func (c *call) mayTruncate(at Name) (*Ref, error) {
+	is, f, found, err := c.peekName(at)
 	if err != nil || !found || f.Type != nfs3.Regular || c.user.mayData(f, mayWrite) {
-		return err
+		return &is, err
 	}
-	return denied{nfs3.ErrAccess}
+	return nil, denied{nfs3.ErrAccess}
 }
 
 // mkdir is RFC 1813 3.3.9.
@@ -87,7 +92,7 @@ func (c *call) make(ctx context.Context, where nfs3.DirOp, t nfs3.FileType, s nf
 	var m Made
 	dir, err := c.file(ctx, where.Dir)
 	if err == nil {
-		m, err = c.makeIn(Name{dir, where.Name}, t, s, do)
+		m, err = c.makeIn(Name{Dir: dir, Name: where.Name}, t, s, do)
 	}
 	ok, err := c.status(ctx, err)
 	if err != nil {

@@ -82,18 +82,10 @@ func (c *call) remove(ctx context.Context) error {
 	var w nfs3.Wcc
 	dir, err := c.file(ctx, a.Dir)
 	if err == nil {
-		var special error = nfs3.ErrInval
-		if c.rpc.Proc == nfs3.ProcRmdir && a.Name == ".." {
-			special = nfs3.ErrExist // RFC 1813 3.3.13
-		}
-		err = c.mayTake(Name{dir, a.Name}, special)
-	}
-	switch {
-	case err != nil:
-	case c.rpc.Proc == nfs3.ProcRmdir:
-		w, err = c.export.Share.Rmdir(ctx, c.caller, Name{dir, a.Name})
-	default:
-		w, err = c.export.Share.Remove(ctx, c.caller, Name{dir, a.Name})
+		err = unmoved(func() (err error) {
+			w, err = c.take(ctx, Name{Dir: dir, Name: a.Name})
+			return err
+		})
 	}
 	if _, err := c.status(ctx, err); err != nil {
 		return err
@@ -102,23 +94,37 @@ func (c *call) remove(ctx context.Context) error {
 	return nil
 }
 
-// mayTake checks whether a name may be taken out of its directory.
-func (c *call) mayTake(at Name, special error) error {
+func (c *call) take(ctx context.Context, at Name) (w nfs3.Wcc, err error) {
+	var special error = nfs3.ErrInval
+	if c.rpc.Proc == nfs3.ProcRmdir && at.Name == ".." {
+		special = nfs3.ErrExist // RFC 1813 3.3.13
+	}
+	if at.Is, err = c.mayTake(at, special); err != nil {
+		return w, err
+	}
+	if c.rpc.Proc == nfs3.ProcRmdir {
+		return c.export.Share.Rmdir(ctx, c.caller, at)
+	}
+	return c.export.Share.Remove(ctx, c.caller, at)
+}
+
+// mayTake checks whether a name may be taken out of its directory. If that depends on which file it is, it returns which.
+func (c *call) mayTake(at Name, special error) (*Ref, error) {
 	if err := name(at.Name, special); err != nil {
-		return err
+		return nil, err
 	}
 	if err := c.needDir(at.Dir, mayWrite|mayExec); err != nil {
-		return err
+		return nil, err
 	}
 	dir, found, err := c.peek(at.Dir)
-	if err != nil || !found || dir.FileMode&sticky == 0 {
-		return err
+	if err != nil || !found || dir.FileMode&sticky == 0 || c.user.owns(dir) {
+		return nil, err
 	}
-	f, found, err := c.peekName(at.Dir, at.Name)
+	is, f, found, err := c.peekName(at)
 	if err != nil || !found || c.user.mayTake(dir, f) {
-		return err
+		return &is, err
 	}
-	return denied{nfs3.ErrPerm}
+	return nil, denied{nfs3.ErrPerm}
 }
 
 // needDir checks permissions on a directory. What is none is for the share to refuse.
@@ -139,7 +145,10 @@ func (c *call) rename(ctx context.Context) error {
 	var r RenameResult
 	from, err := c.file(ctx, a.From.Dir)
 	if err == nil {
-		r, err = c.move(ctx, Name{from, a.From.Name}, a.To)
+		err = unmoved(func() (err error) {
+			r, err = c.move(ctx, Name{Dir: from, Name: a.From.Name}, a.To)
+			return err
+		})
 	}
 	if _, err := c.status(ctx, err); err != nil {
 		return err
@@ -154,20 +163,24 @@ func (c *call) move(ctx context.Context, from Name, wireTo nfs3.DirOp) (RenameRe
 	if err != nil {
 		return RenameResult{}, err
 	}
-	to := Name{dir, wireTo.Name}
-	for _, n := range [...]Name{from, to} {
-		if err := c.mayTake(n, nfs3.ErrInval); err != nil {
+	to := Name{Dir: dir, Name: wireTo.Name}
+	for _, n := range [...]*Name{&from, &to} {
+		if n.Is, err = c.mayTake(*n, nfs3.ErrInval); err != nil {
 			return RenameResult{}, err
 		}
 	}
-	if from.Dir != to.Dir { // a directory that moves has its ".." changed
-		a, found, err := c.peekName(from.Dir, from.Name)
+	if from.Dir != to.Dir && !c.user.root() { // a directory that moves has its ".." changed
+		is, a, found, err := c.peekName(from)
 		if err != nil {
 			return RenameResult{}, err
 		}
 		if found && a.Type == nfs3.Directory && !c.user.may(a, mayWrite) {
 			return RenameResult{}, denied{nfs3.ErrAccess}
 		}
+		if from.Is != nil && *from.Is != is {
+			return RenameResult{}, ErrMoved
+		}
+		from.Is = &is
 	}
 	return c.export.Share.Rename(ctx, c.caller, from, to)
 }
@@ -183,10 +196,10 @@ func (c *call) link(ctx context.Context) error {
 	if err == nil {
 		var dir Ref
 		if dir, err = c.same(a.To.Dir); err == nil {
-			err = c.mayAdd(Name{dir, a.To.Name})
+			err = c.mayAdd(Name{Dir: dir, Name: a.To.Name})
 		}
 		if err == nil {
-			r, err = c.export.Share.Link(ctx, c.caller, f, Name{dir, a.To.Name})
+			r, err = c.export.Share.Link(ctx, c.caller, f, Name{Dir: dir, Name: a.To.Name})
 		}
 	}
 	if _, err := c.status(ctx, err); err != nil {

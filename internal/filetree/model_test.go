@@ -90,6 +90,8 @@ func (m *model) do(o *Op) (Status, uint64) {
 			return Stale, 0
 		case d.Type != Directory:
 			return NotDir, 0
+		case unlike(o.Ino, d.names[o.Name]):
+			return Again, 0
 		case d.names[o.Name] == 0:
 			return NoEnt, 0
 		}
@@ -302,6 +304,14 @@ func (m *model) drop(d *modelFile, name string, now int64) {
 	}
 }
 
+// unlike tells whether a name that must be a file is another, or none, which is 0.
+func unlike(must, is uint64) bool {
+	if must == Absent {
+		return is != 0
+	}
+	return must != 0 && must != is
+}
+
 func (m *model) rename(o *Op) Status {
 	from, to := m.live(o.Dir), m.live(o.Dir2)
 	for _, d := range []*modelFile{from, to} {
@@ -313,7 +323,10 @@ func (m *model) rename(o *Op) Status {
 		}
 	}
 	ino := from.names[o.Name]
-	if ino == 0 {
+	switch {
+	case unlike(o.Ino, ino) || unlike(o.Aux, to.names[o.Name2]):
+		return Again
+	case ino == 0:
 		return NoEnt
 	}
 	f, over := m.files[ino], m.files[to.names[o.Name2]]

@@ -116,6 +116,17 @@ func (t *Tree) link(o *Op, r *Result) {
 	t.touchDir(&r.Dirs[0], o.Dir, d, 1, 0, now)
 }
 
+// moved tells whether a name is not what an op wants it to be: 0 is anything, Absent nothing.
+func moved(want uint64, e Entry, exists bool) bool {
+	switch {
+	case want == 0:
+		return false
+	case !exists:
+		return want != Absent
+	}
+	return want != e.Ino
+}
+
 func (t *Tree) remove(o *Op, r *Result) {
 	d, s := t.dir(o.Dir, o.Name)
 	if s != OK {
@@ -123,8 +134,13 @@ func (t *Tree) remove(o *Op, r *Result) {
 		return
 	}
 	e, exists := t.find(o.Dir, o.Name)
-	if !exists {
+	switch {
+	case moved(o.Ino, e, exists):
+		r.Status = Again
+	case !exists:
 		r.Status = NoEnt
+	}
+	if r.Status != OK {
 		return
 	}
 	n, _ := t.Inode(e.Ino)
@@ -198,12 +214,17 @@ func (t *Tree) rename(o *Op, r *Result) {
 		return
 	}
 	e, exists := t.find(o.Dir, o.Name)
-	if !exists {
+	over, replaces := t.find(o.Dir2, o.Name2)
+	switch {
+	case moved(o.Ino, e, exists), moved(o.Aux, over, replaces):
+		r.Status = Again
+	case !exists:
 		r.Status = NoEnt
+	}
+	if r.Status != OK {
 		return
 	}
 	n, _ := t.Inode(e.Ino)
-	over, replaces := t.find(o.Dir2, o.Name2)
 	old, _ := t.Inode(over.Ino)
 	if replaces && over.Ino == e.Ino { // two names of one file
 		r.Dirs = [2]Change{{o.Dir, from, from}, {o.Dir2, to, to}}

@@ -11,10 +11,12 @@ const (
 	Create Kind = iota + 1
 	// Link gives Ino the name Name in Dir too. Reply.
 	Link
-	// Remove takes Name in Dir away, which is no directory; Rmdir one that is an empty directory. Reply.
+	// Remove takes Name in Dir away, which is no directory; Rmdir one that is an empty directory. Ino, unless 0, is the file that the
+	// name must be (Absent: none), or the status is Again. Reply.
 	Remove
 	Rmdir
-	// Rename makes Name in Dir be Name2 in Dir2, in the place of what was there. Reply.
+	// Rename makes Name in Dir be Name2 in Dir2, in the place of what was there. Ino is for Name what it is for Remove, Aux for
+	// Name2. Reply.
 	Rename
 	// SetAttr changes Ino as Set says, if Guarded only when its ctime is Guard. Reply.
 	SetAttr
@@ -45,6 +47,9 @@ const (
 
 	kindEnd
 )
+
+// Absent stands for no file where an op says which file a name must be.
+const Absent = uint64(1) << 63
 
 // How is what Create does about a name that exists: createmode3 (RFC 1813 3.3.8).
 type How uint8

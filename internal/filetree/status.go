@@ -22,8 +22,7 @@ const (
 	NotSync     Status = 10002
 	ServerFault Status = 10006
 
-	// Again is never an answer to a client, and not remembered: a Create that is to give a file that exists a size found
-	// another file than Ino.
+	// Again is never an answer to a client, and not remembered: a name is another file's than the op says.
 	Again Status = 1<<32 - 1
 	// Held is never an answer to a client, and not remembered: somebody has a lock that is in the way of a Lock.
 	Held Status = 1<<32 - 2

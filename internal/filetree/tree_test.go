@@ -176,6 +176,23 @@ func (r *random) op() Op {
 			o.Ino = r.ino(Regular)
 		}
 	}
+	if o.Kind == Remove || o.Kind == Rmdir || o.Kind == Rename { // mostly what there is, or anything
+		for _, must := range []struct {
+			is  *uint64
+			dir uint64
+			of  string
+		}{{&o.Ino, o.Dir, o.Name}, {&o.Aux, o.Dir2, o.Name2}} {
+			e, found := r.tree.Lookup(must.dir, must.of)
+			switch n := r.IntN(10); {
+			case n < 5:
+				*must.is = 0
+			case n < 7 && found:
+				*must.is = e.Ino
+			case n < 9:
+				*must.is = Absent
+			}
+		}
+	}
 	if o.Kind <= SetAttr && r.IntN(2) == 0 {
 		k := Key{1: byte(r.IntN(256)), 2: byte(r.IntN(256)), 3: 1}
 		if len(r.keys) > 0 && r.IntN(4) == 0 {

@@ -5,6 +5,7 @@ package memshare
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -196,6 +197,9 @@ func once[T any](s *Share, ctx context.Context, method string, c nfs.Caller, do 
 		return r, o.err
 	}
 	r, err := do()
+	if errors.Is(err, nfs.ErrMoved) { // nothing was done, and it comes again
+		return r, err
+	}
 	s.done[c] = outcome{r, err}
 	if s.order = append(s.order, c); len(s.order) > 4096 {
 		delete(s.done, s.order[0])

@@ -71,6 +71,17 @@ func (s *Share) in(at nfs.Name) (d, n *inode, w nfs3.Wcc, err error) {
 	return d, n, nfs3.Wcc{Before: d.before(), After: d.after()}, nil
 }
 
+// moved tells whether a name that must be a certain file is another's, n; nil is none.
+func moved(at nfs.Name, n *inode) bool {
+	switch {
+	case at.Is == nil:
+		return false
+	case n == nil:
+		return *at.Is != nfs.Ref{}
+	}
+	return *at.Is != n.node().Ref
+}
+
 func (s *Share) Create(ctx context.Context, c nfs.Caller, at nfs.Name, how nfs.Create) (nfs.Made, error) {
 	return once(s, ctx, "Create", c, func() (m nfs.Made, err error) {
 		d, n, w, err := s.in(at)
@@ -79,6 +90,8 @@ func (s *Share) Create(ctx context.Context, c nfs.Caller, at nfs.Name, how nfs.C
 			return m, err
 		}
 		switch {
+		case moved(at, n):
+			return m, nfs.ErrMoved
 		case n == nil:
 			n = s.make(nfs3.Regular, how.Attr)
 			if how.Mode == nfs3.Exclusive {
@@ -177,10 +190,13 @@ func (s *Share) Rmdir(ctx context.Context, c nfs.Caller, at nfs.Name) (nfs3.Wcc,
 func (s *Share) take(ctx context.Context, method string, c nfs.Caller, at nfs.Name, check func(*inode) error) (nfs3.Wcc, error) {
 	return once(s, ctx, method, c, func() (nfs3.Wcc, error) {
 		d, n, w, err := s.in(at)
-		if err == nil && n == nil {
+		switch {
+		case err != nil:
+		case moved(at, n):
+			err = nfs.ErrMoved
+		case n == nil:
 			err = nfs3.ErrNoEnt
-		}
-		if err == nil {
+		default:
 			err = check(n)
 		}
 		if err != nil {
@@ -201,10 +217,13 @@ func (s *Share) Rename(ctx context.Context, c nfs.Caller, from, to nfs.Name) (nf
 		}
 		td, old, w, err := s.in(to)
 		r.To = w
-		if err == nil && n == nil {
+		switch {
+		case err != nil:
+		case moved(from, n) || moved(to, old):
+			err = nfs.ErrMoved
+		case n == nil:
 			err = nfs3.ErrNoEnt
-		}
-		if err == nil {
+		default:
 			err = s.mayReplace(n, td, old)
 		}
 		if err != nil || n == old {

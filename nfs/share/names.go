@@ -111,6 +111,9 @@ func (s *Share) createSized(ctx context.Context, c nfs.Caller, at nfs.Name, o fi
 			return nfs.Made{}, err
 		}
 		e, exists := t.Lookup(at.Dir.Ino, at.Name)
+		if w := is(at); w != 0 && (exists && w != e.Ino || !exists && w != filetree.Absent) {
+			return nfs.Made{}, nfs.ErrMoved
+		}
 		if !exists {
 			out, err := s.make(ctx, c, at, o)
 			if err != errAgain { // it is there now
@@ -135,6 +138,26 @@ func (s *Share) createSized(ctx context.Context, c nfs.Caller, at nfs.Name, o fi
 
 // errAgain is the tree's, when the name is another file's by now.
 const errAgain = nfs3.Status(filetree.Again)
+
+// is says which file a name must be, as the tree's ops do.
+func is(n nfs.Name) uint64 {
+	switch {
+	case n.Is == nil:
+		return 0
+	case *n.Is == nfs.Ref{}:
+		return filetree.Absent
+	}
+	return n.Is.Ino
+}
+
+// moved is do for ops on names that must be certain files.
+func (s *Share) moved(ctx context.Context, c nfs.Caller, o filetree.Op, refs ...nfs.Ref) (filetree.Result, error) {
+	r, err := s.do(ctx, c, o, refs...)
+	if err == errAgain {
+		err = nfs.ErrMoved
+	}
+	return r, err
+}
 
 // Mkdir implements nfs.Share.
 func (s *Share) Mkdir(ctx context.Context, c nfs.Caller, at nfs.Name, a nfs3.SetAttr) (nfs.Made, error) {
@@ -180,20 +203,20 @@ func (s *Share) bump(c filetree.Change) {
 
 // Remove implements nfs.Share.
 func (s *Share) Remove(ctx context.Context, c nfs.Caller, n nfs.Name) (nfs3.Wcc, error) {
-	r, err := s.do(ctx, c, filetree.Op{Kind: filetree.Remove, Dir: n.Dir.Ino, Name: n.Name}, n.Dir)
+	r, err := s.moved(ctx, c, filetree.Op{Kind: filetree.Remove, Dir: n.Dir.Ino, Name: n.Name, Ino: is(n)}, n.Dir)
 	s.bump(r.File)
 	return s.changed(r.Dirs[0], n.Dir), err
 }
 
 // Rmdir implements nfs.Share.
 func (s *Share) Rmdir(ctx context.Context, c nfs.Caller, n nfs.Name) (nfs3.Wcc, error) {
-	r, err := s.do(ctx, c, filetree.Op{Kind: filetree.Rmdir, Dir: n.Dir.Ino, Name: n.Name}, n.Dir)
+	r, err := s.moved(ctx, c, filetree.Op{Kind: filetree.Rmdir, Dir: n.Dir.Ino, Name: n.Name, Ino: is(n)}, n.Dir)
 	return s.changed(r.Dirs[0], n.Dir), err
 }
 
 // Rename implements nfs.Share.
 func (s *Share) Rename(ctx context.Context, c nfs.Caller, from, to nfs.Name) (nfs.RenameResult, error) {
-	r, err := s.do(ctx, c, filetree.Op{Kind: filetree.Rename, Dir: from.Dir.Ino, Name: from.Name, Dir2: to.Dir.Ino, Name2: to.Name},
+	r, err := s.moved(ctx, c, filetree.Op{Kind: filetree.Rename, Dir: from.Dir.Ino, Name: from.Name, Ino: is(from), Dir2: to.Dir.Ino, Name2: to.Name, Aux: is(to)},
 		from.Dir, to.Dir)
 	s.bump(r.File)
 	return nfs.RenameResult{From: s.changed(r.Dirs[0], from.Dir), To: s.changed(r.Dirs[1], to.Dir)}, err

@@ -72,10 +72,7 @@ func (c *call) write(ctx context.Context) error {
 		err = nfs3.ErrFBig
 	default:
 		if err = c.needData(f, mayWrite); err == nil {
-			err = c.dropSetID(ctx, f, a)
-		}
-		if err == nil {
-			r, err = c.export.Share.Write(ctx, f, a.Offset, a.Data[:a.Count], a.Stable)
+			r, err = c.writeOnce(ctx, f, a)
 		}
 	}
 	ok, err := c.status(ctx, err)
@@ -89,6 +86,22 @@ func (c *call) write(ctx context.Context) error {
 		c.out.Fixed(r.Verifier[:])
 	}
 	return nil
+}
+
+// writeOnce writes, unless this is a WRITE that comes late. Its retry is not under way: retries.enter has seen to that.
+func (c *call) writeOnce(ctx context.Context, f Ref, a nfs3.WriteArgs) (WriteResult, error) {
+	k := writeKey(c.rpc, f, a)
+	if err := c.srv.late.check(k, c.rpc.Conn); err != nil {
+		return WriteResult{}, err
+	}
+	if err := c.dropSetID(ctx, f, a); err != nil {
+		return WriteResult{}, err
+	}
+	r, err := c.export.Share.Write(ctx, f, a.Offset, a.Data[:a.Count], a.Stable)
+	if err == nil && c.rpc.Elder {
+		c.srv.late.add(k, c.rpc.Conn)
+	}
+	return r, err
 }
 
 // dropSetID takes a program's right to run as its owner away before others than root write to it.

@@ -2,9 +2,13 @@ package nfs_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"io"
+	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -231,4 +235,97 @@ func TestDrain(t *testing.T) {
 	write()
 	goOn <- struct{}{}
 	all.Wait()
+}
+
+// line is a connection of a client that sends nothing again by itself.
+type line struct {
+	t *testing.T
+	c net.Conn
+	r *sunrpc.RecordReader
+}
+
+func (d *door) line() *line {
+	d.t.Helper()
+	c, err := net.Dial("tcp", d.addr)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(10 * time.Second))
+	l := &line{d.t, c, sunrpc.NewRecordReader(c, 1<<16)}
+	l.call(1, nfs3.ProcNull, nil) // so that it was accepted
+	return l
+}
+
+// call makes a call, and tells whether it was answered with OK; false is the end of the connection.
+func (l *line) call(xid, proc uint32, args func(*xdr.Encoder)) bool {
+	l.t.Helper()
+	var e xdr.Encoder
+	e.Skip(sunrpc.MarkLen)
+	sunrpc.WriteCall(&e, sunrpc.Header{XID: xid, Prog: nfs3.Program, Vers: nfs3.Version, Proc: proc, Cred: sunrpc.Cred{Flavor: sunrpc.AuthSys}}, "host")
+	if args != nil {
+		args(&e)
+	}
+	binary.BigEndian.PutUint32(e.B, sunrpc.Mark(len(e.B)-sunrpc.MarkLen))
+	if _, err := l.c.Write(e.B); err != nil {
+		l.t.Fatal(err)
+	}
+	if _, err := l.r.Begin(); err != nil {
+		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+			l.t.Fatal(err)
+		}
+		return false
+	}
+	rec, err := l.r.Rest(func([]byte) int { return 0 }, func(int) bool { return true })
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer rec.Free()
+	d := rec.Decoder()
+	if got := d.Uint32(); got != xid {
+		l.t.Fatalf("the answer is to %d", got)
+	}
+	for range 5 { // reply, accepted, verifier, success
+		if n := d.Uint32(); n > 1 {
+			l.t.Fatal("the call was refused")
+		}
+	}
+	if proc != nfs3.ProcNull && d.Uint32() != 0 {
+		l.t.Fatal("no OK")
+	}
+	return true
+}
+
+// TestLateWrite: a WRITE whose bytes come over a connection when it was sent again over a newer one, and written over, is not done.
+func TestLateWrite(t *testing.T) {
+	d := open(t)
+	f := d.file("f", 0o644, "----")
+	write := func(l *line, xid uint32, off uint64, text string) bool {
+		t.Helper()
+		a := nfs3.WriteArgs{File: f, Offset: off, Count: uint32(len(text)), Stable: nfs3.FileSync, Data: []byte(text)}
+		return l.call(xid, nfs3.ProcWrite, a.Encode)
+	}
+	is := func(what, text string) {
+		t.Helper()
+		if r, err := d.c.Read(t.Context(), f, 0, 10); err != nil || string(r.Data) != text {
+			t.Fatalf("%s: %q, %v", what, r.Data, err)
+		}
+	}
+	old, fresh := d.line(), d.line()
+	if !write(fresh, 7, 0, "W") || !write(fresh, 8, 0, "V") {
+		t.Fatal("not answered")
+	}
+	if !write(old, 7, 1, "X") {
+		t.Fatal("another call with the same XID is refused")
+	}
+	is("before", "VX--")
+	if write(old, 7, 0, "W") {
+		t.Error("a late WRITE is answered")
+	}
+	is("after a late WRITE", "VX--")
+	// The same over a newer connection is the client's wish.
+	if !write(d.line(), 7, 0, "W") {
+		t.Error("a retry is refused")
+	}
+	is("after a retry", "WX--")
 }

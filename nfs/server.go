@@ -45,6 +45,7 @@ type Server struct {
 	handles handles
 	rpc     *rpc.Server
 	retries retries
+	late    lateWrites
 	drains  drains
 	mounts  mounts
 	grants  *grants

@@ -30,6 +30,10 @@ type Call struct {
 	Args   *xdr.Decoder
 	Client netip.AddrPort
 	Server netip.AddrPort // which the client has called
+	// Conn numbers connections as they were accepted, from 1 on; 0 is a datagram. Elder tells that the same client, by its address, has one
+	// open that was accepted before.
+	Conn  uint64
+	Elder bool
 }
 
 // Reply collects the results of a call: what is encoded, and then the data.

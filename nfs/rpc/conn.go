@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pmsapp/internal/sunrpc"
@@ -33,6 +34,8 @@ type conn struct {
 	slots  chan struct{} // one for each call under way, until its reply is sent
 	calls  sync.WaitGroup
 	known  bool // the reader's
+	number uint64
+	elders atomic.Int32 // connections of this client that were accepted before and are open; changed with the server's mu
 
 	mu      sync.Mutex
 	queue   []*answer
@@ -146,7 +149,7 @@ func (c *conn) call(rec sunrpc.Record, held int64) {
 	a := &answer{incoming: held}
 	a.r.out = c
 	a.r.B = make([]byte, sunrpc.MarkLen, 512)
-	err := c.srv.serve(c.ctx, rec.Decoder(), &Call{Client: c.client, Server: addrPort(c.net.LocalAddr())}, &a.r, false)
+	err := c.srv.serve(c.ctx, rec.Decoder(), &Call{Client: c.client, Server: addrPort(c.net.LocalAddr()), Conn: c.number, Elder: c.elders.Load() > 0}, &a.r, false)
 	rec.Free()
 	if err != nil {
 		c.done(a)

@@ -29,6 +29,7 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	packets   map[net.PacketConn]struct{}
 	conns     map[*conn]struct{}
+	accepted  uint64             // connections
 	perClient map[netip.Addr]int // how many of conns
 	work      sync.WaitGroup
 }
@@ -99,6 +100,9 @@ func (s *Server) start(nc net.Conn) {
 	}
 	c := &conn{srv: s, net: nc, client: client, slots: make(chan struct{}, s.cfg.Calls)}
 	c.ctx, c.end = context.WithCancelCause(s.ctx)
+	s.accepted++
+	c.number = s.accepted
+	c.elders.Store(int32(s.perClient[client.Addr()]))
 	s.conns[c] = struct{}{}
 	s.perClient[client.Addr()]++
 	s.work.Add(1)
@@ -106,18 +110,30 @@ func (s *Server) start(nc net.Conn) {
 	go func() {
 		defer s.work.Done()
 		cause := c.run()
-		s.mu.Lock()
-		delete(s.conns, c)
-		if s.perClient[client.Addr()]--; s.perClient[client.Addr()] == 0 {
-			delete(s.perClient, client.Addr())
-		}
-		s.mu.Unlock()
+		s.forget(c)
 		level := slog.LevelInfo
 		if errors.Is(cause, errGone) {
 			level = slog.LevelDebug
 		}
 		s.log.Log(context.Background(), level, "connection ended", "client", client.String(), "cause", cause)
 	}()
+}
+
+// forget takes a connection that has ended out of the tables.
+func (s *Server) forget(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	client := c.client.Addr()
+	if s.perClient[client]--; s.perClient[client] == 0 {
+		delete(s.perClient, client)
+		return
+	}
+	for o := range s.conns {
+		if o.number > c.number && o.client.Addr() == client {
+			o.elders.Add(-1)
+		}
+	}
 }
 
 // Drop ends all connections, whose calls get no answer, with a cause. It does not wait for them.

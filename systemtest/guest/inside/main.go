@@ -14,7 +14,7 @@ import (
 )
 
 // errUsage is returned for a command line that says nothing that can be done.
-var errUsage = errors.New("usage: inside serve|blocks|churn|compare|fsx|many|found [flags]")
+var errUsage = errors.New("usage: inside serve|blocks|churn|compare|fsx|hold|many|found [flags]")
 
 func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
@@ -67,6 +67,16 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		}
 		return runFSX(ctx, fsxConfig{file: *file, ops: *ops, size: *size, seed: *seed}, out)
+	case "hold":
+		var c holdConfig
+		fs.StringVar(&c.file, "file", "", "which")
+		fs.StringVar(&c.kind, "kind", "fcntl", "of lock: fcntl or flock")
+		fs.BoolVar(&c.shared, "shared", false, "others may share the lock")
+		fs.BoolVar(&c.try, "try", false, "neither wait for the lock nor hold it")
+		if err := fs.Parse(args[1:]); err != nil {
+			return err
+		}
+		return runHold(ctx, c, out)
 	case "many", "found":
 		files := fs.Int("files", 1000, "how many")
 		if err := fs.Parse(args[1:]); err != nil {

@@ -271,7 +271,7 @@ func maps(s *catalog.State) (hosts []front.Host, volumes []front.Offered) {
 		if !ok {
 			continue
 		}
-		volumes = append(volumes, front.Offered{Volume: id, Name: v.Name, Access: active(s, v), Reserved: s.Reservations[id], Index: s.Index})
+		volumes = append(volumes, front.Offered{Volume: id, Name: v.Name, Geometry: geometry(v), Access: active(s, v), Reserved: s.Reservations[id], Index: s.Index})
 		for _, m := range all {
 			luns[m.Host] = append(luns[m.Host], front.HostLUN{Volume: id, LUN: m.LUN, ReadOnly: m.ReadOnly})
 		}

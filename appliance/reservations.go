@@ -71,24 +71,10 @@ func targetPorts(s *catalog.State, virtual bool) (ports []uint16) {
 	return ports
 }
 
-// groups are the target port groups of a volume: that of the node that serves it is active, those of the others stand by, and while
-// none serves it, so does none. The virtual address is where the volume is served.
+// groups are the target port groups of a volume.
 func (r *reservations) groups(v ids.Volume) []scsi.PortGroup {
 	s := r.cluster.State()
-	serves := active(s, s.Volumes[v])
-	leader := s.Nodes[s.Leader].Group
-	ports := targetPorts(s, r.virtual)
-	all := make([]scsi.PortGroup, len(ports))
-	for i, p := range ports {
-		all[i] = scsi.PortGroup{ID: p, Access: scsi.StandingBy}
-		switch {
-		case serves != 0 && (p == serves || p == front.VirtualGroup):
-			all[i].Access = scsi.Optimized
-		case serves == 0 && (p == leader || p == front.VirtualGroup):
-			all[i].Access = scsi.Transitioning
-		}
-	}
-	return all
+	return front.Groups(targetPorts(s, r.virtual), s.Nodes[s.Leader].Group, active(s, s.Volumes[v]))
 }
 
 // changeRetry is the pause before a change of unknown outcome is proposed again.

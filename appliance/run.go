@@ -165,7 +165,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 		return err
 	}
 	n.hosts = front.NewHosts(front.HostsConfig{Group: group, Portals: n.discoverable, Certain: n.certain,
-		Hold: func() time.Duration { return n.tunables().Hold }, Around: scsi.Around{Elsewhere: reservations.elsewhere, Groups: reservations.groups}, Cluster: clusterID,
+		Hold: func() time.Duration { return n.tunables().Hold }, Around: scsi.Around{Elsewhere: front.Patient(reservations.elsewhere, func() time.Duration { return n.tunables().Hold }), Groups: reservations.groups}, Cluster: clusterID,
 		Verifier: n.verifierAuth(), Log: log})
 	reservations.hosts = n.hosts
 	if err := door.open(n.cluster, func() time.Duration { return n.tunables().Hold }, log); err != nil {

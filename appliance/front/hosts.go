@@ -155,6 +155,7 @@ func (h *Hosts) Apply(exports []Export) error {
 		e, ok := want[name]
 		if ok && e.Volume == x.Volume && e.LUN == x.LUN {
 			x.lu.Reserved(e.Reserved, e.Index)
+			x.lu.Expect(e.Geometry)
 			if e.Access != x.Access {
 				x.Access = e.Access
 				x.lu.AccessChanged()
@@ -178,6 +179,7 @@ func (h *Hosts) Apply(exports []Export) error {
 			return fmt.Errorf("exporting %s: %w", e.Name, err)
 		}
 		x.lu.Reserved(e.Reserved, e.Index)
+		x.lu.Expect(e.Geometry)
 		h.targets[name] = x
 		h.connect(x.lu, x.Name)
 	}

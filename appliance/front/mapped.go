@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
 	"pmsapp/internal/iscsi"
 	"pmsapp/internal/reserve"
@@ -34,6 +35,7 @@ type HostLUN struct {
 type Offered struct {
 	Volume   ids.Volume
 	Name     string
+	Geometry block.Geometry
 	Access   uint16        // the group of the node that serves the volume, 0 while none does
 	Reserved reserve.State // as the state of the catalog numbered Index has it
 	Index    uint64
@@ -74,10 +76,12 @@ func (h *Hosts) ApplyMaps(hosts []Host, volumes []Offered) error {
 			u = &offered{o, scsi.NewLUAmong(o.Volume, h.cfg.Around)}
 			h.units[o.Volume] = u
 			u.lu.Reserved(o.Reserved, o.Index)
+			u.lu.Expect(o.Geometry)
 			h.connect(u.lu, o.Name)
 			continue
 		}
 		u.lu.Reserved(o.Reserved, o.Index)
+		u.lu.Expect(o.Geometry)
 		if u.Access != o.Access {
 			u.lu.AccessChanged()
 		}

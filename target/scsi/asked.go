@@ -21,9 +21,29 @@ func describes(cdb []byte) bool {
 	return false
 }
 
-// describes tells whether the question has a command that describes; a CDB has 16 bytes or more.
-func (q *Question) describes() bool {
+// Describes tells whether the question has a command that describes; a CDB has 16 bytes or more.
+func (q *Question) Describes() bool {
 	return len(q.CDB) >= 16 && len(q.CDB) <= target.MaxCDB && describes(q.CDB)
+}
+
+// describe describes the unit where it is served, when every member's node has confirmed that no newer epoch is there: the size is
+// among what no one may say who serves no more (invariant 11). Where the unit only holds what comes, nobody can confirm; its size is
+// the catalog's then.
+func (x *Nexus) describe(c *io) {
+	t := c.task
+	if c.unit.lu.arbiter.waits() {
+		x.primary(c)
+		t.Done(t)
+		return
+	}
+	c.st.dev.Submit(&block.Request{Op: block.Read, Done: func(r *block.Request) {
+		if r.Err != nil {
+			fail(t, r.Err, false)
+		} else {
+			x.primary(c)
+		}
+		t.Done(t)
+	}})
 }
 
 // answerDescribing answers another node's question that describes the unit. The answer is given when every member's node has confirmed that

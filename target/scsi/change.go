@@ -35,6 +35,14 @@ func refusal(s sense) Answer {
 
 func busy() Answer { return Answer{Status: api.SAM_STAT_BUSY} }
 
+// Busy is the answer of a node that could not have the command answered in time.
+func Busy() Answer { return busy() }
+
+// NotReady tells whether the answer is that the unit cannot be reached there.
+func (a Answer) NotReady() bool {
+	return a.Status == api.SAM_STAT_CHECK_CONDITION && a.Key == gotgt.NOT_READY
+}
+
 // change is a command about reservations on its way through an arbiter: confirmed, judged, drained, committed.
 type change struct {
 	cmd  reserve.Command

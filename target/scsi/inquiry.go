@@ -42,7 +42,7 @@ func (lu *LU) inquiry(_ int, cmd *api.SCSICommand) api.SAMStat {
 		body = make([]byte, 60)
 	case 0xb2: // logical block provisioning: thin, and what is unmapped reads as zeros
 		body = []byte{0, 0xe4, 0x02, 0}
-		if st.dev != nil {
+		if st.geo.Logical != 0 {
 			body[0] = byte(thresholdShift - st.shift) // threshold exponent
 		}
 	default:
@@ -101,8 +101,8 @@ func nameString(s string) []byte {
 // blockLimits is the body of VPD page B0h.
 func blockLimits(st *state) []byte {
 	b := make([]byte, 60)
-	b[0] = 1 // WSNZ
-	if st.dev == nil {
+	b[0] = 1                 // WSNZ
+	if st.geo.Logical == 0 { // it stands by, and nobody knows of it yet
 		return b
 	}
 	b[1] = byte(compareBlocks(st)) // maximum COMPARE AND WRITE length

@@ -88,6 +88,10 @@ func (x *Nexus) Execute(t *target.Task) {
 	if c.known && c.st.dev != nil && !c.enters() {
 		return
 	}
+	if c.known && c.st.dev != nil && describes(t.CDB) {
+		x.describe(c)
+		return
+	}
 	if c.kind == 0 {
 		x.primary(c)
 		t.Done(t)

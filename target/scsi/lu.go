@@ -39,13 +39,16 @@ type LU struct {
 	mu      sync.Mutex
 	nexuses map[*attentions]struct{}
 	last    block.Geometry // of the device that was served last
+	size    int64          // of the unit, as hosts were last told, in bytes, and of its blocks; 0: not yet
+	logical int
+	expects block.Geometry // Expect's
 }
 
 // state is what an LU serves; it never changes.
 type state struct {
-	dev   block.Device // nil: stands by
-	geo   block.Geometry
-	shift uint // of a logical block
+	dev   block.Device   // nil: stands by
+	geo   block.Geometry // where it stands by: what is expected, or nothing
+	shift uint           // of a logical block
 	count uint64
 	max   uint64 // blocks of one READ or WRITE
 	locks *locks // nil: outcomes of COMPARE AND WRITE are not remembered
@@ -76,10 +79,7 @@ func (lu *LU) Serve(dev block.Device, keeper Keeper) error {
 		g.MaxLen < int64(g.Physical) {
 		return fmt.Errorf("scsi: volume %s: %+v is not a geometry that can be served", lu.id, g)
 	}
-	st := &state{dev: dev, geo: g, shift: uint(bits.TrailingZeros(uint(g.Logical)))}
-	st.count = uint64(g.Size) >> st.shift
-	st.max = uint64(min(g.MaxLen, maxTransfer)) >> st.shift
-	st.api = lu.describe(st)
+	st := lu.newState(dev, g)
 	lu.arbiter.serve(dev, keeper) // before a command can reach dev
 	lu.mu.Lock()
 	defer lu.mu.Unlock()
@@ -93,9 +93,7 @@ func (lu *LU) Serve(dev block.Device, keeper Keeper) error {
 	if lu.state.Store(st); st.locks != old.locks {
 		old.locks.close()
 	}
-	if lu.last.Size != 0 && (lu.last.Size != g.Size || lu.last.Logical != g.Logical) {
-		lu.attend(nil, ascCapacityChanged)
-	}
+	lu.capacity(g)
 	if lu.last.Size != 0 && lu.last.Volatile != g.Volatile {
 		lu.attend(nil, ascModeChanged) // WCE
 	}
@@ -106,11 +104,47 @@ func (lu *LU) Serve(dev block.Device, keeper Keeper) error {
 	return nil
 }
 
+// newState makes the state of a unit that serves dev, or stands by.
+func (lu *LU) newState(dev block.Device, g block.Geometry) *state {
+	st := &state{dev: dev, geo: g}
+	if g.Logical != 0 {
+		st.shift = uint(bits.TrailingZeros(uint(g.Logical)))
+		st.count = uint64(g.Size) >> st.shift
+		st.max = uint64(min(g.MaxLen, maxTransfer)) >> st.shift
+	}
+	st.api = lu.describe(st)
+	return st
+}
+
+// capacity tells hosts that the unit has another size than they were told. Called with mu.
+func (lu *LU) capacity(g block.Geometry) {
+	if lu.size != 0 && (lu.size != g.Size || lu.logical != g.Logical) {
+		lu.attend(nil, ascCapacityChanged)
+	}
+	lu.size, lu.logical = g.Size, g.Logical
+}
+
+// Expect says what the device will be like when one is served. A unit that stands by describes its limits by that: a host reads
+// them once, when it finds a path, and believes them for as long as it has the path.
+func (lu *LU) Expect(g block.Geometry) {
+	lu.mu.Lock()
+	defer lu.mu.Unlock()
+	if lu.expects == g {
+		return
+	}
+	lu.expects = g
+	if !lu.Serving() {
+		lu.capacity(g)
+		lu.state.Store(lu.newState(nil, g))
+	}
+}
+
 // Standby makes the LU NOT READY. Commands under way end on the device that they began on.
 func (lu *LU) Standby() {
-	st := &state{}
-	st.api = lu.describe(st)
-	if old := lu.state.Swap(st); old != nil {
+	lu.mu.Lock()
+	old := lu.state.Swap(lu.newState(nil, lu.expects))
+	lu.mu.Unlock()
+	if old != nil {
 		old.locks.close()
 	}
 	lu.arbiter.standby()

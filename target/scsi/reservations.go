@@ -72,7 +72,7 @@ func (q *Question) change() (*change, error) {
 // Ask answers another node's question. done is called once, perhaps before Ask has returned; with an error the asker's host
 // is to be dropped (invariant 8). end gives up what was not begun.
 func (lu *LU) Ask(q Question, done func(Answer, error)) (end func(), err error) {
-	if q.describes() {
+	if q.Describes() {
 		lu.answerDescribing(q, done)
 		return func() {}, nil
 	}
@@ -169,7 +169,7 @@ func (x *Nexus) elsewhere(c *io) {
 	q := c.question(c.unit.flight.nexus)
 	q.CDB, q.List = append([]byte(nil), q.CDB...), append([]byte(nil), q.List...)
 	// The question is given up when the session ends, or aborts: what comes then goes nowhere.
-	id := x.asks(nil)
+	id := x.asks(!q.Describes())
 	end := lu.around.Elsewhere(q, func(a Answer, asked bool, err error) {
 		x.asked(id)
 		switch {
@@ -184,23 +184,30 @@ func (x *Nexus) elsewhere(c *io) {
 	x.asking(id, end)
 }
 
+// question is one to another node that is out.
+type question struct {
+	changes bool   // it may have an effect there
+	end     func() // gives it up; nil: not known yet
+}
+
 // asks notes a question to another node that is out, and asking how it is given up; asked is its end.
-func (x *Nexus) asks(end func()) uint64 {
+func (x *Nexus) asks(changes bool) uint64 {
 	x.out.Lock()
 	defer x.out.Unlock()
 	x.lastAsked++
 	if x.questions == nil {
-		x.questions = map[uint64]func(){}
+		x.questions = map[uint64]question{}
 	}
-	x.questions[x.lastAsked] = end
+	x.questions[x.lastAsked] = question{changes: changes}
 	return x.lastAsked
 }
 
 func (x *Nexus) asking(id uint64, end func()) {
 	x.out.Lock()
 	defer x.out.Unlock()
-	if _, out := x.questions[id]; out {
-		x.questions[id] = end
+	if q, out := x.questions[id]; out {
+		q.end = end
+		x.questions[id] = q
 	}
 }
 
@@ -211,7 +218,7 @@ func (x *Nexus) asked(id uint64) {
 }
 
 // giveUp ends what the session has asked about reservations and nobody has begun. It tells whether other nodes may still be
-// at something.
+// at something; what describes the unit does nothing to it.
 func (x *Nexus) giveUp() (out bool) {
 	x.mu.RLock()
 	units := make([]unit, 0, len(x.units))
@@ -224,16 +231,19 @@ func (x *Nexus) giveUp() (out bool) {
 	}
 	x.out.Lock()
 	defer x.out.Unlock()
-	return len(x.questions) > 0
+	for _, q := range x.questions {
+		out = out || q.changes
+	}
+	return out
 }
 
 // cancelQuestions gives up what other nodes were asked.
 func (x *Nexus) cancelQuestions() {
 	x.out.Lock()
 	var ends []func()
-	for _, end := range x.questions {
-		if end != nil {
-			ends = append(ends, end)
+	for _, q := range x.questions {
+		if q.end != nil {
+			ends = append(ends, q.end)
 		}
 	}
 	x.out.Unlock()

@@ -112,7 +112,7 @@ type Nexus struct {
 	nexus  reserve.Nexus
 
 	out       sync.Mutex // guards the questions that other nodes were asked
-	questions map[uint64]func()
+	questions map[uint64]question
 	lastAsked uint64
 
 	copies copies

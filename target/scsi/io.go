@@ -203,7 +203,7 @@ func (c *io) ended(*block.Request) {
 // finish makes the answer out of what has become of the requests.
 func (c *io) finish() {
 	t := c.task
-	err, wrote := c.req.Err, c.kind.changes()
+	err, wrote := c.req.Err, c.kind.changes() || c.kind == kSync // what a flush could not make durable was written
 	for i := range c.more {
 		if err == nil {
 			err = c.more[i].Err

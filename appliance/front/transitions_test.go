@@ -124,6 +124,8 @@ func scenario() []step {
 		{"A takes over", catalog(groupA, 0), coming(2), alone(0xf), "2a06", "2a06"},
 		{"and serves", func(w *world) { m = w.a.serve() }, serves(), standsBy(0xf), "", ""},
 		{"as the catalog says", catalog(groupA, groupA), serves(), standsBy(0), "2a06", "2a06"},
+		{"it grows, where it is served", func(w *world) { w.size *= 2; w.a.serve() }, serves(), standsBy(0), "2a09", ""},
+		{"and in the catalog", catalog(groupA, groupA), serves(), standsBy(0), "", "2a09"},
 		{"what was acknowledged in memory may be lost", func(w *world) { w.a.serveLost(1) }, serves(), standsBy(0), "2901", ""},
 	}
 }
@@ -283,11 +285,11 @@ func (n *worldNode) check(at string, s seen, c *probe, data []byte) {
 			t.Errorf("%s: %v, want own %x, other %x", at, states, s.own, s.other)
 		}
 	case "READ CAPACITY(10)":
-		if len(data) != 8 || !bytes.Equal(data, []byte{0, 0, 7, 0xff, 0, 0, 2, 0}) {
+		if len(data) != 8 || !bytes.Equal(data, []byte{0, 0, byte((n.w.size - 1) >> 17), 0xff, 0, 0, 2, 0}) {
 			bad()
 		}
 	case "READ CAPACITY(16)":
-		if len(data) != 32 || data[6] != 7 || data[7] != 0xff || data[10] != 2 || data[13] != 3 || data[14] != 0xc0 {
+		if len(data) != 32 || data[6] != byte((n.w.size-1)>>17) || data[7] != 0xff || data[10] != 2 || data[13] != 3 || data[14] != 0xc0 {
 			bad()
 		}
 	case "MODE SENSE(6)", "MODE SENSE(10)":

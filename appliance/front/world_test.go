@@ -37,6 +37,7 @@ type world struct {
 	raft           uint16 // who leads by Raft
 	leader, serves uint16 // as the catalog has them
 	known, certain bool   // the nodes know the export; whether they know all
+	size           int64  // of the volume
 }
 
 // worldNode is one of them.
@@ -51,7 +52,7 @@ type worldNode struct {
 }
 
 func newWorld(t *testing.T, mapped bool) *world {
-	w := &world{t: t, volume: ids.NewVolume(), mapped: mapped, data: blocktest.NewMemory(geometry.Size, geometry.Logical),
+	w := &world{t: t, volume: ids.NewVolume(), mapped: mapped, size: geometry.Size, data: blocktest.NewMemory(geometry.Size, geometry.Logical),
 		keeper: &scsitest.Keeper{TargetPorts: []uint16{groupA, groupB}}}
 	w.a, w.b = w.node(groupA, "192.0.2.1:3260"), w.node(groupB, "192.0.2.2:3260")
 	return w
@@ -110,6 +111,8 @@ func (w *world) catalog(leader, serves uint16) {
 	w.mu.Unlock()
 	for _, n := range []*worldNode{w.a, w.b} {
 		s, index := w.keeper.Reservations()
+		g := geometry
+		g.Size = w.size
 		var exports []Export
 		var hosts []Host
 		var volumes []Offered
@@ -117,9 +120,9 @@ func (w *world) catalog(leader, serves uint16) {
 		case !known:
 		case w.mapped:
 			hosts = []Host{{Name: "h", IQNs: []string{"iqn.h"}, LUNs: []HostLUN{{w.volume, 1, false}}, Paths: PathsNodes}}
-			volumes = []Offered{{Volume: w.volume, Name: "vol", Geometry: geometry, Access: serves, Reserved: s, Index: index}}
+			volumes = []Offered{{Volume: w.volume, Name: "vol", Geometry: g, Access: serves, Reserved: s, Index: index}}
 		default:
-			exports = []Export{{Volume: w.volume, Name: "vol", Geometry: geometry, LUN: 1, Access: serves, Paths: PathsNodes, Reserved: s, Index: index}}
+			exports = []Export{{Volume: w.volume, Name: "vol", Geometry: g, LUN: 1, Access: serves, Paths: PathsNodes, Reserved: s, Index: index}}
 		}
 		if err := n.hosts.Apply(exports); err != nil {
 			w.t.Fatal(err)
@@ -135,7 +138,7 @@ func (n *worldNode) serve() *fakeMirror { return n.serveLost(0) }
 
 // serveLost is serve by a mirror that knows how often acknowledged writes may have been lost.
 func (n *worldNode) serveLost(losses uint64) *fakeMirror {
-	m := &fakeMirror{data: n.w.data, held: map[*block.Request]*time.Timer{}, losses: losses}
+	m := &fakeMirror{data: n.w.data, held: map[*block.Request]*time.Timer{}, losses: losses, size: n.w.size}
 	n.hosts.Serve(n.w.volume, m, n.w.keeper)
 	return m
 }
@@ -187,6 +190,7 @@ func (p pipe) RemoteAddr() net.Addr { return p.remote }
 type fakeMirror struct {
 	data   *blocktest.Memory
 	losses uint64
+	size   int64
 
 	mu      sync.Mutex
 	holding bool
@@ -196,7 +200,7 @@ type fakeMirror struct {
 
 func (m *fakeMirror) Geometry() block.Geometry {
 	g := geometry
-	g.Losses = m.losses
+	g.Losses, g.Size = m.losses, m.size
 	return g
 }
 

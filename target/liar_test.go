@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pmsapp/internal/iscsi"
+	"pmsapp/internal/iscsi/iscsitest"
 	"pmsapp/target"
 )
 
@@ -340,6 +341,9 @@ func randomPDUs(r *rand.Rand, sn uint32, digests bool) []byte {
 func FuzzConnection(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(seed%2 == 0, randomPDUs(rand.New(rand.NewPCG(seed, 2)), 100, false))
+	}
+	for _, s := range iscsitest.Sessions() {
+		f.Add(false, s)
 	}
 	var b bytes.Buffer
 	w := iscsi.NewWriter(&b)

@@ -311,6 +311,10 @@ func FuzzTargetLogin(f *testing.F) {
 	f.Add(byte(toFull), []byte("InitiatorName=a\x00TargetName=b\x00HeaderDigest=CRC32C\x00"), byte(toFull), []byte("MaxBurstLength=1\x00"), false)
 	f.Add(byte(FlagTransit|1), []byte("InitiatorName=a\x00TargetName=b\x00AuthMethod=CHAP\x00"), byte(0), []byte("CHAP_A=5\x00"), true)
 	f.Add(byte(0), []byte("InitiatorName=a\x00TargetName=b\x00AuthMethod=CHAP\x00CHAP_A=5\x00"), byte(FlagTransit|1), []byte("CHAP_N=host\x00CHAP_R=0x00\x00CHAP_I=1\x00CHAP_C=0x11\x00"), true)
+	for _, s := range sessions(f) {
+		h := BHS(s)
+		f.Add(h.Flags(), s[BHSLen:][:h.DataLen()], byte(toFull), []byte{}, false)
+	}
 	f.Fuzz(func(t *testing.T, f1 byte, d1 []byte, f2 byte, d2 []byte, chap bool) {
 		var auth Auth
 		if chap {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"testing"
 )
 
@@ -232,6 +234,22 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
+// sessions are the recorded ones of package iscsitest.
+func sessions(f *testing.F) (all [][]byte) {
+	names, err := filepath.Glob("iscsitest/testdata/sessions/*.bin")
+	if err != nil || len(names) == 0 {
+		f.Fatal(err, len(names))
+	}
+	for _, n := range names {
+		b, err := os.ReadFile(n)
+		if err != nil {
+			f.Fatal(err)
+		}
+		all = append(all, b)
+	}
+	return all
+}
+
 func FuzzReader(f *testing.F) {
 	var b bytes.Buffer
 	w := NewWriter(&b)
@@ -244,6 +262,9 @@ func FuzzReader(f *testing.F) {
 	w.Flush()
 	f.Add(b.Bytes(), false)
 	f.Add([]byte{}, true)
+	for _, s := range sessions(f) {
+		f.Add(s, false)
+	}
 	f.Fuzz(func(t *testing.T, b []byte, digests bool) {
 		r := NewReader(bytes.NewReader(b))
 		r.SetDigests(digests, digests)
@@ -264,6 +285,10 @@ func FuzzReader(f *testing.F) {
 }
 
 func FuzzText(f *testing.F) {
+	for _, s := range sessions(f) {
+		h := BHS(s)
+		f.Add(s[BHSLen:][:h.DataLen()]) // the first login request's
+	}
 	f.Add([]byte("InitiatorName=iqn.a\x00HeaderDigest=CRC32C,None\x00"))
 	f.Add([]byte("a=\x00\x00b"))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -13,6 +13,8 @@ import (
 	"pmsapp/internal/block"
 	"pmsapp/internal/block/blocktest"
 	"pmsapp/internal/ids"
+	"pmsapp/internal/iscsi"
+	"pmsapp/internal/iscsi/iscsitest"
 	"pmsapp/target"
 	"pmsapp/target/scsi"
 )
@@ -425,6 +427,15 @@ func FuzzCommand(f *testing.F) {
 		f.Add(cdb(byte(op), 0, 0, 0, 0, 8, 0, 0, 8, 0, 0, 0, 0, 8), uint16(4096), uint16(0))
 		f.Add(cdb(byte(op), 0, 0, 0, 0, 8, 0, 0, 8, 0, 0, 0, 0, 8), uint16(0), uint16(4096))
 		f.Add(cdb(byte(op), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), uint16(255), uint16(0))
+	}
+	for _, s := range iscsitest.Sessions() {
+		for _, p := range iscsitest.PDUs(s) {
+			if p.Opcode() == iscsi.OpSCSICommand && p.Has(iscsi.FlagWrite) {
+				f.Add(p.CDB, uint16(0), uint16(p.EDTL()))
+			} else if p.Opcode() == iscsi.OpSCSICommand {
+				f.Add(p.CDB, uint16(p.EDTL()), uint16(0))
+			}
+		}
 	}
 	f.Add(cdb(0x42, 0, 0, 0, 0, 0, 0, 0, 24), uint16(0), uint16(24))
 	f.Add(cdb(0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32), uint16(32), uint16(0))

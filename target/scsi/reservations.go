@@ -115,7 +115,7 @@ func legacyFault(cdb []byte) bool {
 func (x *Nexus) reservation(c *io) {
 	t, lu := c.task, c.unit.lu
 	t.Moved = reserveLength(t.CDB)
-	if legacyFault(t.CDB) {
+	if legacyFault(t.CDB) || !supported(t.CDB) { // as anywhere: nobody need be asked
 		check(t, invalidField())
 		t.Done(t)
 		return

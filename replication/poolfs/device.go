@@ -16,7 +16,7 @@ type Device interface {
 	Zero(off, n int64) error
 	// Discard says that nobody will ask for what a range holds: it may read as anything.
 	Discard(off, n int64) error
-	// Drop makes cached reads of a range see what the device has. Nothing in it is unflushed, or it was lost.
+	// Drop makes cached reads of a range see what the device has, but for what is yet to be flushed.
 	Drop(off, n int64) error
 	// Flush makes what was written durable, cached or not. After it has failed nothing is known of any unflushed byte.
 	Flush() error
@@ -40,6 +40,8 @@ var (
 	ErrTooSmall = errors.New("poolfs: the device is too small")
 	// ErrLost is returned by a file with bytes of which a flush that failed may have lost some, until it is opened anew.
 	ErrLost = errors.New("poolfs: a flush failed; what was written before it may be lost")
+	// ErrNotReady is returned by a write for which no space could be made ready: nothing was written.
+	ErrNotReady = errors.New("poolfs: no space could be made ready")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("poolfs: closed")
 )

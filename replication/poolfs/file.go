@@ -38,10 +38,7 @@ func (fs *FS) Open(name string, grain int) (*File, error) {
 	if !f.cached {
 		return f, nil
 	}
-	// What a former process or a failed flush has left in the cache is not on the device for certain: it is flushed or given up.
-	if err := fs.syncLocked(); err != nil {
-		return nil, err
-	}
+	// What a failed flush has left in the cache is not on the device: it is given up. What is yet to be flushed stays.
 	var runs []op
 	n.runs(func(o op) { runs = append(runs, o) })
 	io := fs.space.begin()
@@ -97,6 +94,8 @@ func (f *File) check(off, n int64) error {
 		return ErrClosed
 	case f.fs.st.nodes[f.n.id] != f.n:
 		return fail(f.name, os.ErrNotExist)
+	case f.cached && f.lost:
+		return fail(f.name, ErrLost) // the cache and the device may differ
 	case off < 0 || n < 0 || off > f.n.size || n > f.n.size-off:
 		return fail(f.name, syscall.EINVAL)
 	}
@@ -311,4 +310,17 @@ func (f *File) Close() error {
 	defer f.fs.mu.Unlock()
 	delete(f.fs.dirty, f)
 	return nil
+}
+
+// Where returns where a byte of a file is on the device; not ok where it is a hole, or there is no such file. It is for tests, and for
+// those who look for a file by hand.
+func (fs *FS) Where(name string, off int64) (at int64, ok bool) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	n, err := fs.find(name)
+	if err != nil || n.dir() || off < 0 || off >= n.size {
+		return 0, false
+	}
+	unit, ok := n.place(uint32(off / fs.l.Unit))
+	return fs.l.unit(unit) + off%fs.l.Unit, ok
 }

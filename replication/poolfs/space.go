@@ -1,6 +1,7 @@
 package poolfs
 
 import (
+	"fmt"
 	"math/bits"
 	"slices"
 	"syscall"
@@ -160,7 +161,7 @@ func (fs *FS) take() (uint32, error) {
 			return 0, syscall.ENOSPC
 		default:
 			if gained, err := fs.prepare(urgent); err != nil {
-				return 0, err
+				return 0, fmt.Errorf("%w: %w", ErrNotReady, err)
 			} else if !gained && len(s.stock) == 0 && len(s.limbo) > 0 {
 				fs.gained.Wait() // for an I/O to end
 			}

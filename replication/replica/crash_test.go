@@ -31,6 +31,7 @@ type machine struct {
 	seq     peer.Seq
 	failing bool // flushes fail now and then
 	failNow bool // one of the command under way does
+	device  bool // the pool is a block device
 	// opened is called with the pools open and nothing fenced: a planted bug's.
 	opened func(*Node)
 }
@@ -59,11 +60,15 @@ func (v *volume) larger(size int64) {
 
 // grow makes a replica larger: by some blocks, regions, or a block of the map.
 func (m *machine) grow(v *volume) error {
-	if v.spec.Size%sumBlock != 0 || v.spec.Size > 500*crashRegion {
+	if v.spec.Size%sumBlock != 0 || v.spec.Size > 500*crashRegion || m.device && v.spec.Size > 20*crashRegion {
 		return nil
 	}
 	spec := v.spec
-	spec.Size += []int64{sumBlock, 3 * crashRegion, 5*crashRegion + sumBlock, 480 * crashRegion}[m.rnd.Weighted([]int{4, 4, 2, 1})]
+	steps := []int{4, 4, 2, 1}
+	if m.device {
+		steps[3] = 0 // it is small
+	}
+	spec.Size += []int64{sumBlock, 3 * crashRegion, 5*crashRegion + sumBlock, 480 * crashRegion}[m.rnd.Weighted(steps)]
 	v.grows = spec.Size
 	err := m.call(peer.Command{Kind: peer.Grow, Volume: spec.Volume, Spec: spec}).Err
 	if err != nil {
@@ -97,6 +102,13 @@ func newMachine(seed uint64) *machine {
 	}
 	m.d.root.durable, m.d.root.pending = map[string]*memNode{"state": m.d.root.names["state"], "pool": m.d.root.names["pool"]}, nil
 	return m
+}
+
+// onDevice has the machine's pool on a block device.
+func (m *machine) onDevice() {
+	f := &memNode{data: sim.NewFile(6 << 20)}
+	m.d.root.names["pool"], m.d.root.durable["pool"] = f, f
+	m.device = true
 }
 
 func (m *machine) call(c peer.Command) peer.Answer {
@@ -286,7 +298,10 @@ func (m *machine) made(v *volume, k peer.Kind) error {
 
 // ended is what an error of a command means for the life.
 func (m *machine) ended(err error) error {
-	if err != nil && m.failing && errors.Is(err, peer.ErrMedium) && !m.d.dead() {
+	if err != nil && m.failing && errors.Is(err, peer.ErrMedium) {
+		if m.d.dead() {
+			return errCrashed // the last step failed
+		}
 		return nil
 	}
 	return err
@@ -390,7 +405,7 @@ func survive(seed uint64, first int, plant func(*machine)) error {
 	m.failing = seed%3 == 2
 	if m.failing {
 		m.d.fails = func(path string) bool {
-			return m.failNow && (strings.HasSuffix(path, "/data") || strings.HasSuffix(path, "/map") || strings.HasSuffix(path, "/sums")) && m.d.rnd.Chance(0.5)
+			return m.failNow && (path == "/pool" || strings.HasSuffix(path, "/data") || strings.HasSuffix(path, "/map") || strings.HasSuffix(path, "/sums")) && m.d.rnd.Chance(0.5)
 		}
 	}
 	if plant != nil {
@@ -405,14 +420,18 @@ func survive(seed uint64, first int, plant func(*machine)) error {
 }
 
 // TestCrashPoints ends a first life at each step in turn, and what a power failure leaves is different each time.
-func TestCrashPoints(t *testing.T) {
-	points := 150
+func TestCrashPoints(t *testing.T) { crashPoints(t, 150, nil) }
+
+// TestCrashPointsOnDevice is the same with the pool on a block device.
+func TestCrashPointsOnDevice(t *testing.T) { crashPoints(t, 70, (*machine).onDevice) }
+
+func crashPoints(t *testing.T, points int, plant func(*machine)) {
 	if testing.Short() {
 		points = 40
 	}
 	for first := 1; first <= points; first++ {
 		for seed := range uint64(3) {
-			if err := survive(1000*seed+uint64(first)*17, first, nil); err != nil {
+			if err := survive(1000*seed+uint64(first)*17, first, plant); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -9,15 +9,25 @@ import (
 	"pmsapp/replication/peer"
 )
 
-// raw is the bytes of a replica's data, past everything.
-func (m *machine) raw(v *volume) []byte {
+// raw calls change with the bytes of a block of a replica's data, past everything; false: there are none.
+func (m *machine) raw(v *volume, index int, change func(b []byte)) bool {
+	path := filepath.Join("/pool/replicas", v.spec.Volume.String(), fileData)
+	off := int64(index) * sumBlock
+	if m.device {
+		at, ok := m.d.device.fs.Where(m.d.device.in(path), off)
+		if !ok {
+			return false
+		}
+		path, off = "/pool", at
+	}
 	m.d.mu.Lock()
 	defer m.d.mu.Unlock()
-	n, err := m.d.find(filepath.Join("/pool/replicas", v.spec.Volume.String(), fileData))
+	n, err := m.d.find(path)
 	if err != nil {
-		return nil
+		return false
 	}
-	return n.data.Read(0, n.data.Size())
+	change(n.data.Read(off, sumBlock))
+	return true
 }
 
 // proved damages a block of each region that is clean, before anything was read: whatever the crash has left, it is noticed.
@@ -43,24 +53,25 @@ func (m *machine) proved(v *volume) error {
 
 // damage flips a bit of a block that is not zeros, or takes it away, looks whether that is noticed, and puts it right.
 func (m *machine) damage(v *volume, index int) error {
-	raw := m.raw(v)
-	if raw == nil {
-		return errCrashed
+	var was []byte
+	if !m.raw(v, index, func(b []byte) { was = bytes.Clone(b) }) {
+		if m.d.dead() {
+			return errCrashed
+		}
+		return nil // a hole
 	}
-	b := raw[index*sumBlock : (index+1)*sumBlock]
-	if r := m.node.pools[0].find(v.spec.Volume); allZero(b) || r.state() != nil || r.sums.off.Load() {
+	r := m.node.pools[0].find(v.spec.Volume)
+	if allZero(was) || r.state() != nil || r.sums.off.Load() {
 		return nil
+	}
+	if m.device && m.failing && !r.sums.says(int64(index)) {
+		return nil // no unit could be had for its leaf while flushes failed
 	}
 	read := func() error {
 		got := make([]byte, 512)
 		return m.call(peer.Command{Kind: peer.Read, Volume: v.spec.Volume, Off: int64(index)*sumBlock + 512*int64(m.rnd.Intn(8)), Len: 512, Data: got}).Err
 	}
-	was := bytes.Clone(b)
-	change := func(with []byte) {
-		m.d.mu.Lock()
-		defer m.d.mu.Unlock()
-		copy(b, with)
-	}
+	change := func(with []byte) { m.raw(v, index, func(b []byte) { copy(b, with) }) }
 	defer change(was)
 	bad := bytes.Clone(was)
 	if m.rnd.Chance(0.7) {
@@ -73,6 +84,9 @@ func (m *machine) damage(v *volume, index int) error {
 		if m.d.dead() {
 			return errCrashed
 		}
+		if m.device && r.sums.off.Load() {
+			return nil // a flush of another file has failed: nothing is known from here on
+		}
 		return fmt.Errorf("block %d was damaged, and reading it says %v", index, err)
 	}
 	found := false
@@ -84,4 +98,14 @@ func (m *machine) damage(v *volume, index int) error {
 	}
 	change(was)
 	return m.ended(read())
+}
+
+// says tells whether the file has a sum of a block.
+func (s *sums) says(index int64) bool {
+	m := s.lock(index / leafSums)
+	m.Lock()
+	defer m.Unlock()
+	var l leaf
+	_, err := s.load(index/leafSums, &l)
+	return err == nil && l[index%leafSums] != unknownSum
 }

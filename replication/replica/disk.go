@@ -11,7 +11,7 @@ import (
 //
 //   - bytes written to a file are durable after its flush, or lost or kept sector by sector (512 bytes) before it;
 //   - a name that was made, changed or removed is durable after syncDir of its directory;
-//   - a process that dies loses nothing, and makes nothing durable.
+//   - a process that dies makes nothing durable; it loses nothing, but of a pool on a block device perhaps what is not durable.
 type disk interface {
 	// open opens a file. It is used with offsets and lengths that are multiples of grain.
 	open(path string, grain int) (file, error)
@@ -24,6 +24,11 @@ type disk interface {
 	removeAll(path string) error
 	list(path string) ([]string, error)
 	syncDir(path string) error
+	// pool returns the files on the block device at a path, and what gives them up; nil for a directory, whose files are this
+	// disk's. may says that a blank device may be formatted.
+	pool(path string, may bool) (d disk, release func() error, err error)
+	// usage returns how many bytes there are for files at a path, and how many are free.
+	usage(path string) (size, free int64, err error)
 }
 
 // file is an open file. All methods but close may be called concurrently.

@@ -10,8 +10,8 @@ import (
 
 // Errors about pools and the node's own files, besides package peer's of commands.
 var (
-	// ErrNotEmpty is returned for a directory that is neither a pool nor empty.
-	ErrNotEmpty = errors.New("the directory is neither a pool nor empty")
+	// ErrNotEmpty is returned for a directory or device that is neither a pool nor empty.
+	ErrNotEmpty = errors.New("it is neither a pool nor empty")
 	// ErrForeign is returned for a pool of another cluster.
 	ErrForeign = errors.New("the pool belongs to another cluster")
 	// ErrDamaged is returned for a superblock, map or epoch that is damaged.
@@ -20,8 +20,8 @@ var (
 	ErrVersion = errors.New("written by another version")
 	// ErrInUse is returned when another process has the pool open.
 	ErrInUse = errors.New("the pool is in use by another process")
-	// ErrNotPool is returned for a directory that is no pool where none may be made.
-	ErrNotPool = errors.New("the directory is not a pool")
+	// ErrNotPool is returned for a directory or device that is no pool where none may be made.
+	ErrNotPool = errors.New("it is not a pool")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("replica: closed")
 )

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"errors"
 	"maps"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"pmsapp/internal/sim"
 	"pmsapp/replication/peer"
+	"pmsapp/replication/poolfs"
 )
 
 var errCrashed = errors.New("the machine is gone")
@@ -25,12 +27,62 @@ type memDisk struct {
 	steps int // that change something, or make it durable
 	stop  int // the step before which the machine dies; 0: never
 	full  bool
+	// device is the files of a pool on a file used like a block device.
+	device *poolDisk
 	// skip plants a bug: the steps for which it is true do nothing, and succeed. what is "flush" or "syncDir".
 	skip func(what, path string) bool
 	// fails makes a flush fail.
 	fails func(path string) bool
 	// reserved is the paths that were made with their space.
 	reserved map[string]bool
+}
+
+// pool is this disk for a directory; a file is used like a block device.
+func (d *memDisk) pool(path string, may bool) (disk, func() error, error) {
+	f, err := d.open(path, 1)
+	if errors.Is(err, syscall.EISDIR) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	dev := memDevice{f.(*memFile)}
+	opt := poolfs.Options{Inline: true, Nonce: d.rnd.Uint64}
+	if _, err := poolfs.Probe(dev); errors.Is(err, poolfs.ErrBlank) && may {
+		l, err := poolfs.NewLayout(dev.Size(), 16<<10, 64<<10)
+		if err == nil {
+			err = poolfs.Format(dev, l, opt)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	p, err := openPoolDisk(dev, path, false, opt)
+	if err != nil {
+		return nil, nil, err
+	}
+	d.device = p
+	return p, p.fs.Close, nil
+}
+
+func (d *memDisk) usage(string) (size, free int64, err error) { return 1 << 40, 1 << 40, nil }
+
+// memDevice is a file used like a block device, whose discards leave rubbish.
+type memDevice struct{ *memFile }
+
+func (d memDevice) ReadAt(b []byte, off int64, _ bool) error  { return d.readAt(b, off) }
+func (d memDevice) WriteAt(b []byte, off int64, _ bool) error { return d.writeAt(b, off) }
+func (d memDevice) Zero(off, n int64) error                   { return d.zero(off, n) }
+func (d memDevice) Drop(off, n int64) error                   { return nil }
+func (d memDevice) Flush() error                              { return d.flush() }
+func (d memDevice) Grain() int                                { return 512 }
+
+func (d memDevice) Size() int64 {
+	return d.n.data.Size()
+}
+
+func (d memDevice) Discard(off, n int64) error {
+	return d.writeAt(bytes.Repeat([]byte{0xdd}, int(n)), off)
 }
 
 type memNode struct {

@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
 )
@@ -187,13 +185,8 @@ func (n *Node) Pools() (out []PoolInfo) {
 	for _, p := range pools {
 		i := PoolInfo{ID: p.id, Path: p.path, Epoch: p.highest()}
 		_, i.Err, _ = p.history()
-		var st unix.Statfs_t
-		if err := unix.Statfs(p.path, &st); err != nil {
-			i.Err = errors.Join(i.Err, err)
-		} else {
-			// As df reckons: what a file system keeps for itself is neither free nor used.
-			i.Size, i.Free = int64(st.Blocks-st.Bfree+st.Bavail)*st.Bsize, int64(st.Bavail)*st.Bsize
-		}
+		size, free, err := p.disk.usage(p.path)
+		i.Size, i.Free, i.Err = size, free, errors.Join(i.Err, err)
 		out = append(out, i)
 	}
 	return out

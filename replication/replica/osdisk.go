@@ -98,6 +98,15 @@ func (osDisk) syncDir(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
+func (osDisk) usage(path string) (size, free int64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return 0, 0, err
+	}
+	// As df reckons: what a file system keeps for itself is neither free nor used.
+	return int64(st.Blocks-st.Bfree+st.Bavail) * st.Bsize, int64(st.Bavail) * st.Bsize, nil
+}
+
 // aligned tells whether b begins and ends at multiples of n, a power of two.
 func aligned(b []byte, n int) bool {
 	return n <= 1 || (uintptr(unsafe.Pointer(unsafe.SliceData(b)))|uintptr(len(b)))&uintptr(n-1) == 0

@@ -19,9 +19,10 @@ const (
 	dirReplicas = "replicas"
 )
 
-// pool is a directory that holds replicas.
+// pool is a directory, or a block device, that holds replicas.
 type pool struct {
 	disk  disk
+	give  func() error // gives disk up
 	id    ids.Pool
 	path  string
 	super file   // locked as long as the pool is open
@@ -44,8 +45,25 @@ type pool struct {
 	replicas  map[ids.Volume]*replica
 }
 
-// openPool opens a pool, or makes one of an empty directory if may is set.
+// openPool opens a pool, or makes one of an empty directory or a blank device if may is set.
 func openPool(cfg Config, path string, may bool) (*pool, error) {
+	d, give, err := cfg.disk.pool(path, may)
+	if err != nil {
+		return nil, fmt.Errorf("pool %s: %w", path, err)
+	}
+	if d == nil {
+		return openPoolOn(cfg, path, may)
+	}
+	cfg.disk = d
+	p, err := openPoolOn(cfg, path, may)
+	if err != nil {
+		return nil, errors.Join(err, give())
+	}
+	p.give = give
+	return p, nil
+}
+
+func openPoolOn(cfg Config, path string, may bool) (*pool, error) {
 	d, cluster := cfg.disk, cfg.Cluster
 	super, err := d.open(filepath.Join(path, filePool), blockSize)
 	if errors.Is(err, os.ErrNotExist) {
@@ -57,7 +75,8 @@ func openPool(cfg Config, path string, may bool) (*pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pool %s: %w", path, err)
 	}
-	p := &pool{disk: d, path: path, super: super, work: newWorkers(maxWorkers), shapes: newWorkers(1), freer: newFreer(d), replicas: map[ids.Volume]*replica{}}
+	p := &pool{disk: d, path: path, super: super, work: newWorkers(maxWorkers), shapes: newWorkers(1), freer: newFreer(d), replicas: map[ids.Volume]*replica{},
+		give: func() error { return nil }}
 	p.freer.inline = cfg.free
 	if err := p.open(cluster); err != nil {
 		p.close()
@@ -311,4 +330,5 @@ func (p *pool) close() {
 		p.epochs.f.close()
 	}
 	p.super.close()
+	p.give() // all that was answered is durable
 }

@@ -1,12 +1,14 @@
 package replica
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 
 	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
 	"pmsapp/replication/peer"
+	"pmsapp/replication/poolfs"
 )
 
 // sums are the checksums of a replica's blocks (invariant 16). The file is used through the page cache, which is what keeps
@@ -54,6 +56,7 @@ func (s *sums) load(i int64, l *leaf) (blank bool, err error) {
 	b := sectors.Get().(*[leafSize]byte)
 	defer sectors.Put(b)
 	if err = s.f.readAt(b[:], leafAt(i)); err != nil {
+		s.gone(err)
 		clear(b[:]) // for decodeLeaf
 		decodeLeaf(b[:], s.volume, i, l)
 	} else {
@@ -86,7 +89,7 @@ func (s *sums) store(i int64, l *leaf, void uint8) {
 	encodeLeaf(b[:], s.volume, i, l)
 	s.dirty.Store(true)
 	err := s.f.writeAt(b[:], leafAt(i))
-	if err != nil {
+	if err != nil && !errors.Is(err, poolfs.ErrNotReady) {
 		// A part of a page cannot be written where the rest of it cannot be read. The whole can: of its other leaves nothing
 		// is known then.
 		page := block.Get(blockSize)
@@ -96,6 +99,7 @@ func (s *sums) store(i int64, l *leaf, void uint8) {
 		block.Put(page)
 	}
 	if s.void[i] = void; err != nil {
+		s.gone(err)
 		s.void[i] = 1<<leafChunks - 1
 	}
 }
@@ -256,6 +260,13 @@ func (s *sums) flush() error {
 		s.off.Store(true)
 	}
 	return err
+}
+
+// gone looks for a flush of another file that failed, and took with it what this one had not flushed: then it is not used again either.
+func (s *sums) gone(err error) {
+	if errors.Is(err, poolfs.ErrLost) {
+		s.off.Store(true)
+	}
 }
 
 // lost returns the blocks within a hole that have a sum, and not that of zeros: what they had is gone.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"pmsapp/appliance/api"
+	"pmsapp/replication/poolfs"
+	"pmsapp/replication/replica"
 )
 
 type doneAnswer struct {
@@ -100,7 +102,7 @@ func (poolListCmd) Run(e *env) error {
 }
 
 type poolAddCmd struct {
-	Path string `arg:"" help:"An empty directory on the node."`
+	Path string `arg:"" help:"An empty directory, or a blank block device, on the node."`
 	Node string `help:"The node's name; by default the one that is asked." placeholder:"NAME"`
 }
 
@@ -114,6 +116,23 @@ func (cmd poolAddCmd) Run(e *env) error {
 			fmt.Fprintf(w, "%s on %s is a pool now (%s free).\n", p.Path, p.Node, bytes(p.Free))
 		})
 	})
+}
+
+type poolFormatCmd struct {
+	Path string `arg:"" help:"A block device of this machine, by a name that stays, as in /dev/disk/by-id."`
+	Wipe bool   `help:"Give up whatever it holds: a partition table, a file system, a pool."`
+}
+
+func (cmd poolFormatCmd) Run(e *env) error {
+	if err := replica.FormatDevice(cmd.Path, cmd.Wipe); err != nil {
+		if errors.Is(err, poolfs.ErrOccupied) || errors.Is(err, replica.ErrNotEmpty) {
+			return fmt.Errorf("%w; --wipe gives that up", err)
+		}
+		return err
+	}
+	return e.show(struct {
+		Path string `json:"path"`
+	}{cmd.Path}, func(w io.Writer) { fmt.Fprintf(w, "%s is ready to become a pool.\n", cmd.Path) })
 }
 
 type lunListCmd struct{}

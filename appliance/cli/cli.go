@@ -52,7 +52,8 @@ type grammar struct {
 	} `cmd:"" help:"Nodes."`
 	Pool struct {
 		List     poolListCmd     `cmd:"" help:"List the pools."`
-		Add      poolAddCmd      `cmd:"" help:"Make an empty directory a pool."`
+		Add      poolAddCmd      `cmd:"" help:"Make an empty directory or a blank device a pool."`
+		Format   poolFormatCmd   `cmd:"" help:"Prepare a block device of this machine for a pool."`
 		Evacuate poolEvacuateCmd `cmd:"" help:"Move all replicas in a pool to other nodes."`
 	} `cmd:"" help:"Pools: directories that hold replicas."`
 	Volume struct {

@@ -22,7 +22,8 @@ type Config struct {
 	Name string `toml:"name"`
 	// State is the directory of the catalog, the node's keys and its tokens.
 	State string `toml:"state"`
-	// Pools are directories that hold replicas; none on a witness. An empty directory becomes a pool at the first start.
+	// Pools are directories and block devices that hold replicas; none on a witness. An empty directory, or a blank device, becomes
+	// a pool at the first start.
 	Pools []string `toml:"pools"`
 	// ReadCache is how much memory may be used for blocks that were read from this node's replicas while it leads, in percent of
 	// the machine's: 0 (none) to 80.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"pmsapp/internal/block"
@@ -28,6 +29,8 @@ type FS struct {
 	dev Device
 	l   Layout
 	opt Options
+
+	failures atomic.Uint64 // see Failures
 
 	work sync.WaitGroup // what happens beside the callers; ends by itself
 
@@ -330,6 +333,10 @@ func (fs *FS) List(name string) (out []string, err error) {
 	slices.Sort(out)
 	return out, nil
 }
+
+// Failures counts the runs that failed. With each, nothing is known of any byte of any file that was not durable before; it is
+// counted before anybody hears of it. It only grows, and takes no lock.
+func (fs *FS) Failures() uint64 { return fs.failures.Load() }
 
 // Sync makes every change of names, and every byte written, durable.
 func (fs *FS) Sync() error { return fs.sync() }

@@ -78,6 +78,7 @@ func (fs *FS) run() {
 	} else {
 		// What the log has is not known: from here on another tells all. What the files had is not known either.
 		g.renew, g.failed, g.err = true, g.begun, err
+		fs.failures.Add(1)
 		fs.space.freed = append(freed, fs.space.freed...)
 		for f := range files {
 			f.lost = true

@@ -75,6 +75,8 @@ func (d *poolDisk) usage(string) (size, free int64, err error) {
 	return size, free, nil
 }
 
+func (d *poolDisk) failures() uint64 { return d.fs.Failures() }
+
 func (d *poolDisk) pool(string, bool) (disk, func() error, error) { return nil, nil, os.ErrInvalid }
 
 // poolFile is a file of a poolDisk.

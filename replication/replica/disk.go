@@ -29,6 +29,9 @@ type disk interface {
 	pool(path string, may bool) (d disk, release func() error, err error)
 	// usage returns how many bytes there are for files at a path, and how many are free.
 	usage(path string) (size, free int64, err error)
+	// failures counts the flushes that failed for all files together: with each, nothing is known of any unflushed byte of any of
+	// them. It is 0 where a flush is of one file. It is counted before the flush that failed returns.
+	failures() uint64
 }
 
 // file is an open file. All methods but close may be called concurrently.

@@ -67,6 +67,8 @@ func (d *memDisk) pool(path string, may bool) (disk, func() error, error) {
 
 func (d *memDisk) usage(string) (size, free int64, err error) { return 1 << 40, 1 << 40, nil }
 
+func (d *memDisk) failures() uint64 { return 0 }
+
 // memDevice is a file used like a block device, whose discards leave rubbish.
 type memDevice struct{ *memFile }
 

@@ -107,6 +107,8 @@ func (osDisk) usage(path string) (size, free int64, err error) {
 	return int64(st.Blocks-st.Bfree+st.Bavail) * st.Bsize, int64(st.Bavail) * st.Bsize, nil
 }
 
+func (osDisk) failures() uint64 { return 0 }
+
 // aligned tells whether b begins and ends at multiples of n, a power of two.
 func aligned(b []byte, n int) bool {
 	return n <= 1 || (uintptr(unsafe.Pointer(unsafe.SliceData(b)))|uintptr(len(b)))&uintptr(n-1) == 0

@@ -45,13 +45,14 @@ type replica struct {
 	clearing map[uint32]uint64
 	clears   uint64
 	volatile bool  // writes were taken in that need not be durable when they are answered
+	failures uint64 // of the disk, when the files were opened: see disk
 	broken   error // a write of the map, or a flush, failed: what the disk has is not known until it is opened anew
 }
 
 // openReplica opens what is in a directory. A replica that is damaged is returned as foreign. An error is about this process,
 // and says nothing of the replica.
 func openReplica(d disk, dir string, volume ids.Volume, pool ids.Pool) (*replica, error) {
-	r := &replica{disk: d, dir: dir, spec: peer.Spec{Volume: volume, Pool: pool}, clearing: map[uint32]uint64{}, incarnation: ids.New()}
+	r := &replica{disk: d, dir: dir, spec: peer.Spec{Volume: volume, Pool: pool}, clearing: map[uint32]uint64{}, incarnation: ids.New(), failures: d.failures()}
 	r.flush.flush = r.flushData
 	r.commit.flush = r.commitMap
 	if err := r.open(); err != nil {
@@ -210,7 +211,7 @@ func makeReplica(d disk, dir string, spec peer.Spec) error {
 func (r *replica) describe() peer.FencedReplica {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	f := peer.FencedReplica{Spec: r.spec, Foreign: r.foreign != nil || r.broken != nil}
+	f := peer.FencedReplica{Spec: r.spec, Foreign: r.foreign != nil || r.stateLocked() != nil}
 	if f.Foreign {
 		return f
 	}
@@ -236,9 +237,9 @@ func (r *replica) flushData() error {
 // commitMap makes what has changed in the map durable.
 func (r *replica) commitMap() error {
 	r.mu.Lock()
-	if r.broken != nil {
-		defer r.mu.Unlock()
-		return r.broken
+	if err := r.stateLocked(); err != nil {
+		r.mu.Unlock()
+		return err
 	}
 	list := r.marks.take()
 	r.mu.Unlock()
@@ -272,8 +273,18 @@ func (r *replica) fail(err error) {
 func (r *replica) state() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.stateLocked()
+}
+
+// stateLocked is called with mu. A flush that failed for another replica counts, where they have one for all.
+func (r *replica) stateLocked() error {
+	if r.broken == nil && r.foreign == nil && r.failures != r.disk.failures() {
+		r.broken = errShared
+	}
 	return r.broken
 }
+
+var errShared = errors.New("a flush of the pool's device failed for all its replicas")
 
 // renew opens a replica anew whose flush has failed: from here on it holds what the disk says; under another incarnation, if
 // writes may be lost that were answered (invariant 10). wait says that commands in progress are waited for; otherwise it does nothing while there are any.
@@ -287,6 +298,7 @@ func (r *replica) renew(wait bool) (renewed bool) {
 	if r.gone || r.foreign != nil || r.state() == nil {
 		return false
 	}
+	failures := r.disk.failures() // those that come from here on are of the files that are opened now, too
 	r.closeFiles()
 	if err := r.open(); err != nil {
 		r.closeFiles()
@@ -296,7 +308,7 @@ func (r *replica) renew(wait bool) (renewed bool) {
 		return false
 	}
 	r.mu.Lock()
-	r.broken = nil
+	r.broken, r.failures = nil, failures
 	if r.volatile {
 		r.volatile, r.incarnation = false, ids.New()
 	}

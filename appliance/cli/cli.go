@@ -55,7 +55,7 @@ type grammar struct {
 		Add      poolAddCmd      `cmd:"" help:"Make an empty directory or a blank device a pool."`
 		Format   poolFormatCmd   `cmd:"" help:"Prepare a block device of this machine for a pool."`
 		Evacuate poolEvacuateCmd `cmd:"" help:"Move all replicas in a pool to other nodes."`
-	} `cmd:"" help:"Pools: directories that hold replicas."`
+	} `cmd:"" help:"Pools: directories and block devices that hold replicas."`
 	Volume struct {
 		List    volumeListCmd    `cmd:"" help:"List the volumes."`
 		Show    volumeShowCmd    `cmd:"" help:"Show a volume."`

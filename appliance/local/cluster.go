@@ -125,6 +125,9 @@ func (c *Cluster) newNode(i int) (*Node, error) {
 		return nil, err
 	}
 	for _, d := range append([]string{n.Config.State}, n.Config.Pools...) {
+		if info, err := os.Stat(d); err == nil && !info.IsDir() {
+			continue // a block device
+		}
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("making a node's directory: %w", err)
 		}

@@ -338,5 +338,15 @@ func (fs *FS) List(name string) (out []string, err error) {
 // counted before anybody hears of it. It only grows, and takes no lock.
 func (fs *FS) Failures() uint64 { return fs.failures.Load() }
 
+// Err is why the newest run failed; nil if it did not.
+func (fs *FS) Err() error {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.log.ended > 0 && fs.log.failed == fs.log.ended {
+		return fs.log.err
+	}
+	return nil
+}
+
 // Sync makes every change of names, and every byte written, durable.
 func (fs *FS) Sync() error { return fs.sync() }

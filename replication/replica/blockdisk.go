@@ -72,6 +72,9 @@ func (d *poolDisk) syncDir(string) error                 { return d.fs.Sync() }
 
 func (d *poolDisk) usage(string) (size, free int64, err error) {
 	size, free = d.fs.Usage()
+	if err := d.fs.Err(); err != nil {
+		return size, free, fmt.Errorf("its device failed to write: %w", err)
+	}
 	return size, free, nil
 }
 

@@ -11,13 +11,20 @@ import (
 	"time"
 )
 
-// compare stops the cluster and compares the replicas, byte by byte.
+// compare stops the cluster and compares the replicas, byte by byte. Those on devices have no files: it is a scrub that compares them.
 func (s *soak) compare(ctx context.Context) error {
 	st, err := s.settled(ctx)
 	if err != nil {
 		return err
 	}
 	v := st.Volumes[0]
+	if len(s.cfg.Devices) > 0 {
+		x, err := s.scrub(ctx)
+		if err == nil && (x.Mended != 0 || x.Unreadable != 0 || x.Differing != 0) {
+			err = fmt.Errorf("REPLICAS DIFFER, or cannot be read: %+v", x)
+		}
+		return err
+	}
 	if err := s.cluster.Client().ShutdownCluster(ctx); err != nil {
 		return fmt.Errorf("stopping the cluster: %w", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"pmsapp/appliance/api"
+	"pmsapp/appliance/config"
 	"pmsapp/appliance/local"
 	"pmsapp/replication/initiator"
 )
@@ -29,6 +30,8 @@ type Config struct {
 	Replicas int
 	Size     int64 // of the volume, in bytes
 	Seed     uint64
+	// Devices are the nodes' pools, if they are not directories.
+	Devices []string
 	Out      io.Writer
 }
 
@@ -54,7 +57,11 @@ func hooks(log *slog.Logger) initiator.Hooks {
 // Run runs the rounds. Its error says what was lost, stale or different, or what did not go on.
 func Run(ctx context.Context, cfg Config) (rounds []Round, err error) {
 	s := &soak{cfg: cfg, rec: newRecord(int(cfg.Size/blockSize), cfg.Seed)}
-	if s.cluster, err = local.New(local.Config{Binary: cfg.Binary, Dir: cfg.Dir, Nodes: 3, Log: slog.New(slog.DiscardHandler)}); err != nil {
+	if s.cluster, err = local.New(local.Config{Binary: cfg.Binary, Dir: cfg.Dir, Nodes: 3, Log: slog.New(slog.DiscardHandler), Change: func(i int, c *config.Config) {
+		if len(cfg.Devices) > 0 {
+			c.Pools = []string{cfg.Devices[i]}
+		}
+	}}); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -44,9 +44,9 @@ type replica struct {
 	// clearing are the regions whose sums are being made durable, each for the Clear that came last, until a write touches them.
 	clearing map[uint32]uint64
 	clears   uint64
-	volatile bool  // writes were taken in that need not be durable when they are answered
+	volatile bool   // writes were taken in that need not be durable when they are answered
 	failures uint64 // of the disk, when the files were opened: see disk
-	broken   error // a write of the map, or a flush, failed: what the disk has is not known until it is opened anew
+	broken   error  // a write of the map, or a flush, failed: what the disk has is not known until it is opened anew
 }
 
 // openReplica opens what is in a directory. A replica that is damaged is returned as foreign. An error is about this process,

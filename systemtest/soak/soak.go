@@ -32,7 +32,7 @@ type Config struct {
 	Seed     uint64
 	// Devices are the nodes' pools, if they are not directories.
 	Devices []string
-	Out      io.Writer
+	Out     io.Writer
 }
 
 type soak struct {

@@ -45,6 +45,9 @@ type volume struct {
 	active  map[uint32]peer.Seq
 	seq     peer.Seq // at least this was recorded
 	grows   int64    // the size that a Grow named that was not answered
+	// What was answered from memory is there as long as the replica has the incarnation under which it was; past it, it or what was before.
+	incarnation ids.ID
+	loose       map[int][]uint64 // by sector: what was before
 
 	birth  ids.ID          // of the replica; zero: not known
 	absent fate            // whether another replica is recorded as absent
@@ -163,6 +166,9 @@ func (m *machine) open() error {
 	}
 	for i, v := range m.vols {
 		r, ok := found[v.spec.Volume]
+		if ok && r.Foreign && m.d.dead() {
+			return errCrashed
+		}
 		if ok && r.Foreign {
 			x := m.node.pools[0].find(v.spec.Volume)
 			return fmt.Errorf("volume %d is foreign: %w", i, errors.Join(x.foreign, x.state()))
@@ -192,6 +198,7 @@ func (v *volume) reset() {
 	n := v.spec.Size / 512
 	v.sectors, v.maybe, v.active, v.seq = make([]uint64, n), make([][]uint64, n), map[uint32]peer.Seq{}, 0
 	v.birth, v.absent, v.missed = ids.ID{}, no, nil
+	v.loose = map[int][]uint64{}
 }
 
 // check compares a replica with what is known of it, and from then on relies on what was read.
@@ -204,6 +211,12 @@ func (m *machine) check(v *volume, r peer.FencedReplica) error {
 		return fmt.Errorf("the Seq fell from %d to %d, or it is another: %+v", v.seq, r.Seq, r.Spec)
 	}
 	v.seq = r.Seq
+	if r.Incarnation != v.incarnation {
+		for i, before := range v.loose {
+			v.maybe[i] = append(v.maybe[i], before...)
+		}
+	}
+	v.incarnation, v.loose = r.Incarnation, map[int][]uint64{} // who reads the map has it flushed
 	a := m.call(peer.Command{Kind: peer.ReadMap, Volume: v.spec.Volume})
 	b := make([]byte, v.spec.Size)
 	rd := m.call(peer.Command{Kind: peer.Read, Volume: v.spec.Volume, Len: v.spec.Size, Data: b})
@@ -329,6 +342,7 @@ func (m *machine) write(v *volume) error {
 		v.maybe[i] = append(v.maybe[i], value)
 	}
 	m.failNow = m.failing && m.rnd.Chance(0.1)
+	c.Volatile = m.rnd.Chance(0.3)
 	err := m.call(c).Err
 	m.failNow = false
 	if err != nil {
@@ -337,7 +351,13 @@ func (m *machine) write(v *volume) error {
 		}
 		return m.open() // which has it opened anew
 	}
+	if !c.Volatile {
+		clear(v.loose) // it flushed those, too
+	}
 	for i := first; i < first+n; i++ {
+		if c.Volatile {
+			v.loose[i] = append(append(v.loose[i], v.sectors[i]), v.maybe[i]...)
+		}
 		v.sectors[i], v.maybe[i] = value, nil
 	}
 	for r := low; r <= high; r++ {
@@ -352,12 +372,24 @@ func (m *machine) write(v *volume) error {
 
 // clear cleans what a leader would: regions without a write that was not acknowledged.
 func (m *machine) clear(v *volume) error {
+	if len(v.loose) > 0 && m.rnd.Chance(0.5) {
+		m.failNow = m.failing && m.rnd.Chance(0.1)
+		err := m.call(peer.Command{Kind: peer.Flush, Volume: v.spec.Volume}).Err
+		m.failNow = false
+		if err != nil {
+			if err := m.ended(err); err != nil {
+				return err
+			}
+			return m.open()
+		}
+		clear(v.loose)
+	}
 	var list []peer.RegionSeq
 next:
 	for _, r := range slices.Sorted(maps.Keys(v.active)) {
 		q := v.active[r]
 		for i := int(r) * crashRegion / 512; i < min(len(v.sectors), int(r+1)*crashRegion/512); i++ {
-			if v.maybe[i] != nil {
+			if v.maybe[i] != nil || v.loose[i] != nil {
 				continue next
 			}
 		}
@@ -461,6 +493,11 @@ func TestCrashPointsBite(t *testing.T) {
 		"a write is applied before its mark is durable":      suffix("flush", "/map"),
 		"a write is acknowledged before it is durable":       suffix("flush", "/data"),
 		"a region is clean before its checksums are durable": suffix("flush", "/sums"),
+		"a flush of a device that failed for another replica is not noticed": func(m *machine) {
+			m.onDevice()
+			m.d.blind, m.failing = true, true
+			m.d.fails = func(path string) bool { return m.failNow && path == "/pool" && m.d.rnd.Chance(0.5) }
+		},
 		"the checksums of active regions are relied upon": func(m *machine) {
 			m.opened = func(n *Node) {
 				for _, r := range n.pools[0].replicas {

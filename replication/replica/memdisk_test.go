@@ -29,6 +29,7 @@ type memDisk struct {
 	full  bool
 	// device is the files of a pool on a file used like a block device.
 	device *poolDisk
+	blind  bool // plants a bug: its flushes that fail are not counted
 	// skip plants a bug: the steps for which it is true do nothing, and succeed. what is "flush" or "syncDir".
 	skip func(what, path string) bool
 	// fails makes a flush fail.
@@ -62,8 +63,15 @@ func (d *memDisk) pool(path string, may bool) (disk, func() error, error) {
 		return nil, nil, err
 	}
 	d.device = p
+	if d.blind {
+		return blindDisk{p}, p.fs.Close, nil
+	}
 	return p, p.fs.Close, nil
 }
+
+type blindDisk struct{ *poolDisk }
+
+func (blindDisk) failures() uint64 { return 0 }
 
 func (d *memDisk) usage(string) (size, free int64, err error) { return 1 << 40, 1 << 40, nil }
 

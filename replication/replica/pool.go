@@ -312,9 +312,11 @@ func (p *pool) reset(spec peer.Spec) error {
 
 // renew opens the replicas anew whose flush has failed. It leaves those that have commands in progress.
 func (p *pool) renew() (renewed bool) {
-	for _, r := range p.all() {
-		if r.state() != nil && r.renew(false) {
-			renewed = true
+	for range 2 { // to open one flushes, and on a device a flush that fails has failed for those before it, too
+		for _, r := range p.all() {
+			if r.state() != nil && r.renew(false) {
+				renewed = true
+			}
 		}
 	}
 	return renewed

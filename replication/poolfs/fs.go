@@ -22,6 +22,9 @@ type Options struct {
 	Nonce func() uint64
 	// Inline says that nothing happens beside the caller: what would be made ready or given back ahead waits until it is needed.
 	Inline bool
+	// Accept, if set, looks at what was found, and may read it, before anything is written: its error is Open's. A device may be
+	// another's, and in use there.
+	Accept func(*FS) error
 }
 
 // FS is the files on a device. Paths begin at the root of the device, with or without a slash. All methods may be called concurrently.
@@ -158,6 +161,11 @@ func Open(dev Device, opt Options) (*FS, error) {
 	fs.space = newSpace(st)
 	// The log goes on in the other area, so that nothing is written behind what may be torn.
 	fs.log = log{area: use, number: max(areas[0].number, areas[1].number), renew: true}
+	if opt.Accept != nil {
+		if err := opt.Accept(fs); err != nil {
+			return nil, err
+		}
+	}
 	if err := fs.sync(); err != nil {
 		return nil, err
 	}

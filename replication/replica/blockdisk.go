@@ -18,7 +18,8 @@ type poolDisk struct {
 }
 
 // openPoolDisk opens the files on a device that the caller has for itself; may says that a blank one is formatted. It closes dev.
-func openPoolDisk(dev poolfs.Device, path string, may bool, opt poolfs.Options) (*poolDisk, error) {
+func openPoolDisk(dev poolfs.Device, path string, may bool, accept func(disk) error, opt poolfs.Options) (*poolDisk, error) {
+	opt.Accept = func(fs *poolfs.FS) error { return accept(&poolDisk{fs, path}) }
 	fs, err := poolfs.Open(dev, opt)
 	if errors.Is(err, poolfs.ErrBlank) && may {
 		if err = formatDevice(dev, opt); err == nil {
@@ -80,7 +81,9 @@ func (d *poolDisk) usage(string) (size, free int64, err error) {
 
 func (d *poolDisk) failures() uint64 { return d.fs.Failures() }
 
-func (d *poolDisk) pool(string, bool) (disk, func() error, error) { return nil, nil, os.ErrInvalid }
+func (d *poolDisk) pool(string, bool, func(disk) error) (disk, func() error, error) {
+	return nil, nil, os.ErrInvalid
+}
 
 // poolFile is a file of a poolDisk.
 type poolFile struct{ f *poolfs.File }

@@ -201,12 +201,16 @@ func TestForeignDevice(t *testing.T) {
 		if out, err := exec.Command("mkfs.ext4", "-qF", path).CombinedOutput(); err != nil {
 			t.Fatalf("mkfs.ext4: %v: %s", err, out)
 		}
+		before := content(t, path)
 		_, _, err := openOn(t, t.TempDir(), path, true)
 		if !errors.Is(err, ErrNotEmpty) || !strings.Contains(err.Error(), "ext4") || !strings.Contains(err.Error(), "--wipe") {
 			t.Fatal(err)
 		}
 		if err := FormatDevice(path, false); !errors.Is(err, poolfs.ErrOccupied) {
 			t.Fatal(err)
+		}
+		if content(t, path) != before {
+			t.Fatal("a device that was refused was changed")
 		}
 		noErr(t, FormatDevice(path, true))
 		state := t.TempDir()
@@ -215,8 +219,18 @@ func TestForeignDevice(t *testing.T) {
 			t.Fatal(err)
 		}
 		n.Close()
+		before = content(t, path)
 		if err := FormatDevice(path, false); !errors.Is(err, ErrNotEmpty) {
 			t.Errorf("a pool is formatted without being told to: %v", err)
+		}
+		other, err := OpenNode(Config{Dir: t.TempDir(), Cluster: ids.Cluster{2}, free: true, Log: slog.New(slog.DiscardHandler)})
+		noErr(t, err)
+		if _, err := other.AddPool(path, true); !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), "--wipe") {
+			t.Errorf("another cluster's: %v", err)
+		}
+		other.Close()
+		if content(t, path) != before {
+			t.Error("another cluster's device was changed")
 		}
 		noErr(t, FormatDevice(path, true))
 		if _, _, err := openOn(t, state, path, false); !errors.Is(err, ErrNotPool) {
@@ -229,6 +243,50 @@ func TestForeignDevice(t *testing.T) {
 	}
 	if _, _, err := openOn(t, t.TempDir(), "/dev/null", true); err == nil {
 		t.Error("/dev/null is a pool")
+	}
+}
+
+// content is all that a device has.
+func content(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	noErr(t, err)
+	return string(b)
+}
+
+// TestRefusedDevices has devices that are too small, or have what other systems write, refused as they are.
+func TestRefusedDevices(t *testing.T) {
+	for _, x := range []struct {
+		name string
+		size int64
+		at   int64
+		text string
+		want error
+	}{
+		{"too small for its superblock", 1 << 20, 0, "", poolfs.ErrTooSmall},
+		{"too small for a unit", 3 << 20, 0, "", poolfs.ErrTooSmall},
+		{"a GUID partition table", 16 << 20, 512, "EFI PART", ErrNotEmpty},
+		{"LVM", 16 << 20, 512, "LABELONE", ErrNotEmpty},
+		{"a partition table", 16 << 20, 510, "\x55\xaa", ErrNotEmpty},
+		{"data of an unknown kind", 16 << 20, 16<<20 - 1, "x", ErrNotEmpty},
+	} {
+		images(t, x.size, func(t *testing.T, path string) {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			noErr(t, err)
+			_, err = f.WriteAt([]byte(x.text), x.at)
+			noErr(t, errors.Join(err, f.Sync(), f.Close()))
+			before := content(t, path)
+			if _, _, err := openOn(t, t.TempDir(), path, true); !errors.Is(err, x.want) || !strings.Contains(err.Error(), path) ||
+				x.want == ErrNotEmpty && !strings.Contains(err.Error(), x.name) {
+				t.Errorf("%s: %v", x.name, err)
+			}
+			if err := FormatDevice(path, false); err == nil {
+				t.Errorf("%s: it is formatted without being told to", x.name)
+			}
+			if content(t, path) != before {
+				t.Errorf("%s: a device that was refused was changed", x.name)
+			}
+		})
 	}
 }
 

@@ -25,8 +25,8 @@ type disk interface {
 	list(path string) ([]string, error)
 	syncDir(path string) error
 	// pool returns the files on the block device at a path, and what gives them up; nil for a directory, whose files are this
-	// disk's. may says that a blank device may be formatted.
-	pool(path string, may bool) (d disk, release func() error, err error)
+	// disk's. may says that a blank device may be formatted. accept looks at the files, which it may read, before anything is written.
+	pool(path string, may bool, accept func(disk) error) (d disk, release func() error, err error)
 	// usage returns how many bytes there are for files at a path, and how many are free.
 	usage(path string) (size, free int64, err error)
 	// failures counts the flushes that failed for all files together: with each, nothing is known of any unflushed byte of any of

@@ -39,7 +39,7 @@ type memDisk struct {
 }
 
 // pool is this disk for a directory; a file is used like a block device.
-func (d *memDisk) pool(path string, may bool) (disk, func() error, error) {
+func (d *memDisk) pool(path string, may bool, accept func(disk) error) (disk, func() error, error) {
 	f, err := d.open(path, 1)
 	if errors.Is(err, syscall.EISDIR) {
 		return nil, nil, nil
@@ -58,7 +58,7 @@ func (d *memDisk) pool(path string, may bool) (disk, func() error, error) {
 			return nil, nil, err
 		}
 	}
-	p, err := openPoolDisk(dev, path, false, opt)
+	p, err := openPoolDisk(dev, path, false, accept, opt)
 	if err != nil {
 		return nil, nil, err
 	}

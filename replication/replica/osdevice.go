@@ -39,7 +39,7 @@ func openDevice(path string) (_ *osDevice, err error) {
 	}
 	f, err := os.OpenFile(path, flags, 0)
 	if errors.Is(err, syscall.EBUSY) {
-		return nil, fmt.Errorf("%w: it is mounted, or a part of something", ErrInUse)
+		return nil, fmt.Errorf("%w: it is mounted, or a part of something, or another process has it", ErrInUse)
 	}
 	if err != nil {
 		return nil, err
@@ -167,7 +167,7 @@ func (d *osDevice) close() error {
 }
 
 // pool opens what a pool's files are on.
-func (osDisk) pool(path string, may bool) (disk, func() error, error) {
+func (osDisk) pool(path string, may bool, accept func(disk) error) (disk, func() error, error) {
 	if info, err := os.Stat(path); err != nil || info.IsDir() {
 		return nil, nil, nil // a path that is missing is reported by who lists it
 	}
@@ -175,7 +175,7 @@ func (osDisk) pool(path string, may bool) (disk, func() error, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := openPoolDisk(dev, path, may, poolfs.Options{})
+	d, err := openPoolDisk(dev, path, may, accept, poolfs.Options{})
 	if err != nil {
 		return nil, nil, errors.Join(err, dev.close())
 	}

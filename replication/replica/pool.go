@@ -47,7 +47,7 @@ type pool struct {
 
 // openPool opens a pool, or makes one of an empty directory or a blank device if may is set.
 func openPool(cfg Config, path string, may bool) (*pool, error) {
-	d, give, err := cfg.disk.pool(path, may)
+	d, give, err := cfg.disk.pool(path, may, func(d disk) error { return notForeign(d, path, cfg.Cluster) })
 	if err != nil {
 		return nil, fmt.Errorf("pool %s: %w", path, err)
 	}
@@ -61,6 +61,22 @@ func openPool(cfg Config, path string, may bool) (*pool, error) {
 	}
 	p.give = give
 	return p, nil
+}
+
+// notForeign refuses the files on a device if they are another cluster's. Whatever else is wrong with them is told by who opens them.
+func notForeign(d disk, path string, cluster ids.Cluster) error {
+	b, err := readBlockAt(d, filepath.Join(path, filePool))
+	if err != nil {
+		return nil
+	}
+	if super, err := decodePool(b); err == nil && super.cluster != cluster {
+		return foreign(d, super.cluster)
+	}
+	return nil
+}
+
+func foreign(d disk, cluster ids.Cluster) error {
+	return fmt.Errorf("%w (%s): name another; or %s", ErrForeign, cluster, remedy(d, ""))
 }
 
 func openPoolOn(cfg Config, path string, may bool) (*pool, error) {
@@ -99,11 +115,11 @@ func (p *pool) open(cluster ids.Cluster) error {
 	}
 	super, err := decodePool(b)
 	if err != nil {
-		return fmt.Errorf("the superblock: %w: restore the file %s from a backup, or empty the directory to give its replicas up",
-			err, filePool)
+		return fmt.Errorf("the superblock: %w: %s",
+			err, remedy(p.disk, filePool))
 	}
 	if super.cluster != cluster {
-		return fmt.Errorf("%w (%s): name another directory, or empty this one to give its replicas up", ErrForeign, super.cluster)
+		return foreign(p.disk, super.cluster)
 	}
 	p.id = super.pool
 	if p.epochs.f, err = p.disk.open(filepath.Join(p.path, fileEpochs), blockSize); err == nil {
@@ -113,9 +129,20 @@ func (p *pool) open(cluster ids.Cluster) error {
 		})
 	}
 	if err != nil {
-		return fmt.Errorf("the epochs: %w: restore the file %s from a backup, or empty the directory to give its replicas up", err, fileEpochs)
+		return fmt.Errorf("the epochs: %w: %s", err, remedy(p.disk, fileEpochs))
 	}
 	return p.scan()
+}
+
+// remedy says what an admin can do about a pool that cannot be used, because of a file or as a whole.
+func remedy(d disk, file string) string {
+	switch _, device := d.(*poolDisk); {
+	case device:
+		return "`pmsapp pool format --wipe` gives its replicas up"
+	case file != "":
+		return "restore the file " + file + " from a backup, or empty the directory to give its replicas up"
+	}
+	return "empty the directory to give its replicas up"
 }
 
 // scan opens the replicas, and removes what a crash has left.

@@ -250,8 +250,17 @@ func vanishes(t *testing.T, leads bool) {
 	host := mount(t, dir, "host", "256M")
 	devices := []*loop.Device{device(t, dir, dir, 0, 128<<20), device(t, dir, dir, 1, 128<<20), device(t, dir, host, 2, 128<<20)}
 	c := form(t, local.Config{Nodes: 3, Dir: filepath.Join(dir, "cluster"), Change: func(i int, cfg *config.Config) { cfg.Pools = []string{devices[i].Path} }})
-	d := export(t, c, api.NewVolume{Size: 64 << 20, Replicas: 3})
-	settled(t, c)
+	// A node is a member before the leader has fenced its pools, by the time of some flushes.
+	if err := local.Wait(t.Context(), "the pools to be reachable", 20*time.Second, func(ctx context.Context) (bool, error) {
+		_, err := c.Client().CreateVolume(ctx, api.NewVolume{Name: "v", Size: 64 << 20, Replicas: 3})
+		return err == nil, err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Client().Export(t.Context(), api.NewLUN{Volume: "v"}); err != nil {
+		t.Fatal(err)
+	}
+	d := login(t, c)
 	to := "node1"
 	if leads {
 		to = "node3"

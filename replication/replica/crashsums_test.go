@@ -64,8 +64,8 @@ func (m *machine) damage(v *volume, index int) error {
 	if allZero(was) || r.state() != nil || r.sums.off.Load() {
 		return nil
 	}
-	if m.device && m.failing && !r.sums.says(int64(index)) {
-		return nil // no unit could be had for its leaf while flushes failed
+	if m.failing && !r.sums.says(int64(index)) {
+		return nil // a flush of the sums failed, or no unit could be had for them, and nobody has read the block since
 	}
 	read := func() error {
 		got := make([]byte, 512)

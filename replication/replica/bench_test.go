@@ -1,13 +1,16 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/metrics"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -64,21 +67,84 @@ func BenchmarkIO(b *testing.B) {
 			})
 			b.Run(name+"replica", func(b *testing.B) {
 				s, spec := benchReplica(b, 1<<20)
-				command := func(kind peer.Kind) func(buf []byte, off int64) error {
-					return func(buf []byte, off int64) error {
-						c := benchCalls.Get().(*benchCall)
-						c.call.Command = peer.Command{Kind: kind, Volume: spec.Volume, Off: off, Len: int64(len(buf)), Data: buf, Seq: 1}
-						s.Submit(&c.call)
-						<-c.done
-						err := c.call.Err
-						benchCalls.Put(c)
-						return err
-					}
-				}
-				benchFill(b, full, command(peer.Write))
-				benchLoop(b, w.size, w.depth, next, command(w.kind))
+				benchFill(b, full, benchCommand(s, spec, peer.Write))
+				benchLoop(b, w.size, w.depth, next, benchCommand(s, spec, w.kind))
 			})
 		}
+	}
+}
+
+// BenchmarkDevice is a pool on a block device beside one in a directory of ext4 on such a device: loop devices over files whose space is
+// taken, in the same run (root).
+func BenchmarkDevice(b *testing.B) {
+	for _, full := range []bool{false, true} {
+		for _, w := range []struct {
+			size, depth int
+			random      bool
+		}{{4096, 1, true}, {4096, 32, true}, {256 << 10, 1, false}, {256 << 10, 8, false}} {
+			next := func(i int64) int64 {
+				if w.random {
+					return rand.Int64N(benchSize/int64(w.size)) * int64(w.size)
+				}
+				return i % (benchSize / int64(w.size)) * int64(w.size)
+			}
+			for _, pool := range []string{"directory", "device"} {
+				b.Run(fmt.Sprintf("full=%v/write%dK/QD%d/%s", full, w.size>>10, w.depth, pool), func(b *testing.B) {
+					path := benchDevice(b)
+					if pool == "directory" {
+						path = benchMount(b, path)
+					}
+					s, spec := benchReplicaIn(b, path, 1<<20)
+					benchFill(b, full, benchCommand(s, spec, peer.Write))
+					benchLoop(b, w.size, w.depth, next, benchCommand(s, spec, peer.Write))
+				})
+			}
+		}
+	}
+}
+
+func benchDevice(b *testing.B) string {
+	if os.Getuid() != 0 {
+		b.Skip("loop devices need root")
+	}
+	image := filepath.Join(b.TempDir(), "image")
+	f, err := os.Create(image)
+	if err == nil {
+		// Written, not only reserved: or the file system below would pay for the first write of each block.
+		err = errors.Join((&osFile{f: f}).writeZeros(0, benchSize+256<<20), f.Sync(), f.Close())
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, err := exec.Command("losetup", "--find", "--show", "--direct-io=on", image).CombinedOutput()
+	if err != nil {
+		b.Fatalf("losetup: %v: %s", err, out)
+	}
+	path := strings.TrimSpace(string(out))
+	b.Cleanup(func() { exec.Command("losetup", "--detach", path).Run() })
+	return path
+}
+
+func benchMount(b *testing.B, device string) string {
+	dir := b.TempDir()
+	for _, c := range [][]string{{"mkfs.ext4", "-qFm0", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", device}, {"mount", device, dir}, {"rmdir", filepath.Join(dir, "lost+found")}} {
+		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
+			b.Fatalf("%v: %v: %s", c, err, out)
+		}
+	}
+	b.Cleanup(func() { exec.Command("umount", dir).Run() })
+	return dir
+}
+
+func benchCommand(s peer.Session, spec peer.Spec, kind peer.Kind) func(buf []byte, off int64) error {
+	return func(buf []byte, off int64) error {
+		c := benchCalls.Get().(*benchCall)
+		c.call.Command = peer.Command{Kind: kind, Volume: spec.Volume, Off: off, Len: int64(len(buf)), Data: buf, Seq: 1}
+		s.Submit(&c.call)
+		<-c.done
+		err := c.call.Err
+		benchCalls.Put(c)
+		return err
 	}
 }
 
@@ -94,12 +160,16 @@ var benchCalls = sync.Pool{New: func() any {
 }}
 
 func benchReplica(b testing.TB, region int64) (peer.Session, peer.Spec) {
+	return benchReplicaIn(b, b.TempDir(), region)
+}
+
+func benchReplicaIn(b testing.TB, pool string, region int64) (peer.Session, peer.Spec) {
 	n, err := OpenNode(Config{Dir: b.TempDir(), Cluster: ids.NewCluster(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(n.Close)
-	id, err := n.AddPool(b.TempDir(), true)
+	id, err := n.AddPool(pool, true)
 	if err != nil {
 		b.Fatal(err)
 	}

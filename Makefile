@@ -73,6 +73,6 @@ bench-nfs: build
 sim:
 	$(GO) test ./systemtest/sim -run '^TestForever$$' -timeout 0 -v -forever
 
-# The memory of 1 TiB of sparse volumes, and what 1,000 volumes add to a take-over.
+# The memory of 1 TiB of sparse volumes, and what 1,000 volumes, or 1,000,000 files in a share, add to a take-over.
 scale: build
 	$(GO) run ./systemtest/scale

@@ -1,5 +1,5 @@
 // Command scale measures what grows with a cluster: the memory of a node with 1 TiB of sparse volumes, and what 1,000 volumes
-// add to a take-over. It starts three real daemons on this machine, and needs no root. `make scale` runs it.
+// and 1,000,000 files in a share add to a take-over. It starts three real daemons on this machine, and needs no root. `make scale` runs it.
 package main
 
 import (
@@ -26,7 +26,9 @@ import (
 var (
 	binary  = flag.String("binary", "bin/pmsapp", "the program")
 	volumes = flag.Int("volumes", 1000, "of the second measurement")
-	kills   = flag.Int("kills", 9, "take-overs with that many volumes, and with one")
+	kills   = flag.Int("kills", 9, "take-overs with that many volumes or files, and with one or none")
+	files   = flag.Int("files", 1_000_000, "of the third measurement")
+	only    = flag.String("case", "", "only the measurements whose names have this in them: memory, volumes, files")
 	writes  = flag.Int("writes", 20000, "random writes of 4 KiB over the TiB")
 )
 
@@ -34,8 +36,14 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	for _, f := range []func(context.Context) error{memory, takeOver} {
-		if err := f(ctx); err != nil {
+	for _, m := range []struct {
+		name string
+		do   func(context.Context) error
+	}{{"memory", memory}, {"volumes", takeOver}, {"files", takeOverFiles}} {
+		if !strings.Contains(m.name, *only) {
+			continue
+		}
+		if err := m.do(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, "scale:", err)
 			os.Exit(1)
 		}
@@ -52,7 +60,7 @@ func start(ctx context.Context) (*local.Cluster, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := local.New(local.Config{Binary: bin, Dir: dir, Nodes: 3, Log: slog.New(slog.DiscardHandler)})
+	c, err := local.New(local.Config{Binary: bin, Dir: dir, Nodes: 3, NFS: true, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		os.RemoveAll(dir)
 		return nil, nil, err
@@ -168,7 +176,7 @@ func takeOver(ctx context.Context) error {
 	if err := create(ctx, c, 0, 1); err != nil {
 		return err
 	}
-	if few, err = kill(ctx, c); err != nil {
+	if few, err = kill(ctx, c, nil); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -176,7 +184,7 @@ func takeOver(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("%d volumes created in %.1f s\n", *volumes, time.Since(began).Seconds())
-	if many, err = kill(ctx, c); err != nil {
+	if many, err = kill(ctx, c, nil); err != nil {
 		return err
 	}
 	slices.Sort(few)
@@ -212,8 +220,9 @@ func create(ctx context.Context, c *local.Cluster, from, to int) error {
 	return err
 }
 
-// kill kills the leader, several times, and returns how long each take-over took.
-func kill(ctx context.Context, c *local.Cluster) (all []time.Duration, err error) {
+// kill kills the leader, several times, and returns how long each take-over took: until all volumes are served, or until asked, where
+// it is given, returns.
+func kill(ctx context.Context, c *local.Cluster, asked func(context.Context) error) (all []time.Duration, err error) {
 	for range *kills {
 		st, err := settled(ctx, c)
 		if err != nil {
@@ -223,13 +232,18 @@ func kill(ctx context.Context, c *local.Cluster) (all []time.Duration, err error
 		if err := c.Kill(i); err != nil {
 			return nil, err
 		}
-		if _, err := c.WaitStatus(ctx, "another leader to serve all volumes", time.Minute, func(s api.Status) bool {
-			ok := s.Leader != "" && s.Leader != st.Leader
-			for _, v := range s.Volumes {
-				ok = ok && v.Served
-			}
-			return ok
-		}); err != nil {
+		if asked != nil {
+			err = asked(ctx)
+		} else {
+			_, err = c.WaitStatus(ctx, "another leader to serve all volumes", time.Minute, func(s api.Status) bool {
+				ok := s.Leader != "" && s.Leader != st.Leader
+				for _, v := range s.Volumes {
+					ok = ok && v.Served
+				}
+				return ok
+			})
+		}
+		if err != nil {
 			return nil, err
 		}
 		all = append(all, time.Since(began).Round(time.Millisecond))

@@ -124,7 +124,7 @@ func (c *Cluster) newNode(i int) (*Node, error) {
 	if err := n.Config.Validate(); err != nil {
 		return nil, err
 	}
-	for _, d := range append([]string{n.Config.State}, n.Config.Pools...) {
+	for _, d := range append([]string{dir, n.Config.State}, n.Config.Pools...) {
 		if info, err := os.Stat(d); err == nil && !info.IsDir() {
 			continue // a block device
 		}

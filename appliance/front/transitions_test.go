@@ -124,6 +124,14 @@ func scenario() []step {
 		{"A takes over", catalog(groupA, 0), coming(2), alone(0xf), "2a06", "2a06"},
 		{"and serves", func(w *world) { m = w.a.serve() }, serves(), standsBy(0xf), "", ""},
 		{"as the catalog says", catalog(groupA, groupA), serves(), standsBy(0), "2a06", "2a06"},
+		{"several things happen, one of them twice", func(w *world) {
+			w.catalog(groupA, 0)
+			w.a.hosts.SoftThreshold(w.volume)
+			w.catalog(groupA, groupA)
+			w.size *= 2
+			w.a.serve()
+			w.catalog(groupA, groupA)
+		}, serves(), standsBy(0), "2a06 3807 2a09", "2a06 2a09"},
 		{"it grows, where it is served", func(w *world) { w.size *= 2; w.a.serve() }, serves(), standsBy(0), "2a09", ""},
 		{"and in the catalog", catalog(groupA, groupA), serves(), standsBy(0), "", "2a09"},
 		{"what was acknowledged in memory may be lost", func(w *world) { w.a.serveLost(1) }, serves(), standsBy(0), "2901", ""},

@@ -52,7 +52,7 @@ type worldNode struct {
 }
 
 func newWorld(t *testing.T, mapped bool) *world {
-	w := &world{t: t, volume: ids.NewVolume(), mapped: mapped, size: geometry.Size, data: blocktest.NewMemory(2*geometry.Size, geometry.Logical),
+	w := &world{t: t, volume: ids.NewVolume(), mapped: mapped, size: geometry.Size, data: blocktest.NewMemory(4*geometry.Size, geometry.Logical),
 		keeper: &scsitest.Keeper{TargetPorts: []uint16{groupA, groupB}}}
 	w.a, w.b = w.node(groupA, "192.0.2.1:3260"), w.node(groupB, "192.0.2.2:3260")
 	return w

@@ -232,6 +232,8 @@ type Locker interface {
 	Lock(context.Context, Caller, Ref, rangelock.Lock) (conflict *rangelock.Lock, err error)
 	// Unlock takes a range away from its owner, whatever he has of it.
 	Unlock(context.Context, Caller, Ref, rangelock.Lock) error
+	// Holds tells, from memory and unconfirmed, whether the owner of a lock has any of its range already.
+	Holds(Ref, rangelock.Lock) (bool, error)
 	// Locked returns a lock that would be in the way of one, nil if there is none.
 	Locked(context.Context, Ref, rangelock.Lock) (*rangelock.Lock, error)
 	// Release takes all locks of a client in this share away: it has been started anew. Owner.Addr and Owner.Host count.

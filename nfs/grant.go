@@ -3,6 +3,7 @@ package nfs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -22,6 +23,7 @@ import (
 const (
 	maxWaiters   = 1024             // above that clients find out when they ask again
 	grantTimeout = 10 * time.Second // for a lock, and for its client to be told
+	findTimeout  = 2 * time.Second  // of that, for its lock manager to be found
 )
 
 // waiter is a LOCK that was answered BLOCKED.
@@ -202,21 +204,29 @@ func (g *grants) done(w *waiter, kept bool) {
 func (g *grants) try(w *waiter) bool {
 	ctx, cancel := context.WithTimeout(g.ctx, grantTimeout)
 	defer cancel()
-	var conflict *rangelock.Lock
-	err := g.withLocker(ctx, w, func(l Locker, c Caller) (err error) {
-		conflict, err = l.Lock(ctx, c, w.ref, w.lock)
+	waits := false
+	err := g.withLocker(ctx, w, func(l Locker, c Caller) error {
+		has, err := l.Holds(w.ref, w.lock)
+		if err != nil || has { // what he has could not be given back to him with the rest taken away; he asks again
+			waits = has
+			return err
+		}
+		conflict, err := l.Lock(ctx, c, w.ref, w.lock)
+		waits = conflict != nil
 		return err
 	})
-	if err != nil || conflict != nil {
+	if err != nil || waits {
 		return err == nil
 	}
-	if err := g.tell(ctx, w); !errors.Is(err, errNotWanted) {
+	if err := g.tell(ctx, w); !errors.Is(err, errNotWanted) && !errors.Is(err, errUntold) {
 		if err != nil { // it may have heard it: its lock stays, and it finds out when it asks again
 			g.srv.log.Info("a client was not told of its lock", "client", w.lock.Owner.Addr.String(), "err", err)
 		}
 		return false
 	}
-	if err := g.withLocker(ctx, w, func(l Locker, c Caller) error { return l.Unlock(ctx, c, w.ref, w.lock) }); err != nil {
+	back, done := context.WithTimeout(g.ctx, grantTimeout) // what was left of the other may be nothing
+	defer done()
+	if err := g.withLocker(back, w, func(l Locker, c Caller) error { return l.Unlock(back, c, w.ref, w.lock) }); err != nil {
 		g.srv.log.Warn("a lock that nobody wants stays", "client", w.lock.Owner.Addr.String(), "err", err)
 		return false
 	}
@@ -224,7 +234,10 @@ func (g *grants) try(w *waiter) bool {
 	return false
 }
 
-var errNotWanted = errors.New("nfs: the client does not wait for this lock")
+var (
+	errNotWanted = errors.New("nfs: the client does not wait for this lock")
+	errUntold    = errors.New("nfs: the client's lock manager is not to be found")
+)
 
 // withLocker calls a share as the owner of a lock.
 func (g *grants) withLocker(ctx context.Context, w *waiter, do func(Locker, Caller) error) error {
@@ -241,23 +254,25 @@ func (g *grants) withLocker(ctx context.Context, w *waiter, do func(Locker, Call
 	return do(l, Caller{Client: w.lock.Owner.Addr, XID: rand.Uint32(), Sum: rand.Uint64()})
 }
 
-// tell calls the client's lock manager. errNotWanted is its refusal; after any other error nobody knows.
+// tell calls the client's lock manager. errNotWanted is its refusal, and after errUntold it has not heard; after any other error nobody knows.
 func (g *grants) tell(ctx context.Context, w *waiter) error {
 	port := g.srv.cfg.ClientPortmap
 	if port == 0 {
 		port = 111
 	}
-	r, err := g.callBack(ctx, w, uint32(port), sunrpc.Header{Prog: nfs3.PortProgram, Vers: portVersion, Proc: portGet}, func(e *xdr.Encoder) {
+	find, cancel := context.WithTimeout(ctx, findTimeout)
+	defer cancel()
+	r, err := g.callBack(find, w, uint32(port), sunrpc.Header{Prog: nfs3.PortProgram, Vers: portVersion, Proc: portGet}, func(e *xdr.Encoder) {
 		for _, v := range [...]uint32{lockProgram, lockVersion, tcp, 0} {
 			e.Uint32(v)
 		}
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: its portmap: %w", errUntold, err)
 	}
 	at := r.Uint32()
 	if r.Err() != nil || at == 0 || at > 65535 {
-		return errors.New("nfs: the client has no lock manager")
+		return errUntold
 	}
 	r, err = g.callBack(ctx, w, at, sunrpc.Header{Prog: lockProgram, Vers: lockVersion, Proc: lockGrant}, func(e *xdr.Encoder) {
 		e.Opaque(w.args.cookie)

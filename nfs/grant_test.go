@@ -80,6 +80,13 @@ func lockManager(t *testing.T) (uint16, chan granted) {
 func openWith(t *testing.T) (*door, nfs3.Handle, chan granted) {
 	t.Helper()
 	port, calls := lockManager(t)
+	d, f := openAt(t, port)
+	return d, f, calls
+}
+
+// openAt is open with clients whose portmap is at a port.
+func openAt(t *testing.T, port uint16) (*door, nfs3.Handle) {
+	t.Helper()
 	d := open(t)
 	f := d.file("f", 0o666, "")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -101,7 +108,7 @@ func openWith(t *testing.T) (*door, nfs3.Handle, chan granted) {
 	})
 	d.addr = at.String()
 	d.c = d.client(sunrpc.Cred{Flavor: sunrpc.AuthSys})
-	return d, f, calls
+	return d, f
 }
 
 // owned is an exclusive lock of bytes 0 to 9 by an owner; procedure 2 waits for it.
@@ -215,4 +222,70 @@ func TestUntold(t *testing.T) {
 	d.srv.Drop(errors.New("lost"))
 	g.answer <- 9 // no status of a refusal or a grant that we know: it does not want it
 	d.is(f, "asked again", owned("b"), 2, isGranted)
+}
+
+// TestUnreachable: a lock is not left with a client that was never told of it.
+func TestUnreachable(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	l.Close()
+	d, f := openAt(t, dead)
+	d.is(f, "the first", owned("a"), 2, isGranted)
+	d.is(f, "the second", owned("b"), 2, isBlocked)
+	d.is(f, "UNLOCK", owned("a"), 4, isGranted)
+	free := owned("c")
+	free.block = false
+	d.granted(f, "a lock that its client knows nothing of", free)
+}
+
+// granted makes a call until it is answered with a grant.
+func (d *door) granted(f nfs3.Handle, what string, l lockCall) {
+	d.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for limit := time.After(5 * time.Second); ; {
+		if stat, _ := d.lock(f, l); stat == isGranted {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			d.t.Fatal("not granted within 5 s: ", what)
+		}
+	}
+}
+
+// TestUpgrade: who has a shared lock and waits for an exclusive one loses neither by not wanting it any more.
+func TestUpgrade(t *testing.T) {
+	d, f, calls := openWith(t)
+	shared := func(owner string) lockCall {
+		l := owned(owner)
+		l.exclusive = false
+		return l
+	}
+	d.is(f, "the first", shared("a"), 2, isGranted)
+	d.is(f, "the second", shared("b"), 2, isGranted)
+	d.is(f, "the first wants it alone", owned("a"), 2, isBlocked)
+	d.is(f, "somebody else waits, too", owned("c"), 2, isBlocked)
+	d.is(f, "UNLOCK of the second", shared("b"), 4, isGranted)
+	d.is(f, "an UNLOCK that takes nothing", shared("b"), 4, isGranted)
+	if h := d.holder(f); h != "a" {
+		t.Errorf("%q has the lock", h)
+	}
+	cancel := owned("a")
+	cancel.proc = 3
+	d.granted(f, "CANCEL of what was not granted behind his back", cancel)
+	if h := d.holder(f); h != "a" {
+		t.Errorf("%q has the lock after all", h)
+	}
+	d.is(f, "the first asks again", owned("a"), 2, isGranted)
+	d.is(f, "UNLOCK of the first", owned("a"), 4, isGranted)
+	if g := <-calls; g.owner != "c" {
+		t.Error(g.owner)
+	} else {
+		g.answer <- isGranted
+	}
 }

@@ -136,6 +136,9 @@ func (t *Tree) Locked(ino uint64, l rangelock.Lock) (rangelock.Lock, bool) {
 	return t.table(ino).Conflict(l)
 }
 
+// HoldsLock tells whether the owner of l has a lock of any of its bytes in a file.
+func (t *Tree) HoldsLock(ino uint64, l rangelock.Lock) bool { return t.table(ino).Holds(l) }
+
 // saveLocks writes the locks of all files: how many files, and for each its number, how many locks, and these.
 func (t *Tree) saveLocks(s *saver) {
 	s.uints(uint64(t.locks.n))

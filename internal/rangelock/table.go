@@ -72,6 +72,12 @@ func (t *Table) Conflict(l Lock) (Lock, bool) {
 	return Lock{}, false
 }
 
+// Holds tells whether the owner of l has a lock of any of its bytes.
+func (t *Table) Holds(l Lock) bool {
+	s, ok := l.span()
+	return ok && slices.ContainsFunc(t.locks, func(o span) bool { return o.owner == l.Owner && o.overlaps(s) })
+}
+
 // Set grants a valid lock without Conflict. False: there are too many, and nothing has changed.
 func (t *Table) Set(l Lock) bool {
 	s, _ := l.span()

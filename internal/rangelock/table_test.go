@@ -69,14 +69,18 @@ func TestAgainstBytes(t *testing.T) {
 			l := Lock{Owner: owner(o), Off: uint64(rnd.IntN(size)), Exclusive: rnd.IntN(2) == 0}
 			l.Len = 1 + rnd.Uint64N(size-l.Off)
 			clearing := rnd.IntN(3) == 0
-			conflict := false
+			conflict, holds := false, false
 			for i := l.Off; i < l.Off+l.Len; i++ {
+				holds = holds || model[i][o] != 0
 				for p, m := range model[i] {
 					conflict = conflict || p != o && (m == 2 || m == 1 && l.Exclusive)
 				}
 			}
 			if _, found := tab.Conflict(l); found != conflict {
 				t.Fatalf("seed %d: %+v: conflict %v", seed, l, found)
+			}
+			if tab.Holds(l) != holds {
+				t.Fatalf("seed %d: %+v: holds %v", seed, l, !holds)
 			}
 			if conflict && !clearing {
 				continue

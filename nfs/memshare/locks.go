@@ -35,6 +35,13 @@ func (s *Share) Unlock(ctx context.Context, c nfs.Caller, f nfs.Ref, l rangelock
 	return err
 }
 
+func (s *Share) Holds(f nfs.Ref, l rangelock.Lock) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.get(f)
+	return err == nil && n.locks.Holds(l), err
+}
+
 func (s *Share) Locked(ctx context.Context, f nfs.Ref, l rangelock.Lock) (*rangelock.Lock, error) {
 	if err := s.begin(ctx, "Locked"); err != nil {
 		return nil, err

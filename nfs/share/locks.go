@@ -48,6 +48,15 @@ func (s *Share) Unlock(ctx context.Context, c nfs.Caller, f nfs.Ref, l rangelock
 	return err
 }
 
+// Holds implements nfs.Locker.
+func (s *Share) Holds(f nfs.Ref, l rangelock.Lock) (bool, error) {
+	t, err := s.tree()
+	if err != nil {
+		return false, err
+	}
+	return t.HoldsLock(f.Ino, l), nil
+}
+
 // Locked implements nfs.Locker.
 func (s *Share) Locked(ctx context.Context, f nfs.Ref, l rangelock.Lock) (*rangelock.Lock, error) {
 	t, err := s.tree()

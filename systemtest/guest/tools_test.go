@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,18 +16,19 @@ import (
 
 var (
 	smallFiles = flag.Int("files", 2000, "how many small files are made in a share")
+	onlySteps  = flag.String("steps", "", "a regular expression: which steps are taken; all if empty")
 	build      = flag.Bool("build", false, "a Go program is built in a share, which takes long in a guest: its standard library comes first")
 )
 
-// step is something that people do with files.
-type step struct{ name, script string }
+// step is something that people do with files. check is what the other client does in the end to see it.
+type step struct{ name, script, check string }
 
 // steps of the first client, in the share. What fsx does is of our own making: Debian has no fsx.
 func steps() []step {
 	all := []step{
-		{"stress-ng", `mkdir stress && stress-ng --temp-path stress --verify --timeout 10s --dir 1 --dentry 1 --rename 1 --link 1 --symlink 1 --hdd 1 --hdd-bytes 16m --iomix 1 --iomix-bytes 16m 2>&1
+		{name: "stress-ng", script: `mkdir stress && stress-ng --temp-path stress --verify --timeout 10s --dir 1 --dentry 1 --rename 1 --link 1 --symlink 1 --hdd 1 --hdd-bytes 16m --iomix 1 --iomix-bytes 16m 2>&1
 rm -r stress`},
-		{"small files", fmt.Sprintf("time inside many -dir . -workers 8 -files %d", *smallFiles)},
+		{"small files", fmt.Sprintf("time inside many -dir . -workers 8 -files %d", *smallFiles), fmt.Sprintf("inside found -dir . -workers 4 -files %d", *smallFiles)},
 		{"git", `export GIT_CONFIG_COUNT=3 GIT_CONFIG_KEY_0=user.name GIT_CONFIG_VALUE_0=guest GIT_CONFIG_KEY_1=user.email GIT_CONFIG_VALUE_1=guest@example \
 	GIT_CONFIG_KEY_2=safe.directory GIT_CONFIG_VALUE_2='*'
 rm -rf /tmp/repo && mkdir /tmp/repo && cp -r /etc /tmp/repo && rm -rf /tmp/repo/etc/ssl
@@ -33,14 +36,14 @@ git -C /tmp/repo init -q && git -C /tmp/repo add . && git -C /tmp/repo commit -q
 git clone -q /tmp/repo clone && cd clone
 echo two >>etc/hosts && git commit -qam two && git gc -q && git fsck --full --strict
 test -z "$(git status --porcelain)"
-diff -r --no-dereference etc /tmp/repo/etc | grep -q two`},
-		{"fsx", `for seed in 1 2; do inside fsx -file fsx-$seed -ops 2000 -seed $seed; done`},
-		{"a tree by rsync", `mkdir tree
+diff -r --no-dereference etc /tmp/repo/etc | grep -q two`, "git -c safe.directory='*' -C clone fsck --full"},
+		{name: "fsx", script: `for seed in 1 2; do inside fsx -file fsx-$seed -ops 2000 -seed $seed; done`},
+		{name: "a tree by rsync", script: `mkdir tree
 rsync -a /etc /usr/share/perl/5* tree/
 test -z "$(rsync -anc --delete --itemize-changes /etc /usr/share/perl/5* tree/)"
 find tree -type f | wc -l`},
 	}
-	built := step{"a Go program is built", `mkdir -p go/src go/tmp go/cache
+	built := step{name: "a Go program is built", script: `mkdir -p go/src go/tmp go/cache
 cat >go/src/main.go <<'X'
 package main
 
@@ -53,7 +56,8 @@ cd go/src && go mod init hello 2>/dev/null && go build -o ../hello . && test "$(
 	if *build {
 		all = append(all, built)
 	}
-	return all
+	only := regexp.MustCompile(*onlySteps)
+	return slices.DeleteFunc(all, func(s step) bool { return !only.MatchString(s.name) })
 }
 
 // TestGuestTools: what people do with a share, in two Linux clients, while leaders die: copy trees, clone and build, make many small
@@ -122,8 +126,11 @@ func TestGuestTools(t *testing.T) {
 		t.Error("no leader died")
 	}
 	t.Log(second.stop())
-	t.Log(other.run(5*time.Minute, "/host/inside found -dir /mnt/s -workers 4 -files %d", *smallFiles))
-	other.run(5*time.Minute, `cd /mnt/s && git -c safe.directory='*' -C clone fsck --full`)
+	for _, s := range steps() {
+		if s.check != "" {
+			t.Log(other.run(5*time.Minute, "cd /mnt/s && PATH=/host:$PATH && %s", s.check))
+		}
+	}
 	for _, g := range []*machine{m, other} {
 		g.noNFSErrors()
 		g.run(2*time.Minute, "umount /mnt/s")

@@ -103,12 +103,27 @@ func (t *Tree) release(o *Op, r *Result) {
 		all = append(all, uint64(ino))
 	}
 	for _, ino := range all {
-		locks := t.table(ino).Clone()
-		locks.Release(func(have rangelock.Owner) bool { return have.Addr == l.Owner.Addr && have.Host == l.Owner.Host })
-		if locks.Len() < t.table(ino).Len() {
+		if locks, some := t.without(ino, l.Owner); some {
 			t.setLocks(ino, locks)
 		}
 	}
+}
+
+// without returns the locks of a file without those of a host, and whether it has any.
+func (t *Tree) without(ino uint64, host rangelock.Owner) (*rangelock.Table, bool) {
+	locks := t.table(ino).Clone()
+	locks.Release(func(have rangelock.Owner) bool { return have.Addr == host.Addr && have.Host == host.Host })
+	return locks, locks.Len() < t.table(ino).Len()
+}
+
+// HasLocks tells whether a host has a lock.
+func (t *Tree) HasLocks(host rangelock.Owner) bool {
+	for ino := range t.locks.from(0) {
+		if _, some := t.without(uint64(ino), host); some {
+			return true
+		}
+	}
+	return false
 }
 
 // setLocks gives a file these locks, which must not change any more.

@@ -73,8 +73,15 @@ func (s *Share) Locked(ctx context.Context, f nfs.Ref, l rangelock.Lock) (*range
 	return &held, nil
 }
 
-// Release implements nfs.Locker.
+// Release implements nfs.Locker. For who has no lock nothing is committed: anybody may say by UDP that he has started anew.
 func (s *Share) Release(ctx context.Context, c nfs.Caller, o rangelock.Owner) error {
-	_, err := s.do(ctx, c, filetree.ReleaseOp(o))
+	t, err := s.tree()
+	if err != nil {
+		return err
+	}
+	if _, again := t.Replied(key(c)); !again && !t.HasLocks(o) {
+		return s.Confirm(ctx)
+	}
+	_, err = s.do(ctx, c, filetree.ReleaseOp(o))
 	return err
 }

@@ -66,8 +66,12 @@ func TestLocks(t *testing.T) {
 		if held, err := s.Locked(ctx, f, lockOf(3, 5, 1)); err != nil || held == nil {
 			t.Errorf("released with another's: %v", err)
 		}
+		before := w.now()
 		if err := s.Release(ctx, c.next(), o); err != nil {
 			t.Fatal(err)
+		}
+		if o == other && w.now() != before {
+			t.Error("a command for a host without locks")
 		}
 	}
 	if held, err := s.Locked(ctx, f, lockOf(3, 5, 1)); err != nil || held != nil {

@@ -3,6 +3,7 @@ package nfs_test
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 
 	"pmsapp/internal/nfs3"
@@ -245,17 +246,16 @@ func TestNamesThatMove(t *testing.T) {
 		if err := c.begin(); err != nil {
 			t.Fatal(c.what, err)
 		}
-		swapped := false
+		var swapped atomic.Bool
 		o.share.Before(func(_ context.Context, method string) error {
-			if method != c.method || swapped {
+			if method != c.method || !swapped.CompareAndSwap(false, true) {
 				return nil
 			}
-			swapped = true
 			return c.swap()
 		})
 		want(t, c.what, c.do(), c.err)
 		o.share.Before(nil)
-		if !swapped {
+		if !swapped.Load() {
 			t.Error(c.what, ": nothing was swapped")
 		}
 	}

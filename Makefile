@@ -27,9 +27,9 @@ test: deps build check
 	@{ $(GO) test -timeout 10m -v ./internal/... ./replication/... ./target/... ./nfs/... ./cluster/... ./appliance/... ./cmd/...; \
 	   $(GO) test -p 1 -timeout 15m -skip '^(TestBites|TestReplay|TestForever|TestGuest.*)$$' -v ./systemtest/...; } | .ci/left-out
 
-# The simulation against invariants broken on purpose: each break must be found.
+# The simulation, and daemons whose power fails, against invariants broken on purpose: each break must be found.
 bites:
-	$(GO) test -timeout 30m -run '^TestBites$$' -v ./systemtest/sim ./systemtest/treesim
+	$(GO) test -timeout 30m -run '^TestBites$$' -v ./systemtest/sim ./systemtest/treesim ./systemtest/soak
 
 race:
 	$(GO) test -race -short -timeout 10m ./internal/... ./replication/... ./target/... ./nfs/... ./cluster/... ./appliance/...

@@ -107,22 +107,27 @@ func flipBits(f *os.File) (list []flipped, err error) {
 	return list, nil
 }
 
-// scrub scrubs the volume and returns the report.
+// scrub scrubs the volume and returns the report of a scrub that began since.
 func (s *soak) scrub(ctx context.Context) (api.ScrubReport, error) {
-	st, err := s.cluster.Client().Status(ctx, false)
-	if err != nil {
-		return api.ScrubReport{}, err
-	}
-	before := time.Time{}
-	if x := st.Volumes[0].Scrub; x != nil && x.Last != nil {
-		before = x.Last.Ended
-	}
-	if err := s.cluster.Client().Scrub(ctx, st.Volumes[0].Name, api.NewScrub{Rate: 10000}); err != nil {
-		return api.ScrubReport{}, err
-	}
-	st, err = s.cluster.WaitStatus(ctx, "the scrub to end", settleTime, func(st api.Status) bool {
+	began := time.Now()
+	// One that a take-over has ended is begun again.
+	asked := time.Time{}
+	st, err := s.cluster.WaitStatus(ctx, "the scrub to end", settleTime, func(st api.Status) bool {
+		if s.load.err() != nil {
+			return true
+		}
+		if len(st.Volumes) == 0 {
+			return false
+		}
 		x := st.Volumes[0].Scrub
-		return s.load.err() != nil || x != nil && x.Last != nil && x.Last.Ended.After(before)
+		if x != nil && x.Last != nil && x.Last.Ended.Add(-time.Duration(x.Last.Seconds*float64(time.Second))).After(began) {
+			return true
+		}
+		if (x == nil || !x.Running) && time.Since(asked) > 2*time.Second {
+			s.cluster.Client().Scrub(ctx, st.Volumes[0].Name, api.NewScrub{Rate: 10000}) // an error shows in that none runs
+			asked = time.Now()
+		}
+		return false
 	})
 	if err = first(s.load.err(), err); err != nil {
 		return api.ScrubReport{}, err

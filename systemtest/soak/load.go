@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pmsapp/replication/initiator"
@@ -23,8 +24,24 @@ type load struct {
 	abort  context.CancelFunc // ends what is under way
 	work   sync.WaitGroup
 
+	part    atomic.Int64 // only the volume's first 1/part is written
+	full    atomic.Bool  // writes may be refused for want of space
+	refused atomic.Int64 // how many were
+
 	mu     sync.Mutex
 	failed error
+}
+
+// confine has only the first 1/part of the volume be written.
+func (l *load) confine(part int) { l.part.Store(int64(part)) }
+
+// mayBeRefused says whether writes that begin now may find no space.
+func (l *load) mayBeRefused(yes bool) { l.full.Store(yes) }
+
+// noSpace tells whether an error is DATA PROTECT, SPACE ALLOCATION FAILED WRITE PROTECT.
+func noSpace(err error) bool {
+	var refused *initiator.StatusError
+	return errors.As(err, &refused) && refused.Sense.Key == 7 && refused.Sense.ASC == 0x27 && refused.Sense.ASCQ == 7
 }
 
 // start begins the load: depth writers on one disk, as many readers on another.
@@ -33,6 +50,7 @@ func start(ctx context.Context, rec *record, writes, reads *initiator.Disk) *loa
 	ctx, abort := context.WithCancel(ctx)
 	loop, cancel := context.WithCancel(ctx)
 	l := &load{rec: rec, cancel: cancel, abort: abort}
+	l.confine(1)
 	for w := range depth {
 		l.work.Go(func() { l.fail(l.write(loop, ctx, writes, w)) })
 		l.work.Go(func() { l.fail(l.read(loop, ctx, reads, w)) })
@@ -75,7 +93,7 @@ func (l *load) write(loop, ctx context.Context, d *initiator.Disk, w int) error 
 	groups := len(l.rec.blocks) / groupSize / depth
 	buf := make([]byte, groupSize*blockSize)
 	for loop.Err() == nil {
-		n, count := (w+depth*random.IntN(groups))*groupSize, groupSize
+		n, count := (w+depth*random.IntN(groups/int(l.part.Load())))*groupSize, groupSize
 		if random.IntN(20) != 0 {
 			n, count = n+random.IntN(groupSize), 1
 		}
@@ -84,7 +102,11 @@ func (l *load) write(loop, ctx context.Context, d *initiator.Disk, w int) error 
 			versions[i] = l.rec.issue(n + i)
 			l.rec.fill(buf[i*blockSize:(i+1)*blockSize], n+i, versions[i])
 		}
-		if err := d.WriteAt(ctx, buf[:count*blockSize], int64(n)*blockSize); err != nil {
+		full := l.full.Load()
+		if err := d.WriteAt(ctx, buf[:count*blockSize], int64(n)*blockSize); full && noSpace(err) {
+			l.refused.Add(1) // any part of it may have been written
+			continue
+		} else if err != nil {
 			return fmt.Errorf("an I/O error reached the host: writing block %d: %w", n, err)
 		}
 		for i := range count {

@@ -23,7 +23,8 @@ type record struct {
 	completed []time.Duration // of every write, since began
 	began     time.Time
 	reads     atomic.Int64
-	last      atomic.Int64 // the block that was acknowledged last
+	last      atomic.Int64   // the block that was acknowledged last
+	touches   []atomic.Int64 // by region: when a write was begun there last, in nanoseconds since began
 }
 
 type block struct {
@@ -33,7 +34,7 @@ type block struct {
 }
 
 func newRecord(blocks int, seed uint64) *record {
-	return &record{seed: seed, blocks: make([]block, blocks), began: time.Now()}
+	return &record{seed: seed, blocks: make([]block, blocks), began: time.Now(), touches: make([]atomic.Int64, blocks*blockSize/regionSize+1)}
 }
 
 // fill makes what a block holds at a version: zeros at version 0.
@@ -53,11 +54,22 @@ func (r *record) fill(b []byte, n int, version uint32) {
 
 // issue begins a write of a block and returns its version.
 func (r *record) issue(n int) uint32 {
+	r.touches[n*blockSize/regionSize].Store(int64(time.Since(r.began)))
 	b := &r.blocks[n]
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.issued++
 	return b.issued
+}
+
+// touched is in how many regions writes were begun since t.
+func (r *record) touched(t time.Time) (n int) {
+	for i := range r.touches {
+		if at := r.touches[i].Load(); at > 0 && at >= int64(t.Sub(r.began)) {
+			n++
+		}
+	}
+	return n
 }
 
 // acknowledge ends a write.

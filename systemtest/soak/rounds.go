@@ -3,6 +3,7 @@ package soak
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"pmsapp/appliance/api"
@@ -23,12 +24,30 @@ const (
 	Move            Kind = "move"             // of a replica, by command
 	Grow            Kind = "grow"             // of the volume, by command
 	BitFlip         Kind = "bit-flip"         // bits of a replica's file flip, and the volume is scrubbed
+	Away            Kind = "away"             // a follower with a replica is dead or stopped for 10 s to 10 min
+
+	// These need disks of package powerdisk.
+	PowerLeader   Kind = "power-leader"   // its power fails: what its disks have not flushed is lost
+	PowerFollower Kind = "power-follower" // likewise, of one with a replica
+	PowerAll      Kind = "power-all"      // of all at once
+	BadSectors    Kind = "bad-sectors"    // blocks of a replica cannot be read
+	BadWrites     Kind = "bad-writes"     // writes to a replica fail
+	BadFlush      Kind = "bad-flush"      // a flush of a pool fails, and loses what it was to make durable
+	FullPool      Kind = "full-pool"      // a pool is filled from outside
 )
 
-// Kinds are all of them.
+// Kinds are those that need nothing but directories, but for Away, which takes its time.
 func Kinds() []Kind {
 	return []Kind{LeaderKilled, FollowerStopped, LeaderStopped, FollowerKilled, AllKilled, HandOver, Terminated, Move, Grow, BitFlip}
 }
+
+// DiskKinds are those that need disks of package powerdisk, but for FullPool, which makes a volume of its own.
+func DiskKinds() []Kind {
+	return []Kind{PowerLeader, PowerAll, PowerFollower, BadSectors, BadWrites, BadFlush}
+}
+
+// onDisks tells whether a kind is one of those.
+func (k Kind) onDisks() bool { return k == FullPool || slices.Contains(DiskKinds(), k) }
 
 // limit is the target for a kind's standstill: of its median and of its maximum; 0 means none. The targets are reported, not
 // asserted: a machine that does other things beside would fail them at random.
@@ -74,8 +93,14 @@ func (s *soak) round(ctx context.Context, k Kind) (r Round, err error) {
 	if err := s.progress(ctx, 500); err != nil {
 		return r, err
 	}
+	if k.onDisks() && s.disks == nil {
+		return r, fmt.Errorf("the kind %s needs disks", k)
+	}
 	leader, follower := s.cluster.Index(st.Leader), s.follower(st)
-	r.Kind = k
+	r.Kind, s.members = k, nil
+	for _, x := range st.Volumes[0].Replicas {
+		s.members = append(s.members, x.Node)
+	}
 	began := time.Now()
 	back := began
 	switch k {
@@ -103,6 +128,22 @@ func (s *soak) round(ctx context.Context, k Kind) (r Round, err error) {
 		err = s.grow(ctx, st, &back)
 	case BitFlip:
 		err = s.bitFlip(ctx, st)
+	case Away:
+		err = s.away(ctx, st, &back)
+	case PowerLeader:
+		err = s.power(ctx, leader, &back)
+	case PowerFollower:
+		err = s.power(ctx, follower, &back)
+	case PowerAll:
+		err = s.powerAll(ctx, &back)
+	case BadSectors:
+		err = s.badSectors(ctx, st)
+	case BadWrites:
+		err = s.badWrites(ctx, st)
+	case BadFlush:
+		err = s.badFlush(ctx, st)
+	case FullPool:
+		err = s.fullPool(ctx, st)
 	default:
 		err = fmt.Errorf("there is no kind of round %q", k)
 	}
@@ -248,6 +289,22 @@ func (s *soak) progress(ctx context.Context, writes int) error {
 		}
 	}
 	return nil
+}
+
+// until waits until f says yes, for as long as I/O may stand still.
+func (s *soak) until(ctx context.Context, what string, f func() (bool, error)) error {
+	for limit := time.Now().Add(stuck); ; {
+		yes, err := f()
+		if yes || err != nil {
+			return err
+		}
+		if time.Now().After(limit) {
+			return fmt.Errorf("waited for %s for %v", what, stuck)
+		}
+		if err := s.pause(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 func (s *soak) pause(ctx context.Context, d time.Duration) error {

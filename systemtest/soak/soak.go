@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"pmsapp/appliance/api"
-	"pmsapp/appliance/config"
 	"pmsapp/appliance/local"
 	"pmsapp/replication/initiator"
 )
@@ -25,13 +24,16 @@ type Config struct {
 	Binary   string // pmsapp
 	Dir      string // for the nodes' data; it is kept
 	Rounds   int
-	Kinds    []Kind // in turn if Ordered, else at random
+	For      time.Duration // begins no round later; 0: no limit
+	Kinds    []Kind        // in turn if Ordered, else at random
 	Ordered  bool
 	Replicas int
 	Size     int64 // of the volume, in bytes
 	Seed     uint64
 	// Devices are the nodes' pools, if they are not directories.
 	Devices []string
+	Disks   string        // the program that serves disks (systemtest/powerdisk): the nodes are on such; "": not, without the kinds that need them
+	Away    time.Duration // the longest absence of a node
 	Out     io.Writer
 }
 
@@ -43,6 +45,10 @@ type soak struct {
 	lun     api.LUN
 	hosts   *os.File // the hosts' log
 	places  int      // rounds that changed the volume
+	disks   []disks  // the nodes'; nil: they are on directories
+	members []string // the nodes with a replica, when the round began
+	reads   *initiator.Disk
+	closers []func() error
 }
 
 // hooks log what a host sees of failovers.
@@ -57,11 +63,18 @@ func hooks(log *slog.Logger) initiator.Hooks {
 // Run runs the rounds. Its error says what was lost, stale or different, or what did not go on.
 func Run(ctx context.Context, cfg Config) (rounds []Round, err error) {
 	s := &soak{cfg: cfg, rec: newRecord(int(cfg.Size/blockSize), cfg.Seed)}
-	if s.cluster, err = local.New(local.Config{Binary: cfg.Binary, Dir: cfg.Dir, Nodes: 3, Log: slog.New(slog.DiscardHandler), Change: func(i int, c *config.Config) {
-		if len(cfg.Devices) > 0 {
-			c.Pools = []string{cfg.Devices[i]}
+	defer func() {
+		for _, c := range s.closers {
+			err = errors.Join(err, c())
 		}
-	}}); err != nil {
+	}()
+	const nodes = 3
+	if cfg.Disks != "" {
+		if err := s.makeDisks(nodes); err != nil {
+			return nil, err
+		}
+	}
+	if s.cluster, err = local.New(local.Config{Binary: cfg.Binary, Dir: cfg.Dir, Nodes: nodes, Change: s.onDisks, Log: slog.New(slog.DiscardHandler)}); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -79,6 +92,7 @@ func Run(ctx context.Context, cfg Config) (rounds []Round, err error) {
 	}
 	defer writes.Close()
 	defer reads.Close()
+	s.reads = reads
 	s.load = start(ctx, s.rec, writes, reads)
 	rounds, err = s.rounds(ctx)
 	if stopErr := s.load.stop(); stopErr != nil {
@@ -130,7 +144,12 @@ func (s *soak) prepare(ctx context.Context) (writes, reads *initiator.Disk, err 
 		return nil, nil, fmt.Errorf("opening the hosts' log: %w", err)
 	}
 	s.hosts = f
-	log := slog.New(slog.NewTextHandler(f, nil))
+	return s.login(ctx, s.lun)
+}
+
+// login opens a LUN twice.
+func (s *soak) login(ctx context.Context, lun api.LUN) (writes, reads *initiator.Disk, err error) {
+	log := slog.New(slog.NewTextHandler(s.hosts, nil))
 	portals := []string{s.cluster.Virtual}
 	for _, n := range s.cluster.Nodes {
 		portals = append(portals, n.Config.Address.Portal)
@@ -138,8 +157,8 @@ func (s *soak) prepare(ctx context.Context) (writes, reads *initiator.Disk, err 
 	open := func(name string) (*initiator.Disk, error) {
 		octx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		return initiator.OpenDisk(octx, initiator.DiskConfig{Portals: portals, Initiator: "iqn.2026-11.app.pmsapp:" + name, Target: s.lun.Target,
-			LUN: int(s.lun.Number), Timeouts: initiator.PeerTimeouts(), Log: log, Hooks: hooks(log.With("host", name))})
+		return initiator.OpenDisk(octx, initiator.DiskConfig{Portals: portals, Initiator: "iqn.2026-11.app.pmsapp:" + name, Target: lun.Target,
+			LUN: int(lun.Number), Timeouts: initiator.PeerTimeouts(), Log: log, Hooks: hooks(log.With("host", name))})
 	}
 	if writes, err = open("writer"); err != nil {
 		return nil, nil, fmt.Errorf("logging in: %w", err)
@@ -157,7 +176,11 @@ func (s *soak) say(format string, a ...any) {
 
 func (s *soak) rounds(ctx context.Context) (all []Round, err error) {
 	random := rand.New(rand.NewPCG(s.cfg.Seed, 1))
+	began := time.Now()
 	for i := range s.cfg.Rounds {
+		if s.cfg.For > 0 && time.Since(began) > s.cfg.For {
+			break
+		}
 		k := s.cfg.Kinds[i%len(s.cfg.Kinds)]
 		if !s.cfg.Ordered {
 			k = s.cfg.Kinds[random.IntN(len(s.cfg.Kinds))]
@@ -183,7 +206,7 @@ func (s *soak) rounds(ctx context.Context) (all []Round, err error) {
 func Table(rounds []Round) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-16s %6s %8s %8s %8s   %s\n", "standstill, s", "rounds", "median", "p90", "max", "target")
-	for _, k := range Kinds() {
+	for _, k := range append(Kinds(), append(DiskKinds(), Away, FullPool)...) {
 		var all []time.Duration
 		for _, r := range rounds {
 			if r.Kind == k {

@@ -2,12 +2,17 @@ package soak
 
 import (
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"pmsapp/systemtest/powerdisk"
 	"pmsapp/systemtest/program"
 )
 
@@ -17,6 +22,8 @@ var (
 	seed     = flag.Uint64("seed", 0, "0: a new one")
 	replicas = flag.Int("replicas", 2, "of the volume")
 	race     = flag.Bool("races", false, "build the daemons with the race detector")
+	limit    = flag.Duration("for", 0, "begin no round later; 0: no limit")
+	away     = flag.Duration("away", 10*time.Minute, "the longest absence of a node")
 	keep     = flag.String("dir", "", "for the nodes' data; by default it is removed after a success")
 )
 
@@ -28,22 +35,51 @@ func (w testWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestSoak is `make soak`, and with its defaults a part of `make test`.
+// TestSoak is `make soak`: any kinds of rounds at random. With its defaults it is a part of `make test`: one round of each kind that needs
+// no disks.
 func TestSoak(t *testing.T) {
-	c := Config{Binary: program.Build(t), Dir: *keep, Rounds: *rounds, Kinds: Kinds(), Replicas: *replicas, Size: 64 << 20, Seed: *seed, Out: testWriter{t}}
-	if *race {
-		c.Binary = program.BuildRace(t)
-	}
+	c := Config{Rounds: *rounds, Kinds: Kinds()}
 	if c.Rounds == 0 {
 		c.Rounds, c.Ordered = len(c.Kinds), true
+	} else if err := powerdisk.Usable(); err != nil {
+		fmt.Printf("left out: %v: %v\n", DiskKinds(), err)
 	} else {
-		c.Out = os.Stdout
+		c.Kinds = append(c.Kinds, DiskKinds()...)
 	}
 	if *kinds != "" {
 		c.Kinds = nil
 		for k := range strings.SplitSeq(*kinds, ",") {
 			c.Kinds = append(c.Kinds, Kind(k))
 		}
+	}
+	soakTest(t, c)
+}
+
+// TestSoakDisks is one round of each kind that needs disks.
+func TestSoakDisks(t *testing.T) {
+	if err := powerdisk.Usable(); err != nil {
+		t.Skip(err)
+	}
+	soakTest(t, Config{Kinds: DiskKinds(), Rounds: len(DiskKinds()), Ordered: true})
+}
+
+func soakTest(t *testing.T, c Config) {
+	c.Dir, c.Replicas, c.Size, c.Seed, c.Away, c.For, c.Out = *keep, *replicas, 64<<20, *seed, *away, *limit, testWriter{t}
+	if c.Binary == "" {
+		c.Binary = program.Build(t)
+	}
+	if *race {
+		c.Binary = program.BuildRace(t)
+	}
+	if slices.ContainsFunc(c.Kinds, Kind.onDisks) {
+		c.Size = 16 << 20 // each round reads and scrubs all of it
+		c.Disks = filepath.Join(t.TempDir(), "serve")
+		if out, err := exec.Command("go", "build", "-o", c.Disks, "pmsapp/systemtest/powerdisk/serve").CombinedOutput(); err != nil {
+			t.Fatalf("building the disks' server: %v: %s", err, out)
+		}
+	}
+	if !c.Ordered {
+		c.Out = os.Stdout
 	}
 	if c.Seed == 0 {
 		c.Seed = rand.Uint64()

@@ -131,7 +131,7 @@ func (c *Core) reconcileRead(k *copier) {
 			c.copyDone(k, errAgain) // there is nothing to compare any more
 			return
 		}
-		c.copyDone(k, block.ErrMedium)
+		c.nobodyReconciles(k)
 		return
 	}
 	// Any member's version is right, but for damage that cannot be told from an unfinished write after a crash.

@@ -63,6 +63,7 @@ type Core struct {
 	backlog   regionList // dirty
 	clearing  clearBatch
 	copying   int           // chunks of reconciliations under way
+	lost      int           // blocks that no member can read, in regions that are not dirty
 	retryAt   time.Duration // a region that could not be reconciled is tried again; 0 if none
 	announced bool
 

@@ -22,7 +22,9 @@ type region struct {
 	copies  int  // chunks under way
 	again   bool // a chunk failed: start over when none is under way
 	retryAt time.Duration
-	failure error // why nobody could reconcile it the last time
+	failure error   // why nobody could reconcile it the last time
+	blocks  bool    // somewhere in it nobody could read a chunk: it is reconciled block by block
+	lost    []int64 // where the blocks begin that no member can read: their range is a medium error, and the mark stays
 
 	list       *regionList
 	prev, next *region
@@ -247,6 +249,7 @@ func (c *Core) cleared() {
 		e.clear = 0
 		switch {
 		case e.dirty: // it is in another list
+		case len(e.lost) > 0: // it is in none
 		case e.seq == r.Seq && e.writes == 0:
 			delete(c.regions, e.idx)
 			*e = region{next: c.free.regions}

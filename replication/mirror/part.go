@@ -86,6 +86,10 @@ func (c *Core) unpark() {
 
 // startRead sends a read to a member that is in reach and has not failed it yet: the leader's own, if it is one (14).
 func (c *Core) startRead(p *part) bool {
+	if c.lost > 0 && p.q.op != mapOp && c.isLost(p.off, p.len, false) {
+		c.failPart(p, block.ErrMedium)
+		return true
+	}
 	left := c.members &^ p.tried
 	if left == 0 {
 		if !c.startSalvage(p) {
@@ -112,6 +116,10 @@ func (c *Core) startRead(p *part) bool {
 
 // startWrite marks the regions and sends a write to every target. Those out of reach get it later, or leave.
 func (c *Core) startWrite(p *part) bool {
+	if c.lost > 0 && c.isLost(p.off, p.len, true) {
+		c.failPart(p, block.ErrMedium)
+		return true
+	}
 	if c.sound(c.members) == 0 && (c.reached(c.members) == 0 || !c.members.single()) {
 		return false
 	}
@@ -252,6 +260,7 @@ func (c *Core) evalWrite(p *part) {
 		c.endIfAllRestarted(ErrFlush)
 	case rest == 0 && ok == union && !c.owing:
 		c.durable = max(c.durable, p.seq) // all of them have recorded it, or a higher one
+		c.rewritten(p.off, p.len)
 		c.ack(p)
 	case p.q.expired:
 		c.spoil(p)

@@ -3,7 +3,6 @@ package mirror
 import (
 	"time"
 
-	"pmsapp/internal/block"
 	"pmsapp/replication/peer"
 )
 
@@ -30,7 +29,8 @@ func (c *Core) makeDirty(e *region) {
 		return
 	}
 	e.dirty = true
-	e.failure, e.retryAt = nil, 0
+	e.failure, e.retryAt, e.blocks = nil, 0, false
+	c.found(e)
 	e.unlink()
 	c.backlog.pushBack(e)
 }
@@ -71,11 +71,15 @@ func (c *Core) pumpReconcile() {
 			return
 		}
 		if alone {
+			c.found(e)
 			c.reconciled(e) // nothing to compare with
 			continue
 		}
 		off := int64(e.idx)*c.p.Volume.Region + e.at
 		n := min(c.t.Chunk, c.regionEnd(e)-off)
+		if step := c.compareBlock(); e.blocks {
+			n = min(step-off%step, n)
+		}
 		e.at += n
 		e.copies++
 		c.copying++
@@ -148,6 +152,7 @@ func (c *Core) chunkDone(e *region, err error) {
 		c.reconcileFailed(e)
 	case e.again:
 		e.again, e.at = false, 0
+		c.found(e)
 	case !c.chunksLeft(e):
 		c.reconciled(e)
 	}
@@ -158,7 +163,9 @@ func (c *Core) reconciled(e *region) {
 	e.dirty, e.full, e.zeros, e.at, e.again = false, 0, false, 0, false
 	e.unlink()
 	e.last = c.now - c.t.Cool
-	if e.clear == 0 {
+	if len(e.lost) > 0 {
+		c.tellLost(e)
+	} else if e.clear == 0 {
 		c.hot.pushBack(e)
 	}
 	c.rescan = true
@@ -171,11 +178,12 @@ func (c *Core) reconciled(e *region) {
 // reconcilePause is how long a region is left alone that nobody could reconcile.
 const reconcilePause = time.Second
 
-// reconcileFailed ends what waits for a region that no member could read, or that has no space. The region stays dirty.
+// reconcileFailed ends what waits for a region that has no space. The region stays dirty.
 func (c *Core) reconcileFailed(e *region) {
 	err := e.failure
 	c.report(Notice{Code: ReconcileFailed, Off: int64(e.idx) * c.p.Volume.Region, Err: err})
 	e.failure, e.again, e.at = nil, false, 0
+	c.found(e)
 	e.retryAt = c.now + reconcilePause
 	c.retryAt = e.retryAt
 	e.unlink()
@@ -189,8 +197,5 @@ func (c *Core) reconcileFailed(e *region) {
 		} else {
 			c.park(p)
 		}
-	}
-	if c.rs != nil && err == block.ErrMedium {
-		c.abortResync(peer.ErrMedium)
 	}
 }

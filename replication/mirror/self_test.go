@@ -443,7 +443,7 @@ func TestSelf(t *testing.T) {
 	if s := os.Getenv("MIRROR_SEEDS"); s != "" {
 		n, _ = strconv.ParseUint(s, 10, 64)
 	}
-	var acks, reads, spoilt, joined, removed, takeovers, mended, putBacks int
+	var acks, reads, spoilt, joined, removed, takeovers, mended, putBacks, lost int
 	for seed := from; seed < from+n; seed++ {
 		w, bad := selfCheck(seed, 3000)
 		if bad != "" {
@@ -453,11 +453,11 @@ func TestSelf(t *testing.T) {
 			t.Fatalf("seed %d: %s", seed, bad)
 		}
 		acks, reads, spoilt = acks+w.acks, reads+w.reads, spoilt+w.spoilt
-		mended, putBacks = mended+w.mended, putBacks+w.putBacks
+		mended, putBacks, lost = mended+w.mended, putBacks+w.putBacks, lost+w.lost
 		joined, removed, takeovers = joined+w.joined, removed+w.removed, takeovers+w.takeover
 	}
-	t.Logf("%d writes, %d reads, %d failed writes, %d joins, %d removals, %d take-overs, %d mended, %d put back", acks, reads, spoilt, joined, removed, takeovers, mended, putBacks)
-	if n >= 60 && (acks == 0 || reads == 0 || spoilt == 0 || joined == 0 || removed == 0 || mended == 0 || putBacks == 0) {
+	t.Logf("%d writes, %d reads, %d failed writes, %d joins, %d removals, %d take-overs, %d mended, %d put back, %d steps beside a lost block", acks, reads, spoilt, joined, removed, takeovers, mended, putBacks, lost)
+	if n >= 60 && (acks == 0 || reads == 0 || spoilt == 0 || joined == 0 || removed == 0 || mended == 0 || putBacks == 0 || lost == 0) {
 		t.Fatal("something never happens")
 	}
 }

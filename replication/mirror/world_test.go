@@ -120,6 +120,7 @@ type world struct {
 	shunned  int // a replica that seldom comes back, by index; -1: none
 	often    int // take-overs, in 1000 steps
 	putBacks int
+	lost     int // times that a step began with blocks that no member can read, in a region that is not dirty
 	eager    int // attempts to reach who is lost, in 1000 steps
 }
 
@@ -460,6 +461,9 @@ func (w *world) cutNode(n *wNode, err error) {
 }
 
 func (w *world) effects() {
+	if w.core.lost > 0 {
+		w.lost++
+	}
 	for {
 		w.buf = w.core.Effects(w.buf[:0])
 		if len(w.buf) == 0 {

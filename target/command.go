@@ -22,6 +22,7 @@ func (s *session) command(h *iscsi.BHS) error {
 	}
 
 	s.mu.Lock()
+	s.notice(h)
 	v := vNow
 	if !h.Immediate() {
 		v = s.window.arrive(h.CmdSN())
@@ -196,6 +197,9 @@ func (s *session) proceed(t *Task) {
 		t.admit()
 	}
 	ready := s.solicit(t)
+	if ready {
+		s.lend(t)
+	}
 	s.mu.Unlock()
 	if ready {
 		s.nexus.Execute(t)

@@ -34,6 +34,7 @@ func (s *session) drop(cause error) {
 	s.closed = s.closed || bye
 	close(s.dead)
 	s.mu.Unlock()
+	s.supersede(s.inline.Load())
 	if !bye {
 		s.conn.Close()
 		return
@@ -51,6 +52,12 @@ func (o *sender) farewell() {
 	o.exp, o.max = s.window.exp, s.window.max
 	s.mu.Unlock()
 	if !bye {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.left) > 0 && o.goOn() != nil {
+		s.conn.Close() // half a PDU may be out
 		return
 	}
 	h := &o.head

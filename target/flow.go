@@ -67,7 +67,7 @@ func (t *Task) begin(s *session, h *iscsi.BHS, cdb []byte, bidi uint32) {
 		t.ExpIn = int64(h.EDTL())
 	}
 	t.Accepted, t.Moved, t.Status, t.Sense, t.Drop = Want{}, 0, 0, nil, nil
-	t.Stop, t.Delivered = nil, nil
+	t.Stop, t.Delivered, t.Lent = nil, nil, nil
 	t.flow = flow{sess: s, cmdSN: h.CmdSN(), immediate: h.Immediate(),
 		pushing: t.Write && !h.Final() && !s.params.InitialR2T}
 }

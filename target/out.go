@@ -2,8 +2,8 @@ package target
 
 import (
 	"encoding/binary"
-	"errors"
-	"os"
+	"sync"
+	"syscall"
 	"time"
 
 	"pmsapp/internal/iscsi"
@@ -41,7 +41,9 @@ func (s *session) push(it item) {
 		return
 	}
 	s.queue = append(s.queue, it)
-	s.signal()
+	if !s.attended {
+		s.signal()
+	}
 }
 
 // answer queues a PDU that the reader owes to the initiator. It waits while too many of them wait to be sent.
@@ -56,15 +58,21 @@ func (s *session) answer(h *iscsi.BHS, data []byte) {
 	s.mu.Unlock()
 }
 
-// sender is the writer's side of a session.
+// sender is what sends the answers of a session: the writer, or the reader where it can do so at once.
 type sender struct {
-	s        *session
+	s  *session
+	mu sync.Mutex // held by who sends; guards what follows
+	// left is what the reader has put into w and the connection has not taken; the writer goes on with it before anything else.
+	left  []item
+	batch []item          // the reader's
+	raw   syscall.RawConn // nil: the reader never sends
+
 	w        *iscsi.Writer
 	statSN   uint32
 	exp, max uint32
 	head     iscsi.BHS
 	sense    [2 + maxSense]byte
-	bounded  bool // writes have a deadline
+	until    time.Time // the deadline of writes
 }
 
 // run is the writer goroutine: it sends what is queued, all that there is with one flush.
@@ -82,22 +90,29 @@ func (o *sender) run() {
 			s.pump()
 		}
 		for {
-			batch = o.take(batch)
-			if len(batch) == 0 {
-				break
+			var last bool
+			var err error
+			o.mu.Lock()
+			if len(o.left) > 0 {
+				err = o.goOn()
 			}
-			last, err := o.send(batch)
-			o.settle(batch)
-			if errors.Is(err, os.ErrDeadlineExceeded) && !s.parting.Load() {
-				err = ErrStalled
+			if err == nil {
+				batch = o.take(batch)
 			}
+			if err == nil && len(batch) > 0 {
+				last, err = o.send(batch)
+				o.settle(batch)
+			}
+			o.mu.Unlock()
 			if err != nil {
-				s.drop(err)
-				s.conn.Close() // if it was dropped before: half a PDU may be out
+				o.failed(err)
 				return
 			}
 			if last {
 				return
+			}
+			if len(batch) == 0 {
+				break
 			}
 		}
 	}
@@ -127,35 +142,38 @@ func (o *sender) take(old []item) []item {
 	}
 	o.exp, o.max = s.window.exp, s.window.max
 	s.sentMax = o.max
+	s.statSN = o.statSN + answers(batch)
 	return batch
 }
 
 func (o *sender) send(batch []item) (last bool, err error) {
 	o.bound(batch)
 	for i := range batch {
-		it := &batch[i]
-		switch it.kind {
-		case itemTask:
-			if f := it.task.Delivered; f != nil {
-				o.s.sent(o.statSN, f)
-			}
-			err = o.task(it.task)
-		case itemR2T:
-			err = o.r2t(it)
-		case itemWindow:
-			o.head.Init(iscsi.OpNopIn, iscsi.FlagFinal)
-			o.head.SetITT(iscsi.NoTag)
-			o.head.SetTTT(iscsi.NoTag)
-			err = o.put(&o.head, nil, false)
-		default:
-			err = o.put(it.head, it.data, !it.quiet)
-		}
-		if err != nil {
+		if err := o.add(&batch[i]); err != nil {
 			return false, err
 		}
-		last = last || it.last
+		last = last || batch[i].last
 	}
 	return last, o.w.Flush()
+}
+
+// add gives an item to the connection's Writer.
+func (o *sender) add(it *item) error {
+	switch it.kind {
+	case itemTask:
+		if f := it.task.Delivered; f != nil {
+			o.s.sent(o.statSN, f)
+		}
+		return o.task(it.task)
+	case itemR2T:
+		return o.r2t(it)
+	case itemWindow:
+		o.head.Init(iscsi.OpNopIn, iscsi.FlagFinal)
+		o.head.SetITT(iscsi.NoTag)
+		o.head.SetTTT(iscsi.NoTag)
+		return o.put(&o.head, nil, false)
+	}
+	return o.put(it.head, it.data, !it.quiet)
 }
 
 // bound gives what is sent its time: who takes nothing for so long is gone, or holds memory for nothing.
@@ -165,20 +183,24 @@ func (o *sender) bound(batch []item) {
 		return
 	}
 	if limit == 0 {
-		if o.bounded { // it was tuned since
+		if !o.until.IsZero() { // it was tuned since
 			o.s.conn.SetWriteDeadline(time.Time{})
-			o.bounded = false
+			o.until = time.Time{}
 		}
 		return
 	}
-	o.bounded = true
 	bytes := 0
 	for i := range batch {
 		if t := batch[i].task; t != nil {
 			bytes += len(t.DataIn)
 		}
 	}
-	o.s.conn.SetWriteDeadline(time.Now().Add(limit + time.Duration(bytes)*time.Second/slowest))
+	// It is set for a little longer, so that it has to be set seldom.
+	want := time.Now().Add(limit + time.Duration(bytes)*time.Second/slowest)
+	if o.until.Before(want) || o.until.After(want.Add(limit/4)) {
+		o.until = want.Add(limit / 8)
+		o.s.conn.SetWriteDeadline(o.until)
+	}
 }
 
 // settle frees what was sent. Nothing refers to the buffers after the flush.

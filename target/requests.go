@@ -25,7 +25,11 @@ func (s *session) receive() error {
 		}
 		s.heard.Add(1)
 		s.acknowledge(h.ExpStatSN())
-		if err := s.dispatch(h); err != nil {
+		err = s.dispatch(h)
+		if s.helps && !s.help() {
+			return errSuperseded
+		}
+		if err != nil {
 			return err
 		}
 	}

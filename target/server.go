@@ -131,14 +131,16 @@ func (s *Server) start(c net.Conn) {
 	s.conns[c] = &guest{from: from, since: time.Now()}
 	s.work.Add(1)
 	s.mu.Unlock()
-	go func() {
-		defer s.work.Done()
-		s.serve(c)
-		c.Close()
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
-	}()
+	go s.serve(c)
+}
+
+// leave is the end of a connection.
+func (s *Server) leave(c net.Conn) {
+	c.Close()
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	s.work.Done()
 }
 
 // guest is a connection that was accepted.
@@ -175,7 +177,7 @@ func (s *Server) makeRoom() bool {
 	return true
 }
 
-// serve is the life of a connection.
+// serve is the life of a connection, or the first part of it.
 func (s *Server) serve(c net.Conn) {
 	l := &loggingIn{srv: s, conn: c}
 	se, err := l.run()
@@ -189,6 +191,7 @@ func (s *Server) serve(c net.Conn) {
 		}
 		s.log.Log(context.Background(), level, "login failed", "remote", c.RemoteAddr().String(), "initiator", l.login.Initiator,
 			"target", l.login.Target, "err", err)
+		s.leave(c)
 		return
 	}
 	s.mu.Lock()
@@ -198,9 +201,18 @@ func (s *Server) serve(c net.Conn) {
 	s.mu.Unlock()
 	s.log.Info("session begins", "remote", c.RemoteAddr().String(), "initiator", l.login.Initiator,
 		"target", l.login.Target, "tsih", se.tsih)
-	cause := se.run(l)
-	s.log.Info("session ended", "remote", c.RemoteAddr().String(), "initiator", l.login.Initiator,
-		"target", l.login.Target, "tsih", se.tsih, "cause", cause)
+	s.carryOn(se, l)
+}
+
+// carryOn is a session's reader, until the session is over or another goroutine is its reader.
+func (s *Server) carryOn(se *session, first *loggingIn) {
+	cause := se.run(first)
+	if cause == errSuperseded {
+		return // whose place in work the other has
+	}
+	s.log.Info("session ended", "remote", se.conn.RemoteAddr().String(), "initiator", se.login.Initiator,
+		"target", se.login.Target, "tsih", se.tsih, "cause", cause)
+	s.leave(se.conn)
 }
 
 // Shutdown stops accepting, asks initiators to log out, and ends what is left when ctx is done or after LogoutTimeout.

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pmsapp/internal/block"
 	"pmsapp/internal/iscsi"
 )
 
@@ -58,6 +59,8 @@ type session struct {
 	cause     error  // why the session ends; set once
 	running   bool   // reader and writer are at it
 	bye       bool   // the initiator is told before the connection ends
+	statSN    uint32 // of the next answer, when what was taken from queue is sent
+	attended  bool   // the reader looks at queue before it waits: the writer need not be woken
 
 	wake    chan struct{} // of size 1: the writer has something to do
 	control chan struct{} // of size maxControl: places for control answers in queue
@@ -66,6 +69,15 @@ type session struct {
 	waits   bool          // guarded by budget.mu
 
 	unacked unacked
+
+	out    *sender
+	silent chan struct{} // closed when the writer has gone
+	lent   block.Lent    // the reader
+	calm   int           // the reader's: commands in a row that came alone
+	lends  uint64        // the reader's: how often it was lent
+	helps  bool          // the reader's: it is lent
+	inline atomic.Uint64 // lends while the reader carries something out, else 0: who sets it to 0 is the reader
+	inSeen uint64        // the watchman's: inline when it looked last
 
 	heard  atomic.Uint64 // PDUs received
 	watch  watch         // the server's watchman's

@@ -2,6 +2,8 @@ package target
 
 import (
 	"encoding/binary"
+
+	"pmsapp/internal/block"
 )
 
 // MaxCDB is the length in bytes of the longest CDB: a variable-length one (SPC-5 4.2.3), 8 bytes and 252 more.
@@ -68,6 +70,9 @@ type Task struct {
 
 	// DataOut is what the initiator sent, in a buffer of block.Get. Its length is Accepted.Out, never more than ExpOut.
 	DataOut []byte
+
+	// Lent, if not nil, is the goroutine that calls Execute: it may carry out what would wait for a disk.
+	Lent *block.Lent
 
 	// DataIn is the answer's data. The layer sends at most ExpIn bytes of it, and reports the rest as an overflow.
 	DataIn []byte

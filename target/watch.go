@@ -1,6 +1,7 @@
 package target
 
 import (
+	"syscall"
 	"time"
 
 	"pmsapp/internal/iscsi"
@@ -87,6 +88,11 @@ func (s *Server) watchAll() {
 				se.drop(ErrStalled)
 				continue
 			}
+			if n := se.inline.Load(); n != 0 && n == se.inSeen {
+				se.supersede(n)
+			} else {
+				se.inSeen = n
+			}
 			probe, dead := se.watch.step(now, se.heard.Load(), t)
 			if dead {
 				se.drop(ErrIdle)
@@ -123,18 +129,17 @@ func (s *session) askLogout(within time.Duration) {
 	s.mu.Unlock()
 }
 
-// run serves the session until it is over, and returns why. Everything of it has ended then.
-func (s *session) run(l *loggingIn) error {
-	s.mu.Lock()
-	s.running = true
-	s.mu.Unlock()
-	o := &sender{s: s, w: l.writer, statSN: l.statSN}
-	sent := make(chan struct{})
-	go func() {
-		defer close(sent)
-		o.run()
-	}()
+// run serves the session until it is over, and returns why; everything of it has ended then. Or it returns errSuperseded: another goroutine
+// does that. first: the writer begins.
+func (s *session) run(first *loggingIn) error {
+	if first != nil {
+		s.begin(first)
+	}
 	err := s.receive()
+	if err == errSuperseded {
+		return err
+	}
+	sent := s.silent
 	if err == ErrLogout || err == ErrReset {
 		// The last answer is queued and ends the writer.
 		s.parting.Store(true)
@@ -150,6 +155,24 @@ func (s *session) run(l *loggingIn) error {
 	s.close(s.cause)
 	s.srv.remove(s)
 	return s.cause
+}
+
+// begin starts the writer.
+func (s *session) begin(l *loggingIn) {
+	o := &sender{s: s, w: l.writer, statSN: l.statSN}
+	if c, ok := s.conn.(syscall.Conn); ok {
+		if raw, err := c.SyscallConn(); err == nil {
+			o.raw = raw
+		}
+	}
+	s.out, s.silent = o, make(chan struct{})
+	s.mu.Lock()
+	s.running, s.statSN = true, l.statSN
+	s.mu.Unlock()
+	go func() {
+		defer close(s.silent)
+		o.run()
+	}()
 }
 
 // letGo puts the task that the reader had in hand when it ended where the others are.

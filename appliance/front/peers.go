@@ -54,6 +54,7 @@ func (p *peerNexus) Execute(t *target.Task) {
 		t.State = r
 	}
 	r.Owner, r.CDB, r.DataOut, r.InLen = t, t.CDB, t.DataOut, int(min(t.ExpIn, math.MaxInt32))
+	r.Lent = t.Lent
 	p.nexus.Execute(r)
 }
 

@@ -58,6 +58,12 @@ type Request struct {
 	// data, never data a hole. Set before Done is called.
 	Extents []Extent
 
+	// MayRetain says of a Write that its submitter can do without Data for good. Then, and only then, the device may set Retained before it calls
+	// Done: a disk that hangs still has Data, so that nothing may be written to it or done with it any more.
+	MayRetain, Retained bool
+	// Lent, if not nil, is the goroutine that has brought the request: it may carry it out.
+	Lent *Lent
+
 	// Err is set before Done is called.
 	Err error
 	// Done is called exactly once, from any goroutine, perhaps before Submit has returned. It must not block.

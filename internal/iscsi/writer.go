@@ -6,6 +6,8 @@ import (
 	"hash/crc32"
 	"io"
 	"net"
+	"syscall"
+	"unsafe"
 )
 
 // SmallData is the length up to which Write copies a data segment.
@@ -33,7 +35,15 @@ type Writer struct {
 	backing    [maxSegments]([]byte)
 	bytes      int
 	err        error
+
+	try   func(uintptr) bool // w.tryOnce, made once
+	iov   [tryMost]syscall.Iovec
+	tried syscall.Errno
+	took  int
 }
+
+// tryMost bounds what TryFlush sends at once, in segments.
+const tryMost = 16
 
 // NewWriter returns a Writer without digests.
 func NewWriter(dst io.Writer) *Writer {
@@ -98,8 +108,7 @@ func (w *Writer) Flush() error {
 		return w.err
 	}
 	w.cut()
-	n := len(w.segments)
-	switch n {
+	switch len(w.segments) {
 	case 0:
 		return nil
 	case 1:
@@ -107,10 +116,64 @@ func (w *Writer) Flush() error {
 	default:
 		_, w.err = w.segments.WriteTo(w.dst)
 	}
-	clear(w.backing[:n])
+	w.reset()
+	return w.err
+}
+
+// TryFlush sends as much of what was collected as the connection takes without waiting. Where that is not all it returns false; the rest
+// is for Flush, and until then data of callers is still referred to.
+func (w *Writer) TryFlush(c syscall.RawConn) (done bool, err error) {
+	if w.err != nil {
+		return false, w.err
+	}
+	w.cut()
+	if w.try == nil {
+		w.try = w.tryOnce
+	}
+	if len(w.segments) > 0 && len(w.segments) <= tryMost {
+		w.took, w.tried = 0, 0
+		if err := c.Write(w.try); err != nil { // its deadline is over, or it is closed: Flush will say
+			return false, nil
+		}
+		if w.tried != 0 && w.tried != syscall.EAGAIN && w.tried != syscall.EINTR {
+			w.err = w.tried
+			return false, w.err
+		}
+		for n := w.took; len(w.segments) > 0; w.segments = w.segments[1:] {
+			if k := len(w.segments[0]); n < k {
+				w.segments[0] = w.segments[0][n:]
+				return false, nil
+			}
+			n -= len(w.segments[0])
+		}
+	}
+	if len(w.segments) > 0 {
+		return false, nil
+	}
+	w.reset()
+	return true, nil
+}
+
+// tryOnce is one system call on a descriptor that does not block.
+func (w *Writer) tryOnce(fd uintptr) bool {
+	for i, s := range w.segments {
+		w.iov[i].Base = unsafe.SliceData(s)
+		w.iov[i].SetLen(len(s))
+	}
+	// The scheduler need not know of it.
+	n, _, e := syscall.RawSyscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.iov)), uintptr(len(w.segments)))
+	if e == 0 {
+		w.took = int(n)
+	}
+	w.tried = e
+	clear(w.iov[:len(w.segments)])
+	return true
+}
+
+func (w *Writer) reset() {
+	clear(w.backing[:maxSegments-cap(w.segments)+len(w.segments)]) // what is sent is cut off at the front
 	w.segments = w.backing[:0]
 	w.mark, w.used, w.bytes = 0, 0, 0
-	return w.err
 }
 
 func (w *Writer) put(b []byte) { w.used += copy(w.buf[w.used:], b) }

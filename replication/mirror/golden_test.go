@@ -215,7 +215,7 @@ func (s *script) open(args map[string]string) {
 	p := Params{Epoch: 5, Self: fromLetter(args["self"]), Volume: truth.Volume{
 		ID: ids.Volume{1}, Size: 1 << 20, Region: 64 << 10, Logical: 512, Version: 1, InSync: set, Replicas: places("A,B,C"),
 	}}
-	p.Tunables.Chunk, p.Tunables.Cool = 32<<10, 5*time.Second
+	p.Tunables.Chunk, p.Tunables.Cool, p.Tunables.Resyncers = 32<<10, 5*time.Second, 2
 	s.memory = args["memory"] != ""
 	p.Volume.Memory = s.memory
 	for _, pl := range places(args["volatile"]) {

@@ -13,6 +13,7 @@ import (
 
 	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
+	"pmsapp/replication/peer"
 	"pmsapp/replication/truth"
 )
 
@@ -258,4 +259,52 @@ func benchmark(b *testing.B, op block.Op) {
 	}
 	b.StopTimer()
 	m.Close(nil)
+}
+
+// retaining are sessions of which those that die leave a write's data with a disk that hangs, where they may.
+type retaining struct{ *fakeCluster }
+
+type retainingSession struct{ peer.Session }
+
+func (r retaining) Session(ctx context.Context, id ids.Node) (peer.Session, error) {
+	s, err := r.fakeCluster.Session(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return retainingSession{s}, nil
+}
+
+func (s retainingSession) Submit(k *peer.Call) {
+	done := k.Done
+	k.Done = func(k *peer.Call) {
+		k.Retained = k.Err != nil && k.MayRetain
+		done(k)
+	}
+	s.Session.Submit(k)
+}
+
+// TestRetained: that a disk that hangs still has a write's data is told to who brought the write, and only if he has said
+// that he can do without them.
+func TestRetained(t *testing.T) {
+	for _, may := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(8<<20, 2, 2)
+			m := open(t, c, func(cfg *Config) { cfg.Sessions = retaining{c} })
+			defer m.Close(nil)
+			c.set(1, func(n *fakeNode) { n.hang = true })
+			ended := make(chan struct{})
+			data := bytes.Repeat([]byte{3}, 4096)
+			w := &block.Request{Op: block.Write, Len: 4096, Data: data, MayRetain: may, Done: func(*block.Request) { close(ended) }}
+			m.Submit(w)
+			synctest.Wait()
+			c.set(1, func(n *fakeNode) {
+				n.hang = false
+				go n.session.Close()
+			})
+			<-ended
+			if w.Err != nil || w.Retained != may || !bytes.Equal(c.nodes[node(2)].bytes[:4096], data) {
+				t.Errorf("%v: %v, %v", may, w.Err, w.Retained)
+			}
+		})
+	}
 }

@@ -75,7 +75,7 @@ type Tunables struct {
 	// Reconcilers is how many chunks of active regions are compared at a time after a take-over. Default 8.
 	Reconcilers int
 	// Resyncers is how many chunks a resync copies at a time while the volume is otherwise idle; beside client I/O it is
-	// one. Default 2.
+	// one. Default 8.
 	Resyncers int
 	// Progress is how often, during a resync, the members take note of what the joiner has by now: there it goes on after an
 	// interruption. Default 2 s.
@@ -113,7 +113,7 @@ func (t Tunables) withDefaults() Tunables {
 	}
 	n(&t.HotRegions, 32768)
 	n(&t.Reconcilers, 8)
-	n(&t.Resyncers, 2)
+	n(&t.Resyncers, 8)
 	if t.MaxIO <= 0 {
 		t.MaxIO = 1 << 20
 	}

@@ -111,6 +111,7 @@ func (c *Core) startRead(p *part) bool {
 	k := c.send(i, forPart, kind)
 	k.part, k.Off, k.Len, k.Data = p, p.off, p.len, p.data
 	k.Kept = true // copies, mends and scrubs ask the disk
+	c.lend(k, p)
 	return true
 }
 
@@ -142,6 +143,13 @@ func (c *Core) startWrite(p *part) bool {
 	return true
 }
 
+// lend passes on who has brought the request, to the leader's own replica: others' nodes have goroutines of their own.
+func (c *Core) lend(k *call, p *part) {
+	if k.slot == 0 && p.q.r != nil {
+		k.Lent = p.q.r.Lent
+	}
+}
+
 // maxJoinBytes bounds the copies of data that are under way to a joiner; past it acknowledgements wait for it.
 const maxJoinBytes = 8 << 20
 
@@ -164,6 +172,9 @@ func (c *Core) sendWrite(p *part, i int) {
 	k.part, k.Off, k.Len, k.Data = p, p.off, p.len, p.data
 	k.Seq, k.Durable = p.seq, p.durable
 	k.at = c.now
+	if p.targets == bit(0) { // else others would wait for the goroutine to be sent theirs
+		c.lend(k, p)
+	}
 	if i == c.joiner && !c.required && c.joinBytes+int64(len(p.data)) <= maxJoinBytes {
 		// The client's answer does not wait for this one, and takes the data away.
 		k.owned = true
@@ -175,6 +186,7 @@ func (c *Core) sendWrite(p *part, i int) {
 		p.outCopy++
 		return
 	}
+	k.MayRetain = p.q.r != nil && p.q.r.MayRetain && p.q.op == writeOp
 	p.out++
 }
 
@@ -186,6 +198,7 @@ func (c *Core) partAnswered(k *call, o outcome) {
 		block.Put(k.Data)
 	} else {
 		p.out--
+		p.q.retained = p.q.retained || k.Retained
 	}
 	if o != lost && !c.slots[i].gone {
 		p.q.own |= bit(i)

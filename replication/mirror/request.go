@@ -20,6 +20,7 @@ type request struct {
 	locked   bool  // span is in the tree
 	fua      bool  // a write that is durable when it is answered, whatever the volume's durability
 	storing  bool  // an update that was read and modified: what it does from now on is a write
+	retained bool  // a disk that hangs still has its data
 	expired  bool  // ends with ErrHeld as soon as its calls have come back
 	issued   int64 // bytes of it for which parts were made
 	unacked  int   // parts that are not done for the client
@@ -232,7 +233,7 @@ func (c *Core) complete(q *request) {
 	if q.r == &c.cache.own {
 		c.ownFlushed(q.err)
 	} else {
-		q.r.Err = q.err
+		q.r.Err, q.r.Retained = q.err, q.retained
 		c.emit(Effect{Kind: Complete, Request: q.r, Took: c.now - (q.deadline - c.t.Hold)})
 	}
 	q.r, q.data, q.state = nil, nil, over

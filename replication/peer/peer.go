@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 
+	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
 )
 
@@ -137,10 +138,15 @@ type Command struct {
 	Spec     Spec     // Create, Reset, Grow; Delete: its Pool
 	Others   []Other  // Know: all; ReadMissed, AddMissed, DropMissed: one
 	Missed   []Extent // AddMissed, DropMissed: whole regions
+	// MayRetain says of a Write that the caller can do without Data where Answer.Retained says that it must. Not sent to other nodes.
+	MayRetain bool
+	// Lent, if not nil, is a goroutine that may carry the command out where it is executed. Not sent to other nodes.
+	Lent *block.Lent
 }
 
 // Answer is the outcome of a Command.
 type Answer struct {
+	Retained    bool  // a Write with MayRetain was given up, and a disk may still read Data: nothing may be written to it any more
 	Err         error // nil, or one that errors.Is one of the errors below
 	Active      []RegionSeq
 	Extents     []Extent
@@ -169,7 +175,8 @@ var (
 )
 
 // Call is a Command under way. The caller owns it before Submit and from Done on: nothing reads or fills Data after Done,
-// whatever the error. A session that gives up a command which is still running works on a copy of the data, or waits.
+// whatever the error, but where Answer.Retained says so. A session that gives up a command which is still running works on a copy of the data,
+// or waits.
 type Call struct {
 	Command
 	Answer

@@ -69,8 +69,9 @@ func (s *Server) Login(vendor []iscsi.Pair) (*Nexus, []iscsi.Pair, error) {
 // Task is one command at the server end. The carrier owns it before Execute and from Done on.
 type Task struct {
 	CDB     []byte
-	DataOut []byte // lent to the nexus until Done
-	InLen   int    // how many bytes of Data-In the initiator takes
+	DataOut []byte      // lent to the nexus until Done
+	InLen   int         // how many bytes of Data-In the initiator takes
+	Lent    *block.Lent // the goroutine that calls Execute, or nil
 
 	Status byte   // SAM-5 5.3.1
 	Sense  []byte // valid until the Task is used anew
@@ -239,7 +240,7 @@ func (n *Nexus) submit(t *Task) {
 	q := &t.req
 	c := &t.call
 	c.Command = peer.Command{Kind: q.act.kind(), Volume: q.volume, Off: q.off, Len: q.length,
-		Seq: peer.Seq(q.seq), Durable: peer.Seq(q.durable), Proved: q.proved, Volatile: q.volatile}
+		Seq: peer.Seq(q.seq), Durable: peer.Seq(q.durable), Proved: q.proved, Volatile: q.volatile, Lent: t.Lent}
 	if q.act == actDelete {
 		c.Seq, c.Durable = 0, 0
 		binary.BigEndian.PutUint64(c.Spec.Pool[:], q.seq)

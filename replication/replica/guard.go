@@ -16,7 +16,8 @@ var ErrHangs = errors.New("replica: the disk hangs")
 
 // Guarded is the leader's session with its own node's replicas, which dies when a command is not answered in time, as one to
 // another node does: otherwise a disk of the leader that hangs would hold the guests' I/O for ever. Commands work on copies
-// of the data, so that a call can end although the disk may still answer; what it answers then is dropped. The node still
+// of the data, or on data that the caller can do without (peer.Command.MayRetain), so that a call can end although the disk may still answer; what
+// it answers then is dropped. The node still
 // reports the pool as busy until that has happened (invariants 4 and 8).
 type Guarded struct {
 	inner peer.Session
@@ -75,11 +76,17 @@ func (g *Guarded) Submit(c *peer.Call) {
 	if c.Kind == peer.Read && c.Kept && g.hit(c) {
 		return
 	}
-	k := g.get(len(c.Data))
-	k.call.Command = c.Command
-	k.call.Data = k.buf[:len(c.Data)]
-	if c.Kind == peer.Write {
-		copy(k.call.Data, c.Data)
+	var k *guarded
+	if c.Kind == peer.Write && c.MayRetain {
+		k = g.get(0)
+		k.call.Command = c.Command
+	} else {
+		k = g.get(len(c.Data))
+		k.call.Command = c.Command
+		k.call.Data = k.buf[:len(c.Data)]
+		if c.Kind == peer.Write {
+			copy(k.call.Data, c.Data)
+		}
 	}
 	k.outer, k.began = c, time.Now()
 	g.mu.Lock()
@@ -195,7 +202,7 @@ func (g *Guarded) giveUp() {
 	}
 	g.mu.Unlock()
 	for _, c := range all {
-		c.Answer = peer.Answer{Err: cause}
+		c.Answer = peer.Answer{Err: cause, Retained: c.Kind == peer.Write && c.MayRetain}
 		c.Done(c)
 	}
 }

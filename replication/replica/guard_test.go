@@ -161,3 +161,37 @@ func TestGuardOfAnEndedSession(t *testing.T) {
 		time.Sleep(time.Second) // the watch ends
 	})
 }
+
+// TestGuardRetains: data that the caller can do without are not copied; given up, the disk keeps them, and the caller is told.
+func TestGuardRetains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &slow{done: make(chan struct{})}
+		g := Guard(inner, 3*time.Second)
+		lend := func() (*peer.Call, chan error) {
+			ended := make(chan error, 1)
+			c := &peer.Call{Command: peer.Command{Kind: peer.Write, Data: make([]byte, 4096), Len: 4096, MayRetain: true}}
+			c.Done = func(c *peer.Call) { ended <- c.Err }
+			g.Submit(c)
+			return c, ended
+		}
+		done, ended := lend()
+		inner.answer(0, nil)
+		if err := <-ended; err != nil || done.Retained {
+			t.Fatal(err, done.Retained)
+		}
+		hung, ended := lend()
+		if &inner.calls[1].Data[0] != &hung.Data[0] {
+			t.Error("they are copied")
+		}
+		own, ended2 := submit(g, peer.Write, make([]byte, 4096))
+		if err := <-ended; !errors.Is(err, peer.ErrLost) || !hung.Retained {
+			t.Error(err, hung.Retained)
+		}
+		if err := <-ended2; !errors.Is(err, peer.ErrLost) || own.Retained {
+			t.Error(err, own.Retained)
+		}
+		inner.answer(1, nil)
+		inner.answer(2, nil)
+		synctest.Wait()
+	})
+}

@@ -189,7 +189,9 @@ func (s *Session) Submit(c *peer.Call) {
 	case peer.Create, peer.Delete, peer.Reset, peer.Grow:
 		p.shapes.run(job{s, c, p, r})
 	default:
-		p.work.run(job{s, c, p, r})
+		if c.Lent == nil || !p.work.lend(c.Lent, job{s, c, p, r}) {
+			p.work.run(job{s, c, p, r})
+		}
 	}
 }
 

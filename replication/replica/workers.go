@@ -1,11 +1,16 @@
 package replica
 
-import "sync"
+import (
+	"sync"
+
+	"pmsapp/internal/block"
+)
 
 // workers run jobs, at most so many at a time. What waits is bounded by those who submit: a mirror has bounds.
 type workers struct {
 	limit int
 	work  sync.WaitGroup
+	lents sync.Pool // of *lentJob
 
 	mu      sync.Mutex // guards what follows
 	waiting []job
@@ -39,6 +44,38 @@ func (w *workers) run(j job) {
 		w.count++
 		w.work.Go(w.loop)
 	}
+}
+
+// lentJob is a job that the goroutine runs that has brought it.
+type lentJob struct {
+	w *workers
+	j job
+}
+
+// lend has a job run by who has brought it, beyond the limit, or returns false. Its session is in use until it has ended, so w is not
+// closed before.
+func (w *workers) lend(l *block.Lent, j job) bool {
+	x, ok := w.lents.Get().(*lentJob)
+	if !ok {
+		x = new(lentJob)
+	}
+	x.w, x.j = w, j
+	w.work.Add(1)
+	if !l.Offer(x) {
+		w.work.Done()
+		w.lents.Put(x)
+		return false
+	}
+	return true
+}
+
+// Run implements block.Job.
+func (x *lentJob) Run() {
+	w, j := x.w, x.j
+	*x = lentJob{}
+	w.lents.Put(x)
+	j.run()
+	w.work.Done()
 }
 
 func (w *workers) loop() {

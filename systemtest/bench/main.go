@@ -25,6 +25,7 @@ var (
 	size   = flag.Int64("size", 512<<20, "of the LUNs, in bytes")
 	parent = flag.String("dir", "", "where the data go; a new directory in the system's temporary one by default")
 	copies = flag.String("replicas", "2,1", "of our volumes: 2, 1 or both")
+	beside = flag.String("beside", "", "another version of the program, in a cluster of its own, in turn with -binary")
 	only   = flag.String("case", "", "only the cases whose names have this in them")
 )
 
@@ -76,12 +77,23 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("tgtd: %w", err)
 	}
 	defer theirs.stop()
-	sides, stop, err := startOurs(ctx, filepath.Join(dir, "cluster"))
-	if err != nil {
-		return fmt.Errorf("the cluster: %w", err)
+	sides := []*side{theirs}
+	for i, program := range []string{*binary, *beside} {
+		if program == "" {
+			continue
+		}
+		ours, stop, err := startOurs(ctx, program, filepath.Join(dir, fmt.Sprint("cluster", i)))
+		if err != nil {
+			return fmt.Errorf("the cluster of %s: %w", program, err)
+		}
+		defer stop()
+		for _, s := range ours {
+			if i > 0 {
+				s.name = "beside" + strings.TrimPrefix(s.name, "pmsapp")
+			}
+			sides = append(sides, s)
+		}
 	}
-	defer stop()
-	sides = append([]*side{theirs}, sides...)
 	for _, s := range sides {
 		defer s.disconnect()
 		if err := s.connect(ctx); err != nil {

@@ -21,8 +21,8 @@ import (
 )
 
 // startOurs starts three nodes and makes a LUN for each number of replicas, one of them at the leader.
-func startOurs(ctx context.Context, dir string) (sides []*side, stop func(), err error) {
-	bin, err := filepath.Abs(*binary)
+func startOurs(ctx context.Context, program, dir string) (sides []*side, stop func(), err error) {
+	bin, err := filepath.Abs(program)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -75,7 +75,7 @@ func newPlan(c *Cluster) *plan {
 	p.tunables = mirror.Tunables{
 		Hold: r.Between(time.Second, 8*time.Second), Grace: r.Between(20*time.Millisecond, 400*time.Millisecond),
 		LastGrace: 2 * time.Second, Cool: r.Between(30*time.Millisecond, 2*time.Second), HotRegions: 1 + r.Intn(3),
-		MaxIO: 64 << 10, MaxZero: 64 << 10, Chunk: []int64{16 << 10, 64 << 10}[r.Intn(2)], Reconcilers: 1 + r.Intn(3), Resyncers: 1 + r.Intn(2),
+		MaxIO: 64 << 10, MaxZero: 64 << 10, Chunk: []int64{16 << 10, 64 << 10}[r.Intn(2)], Reconcilers: 1 + r.Intn(3), Resyncers: 1 + r.Intn(8),
 		Budgeted: r.Chance(0.5), Progress: r.Between(10*time.Millisecond, time.Second), FlushEvery: 300 * time.Millisecond,
 	}
 	if p.tunables.Chunk == 16<<10 {

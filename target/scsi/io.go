@@ -189,7 +189,8 @@ func (c *io) good() {
 func (c *io) submit(op block.Op, lba, n uint64, data []byte, fua bool) {
 	c.left.Store(1)
 	c.req.Op, c.req.Off, c.req.Len = op, int64(lba<<c.st.shift), int64(n<<c.st.shift)
-	c.req.Data, c.req.FUA, c.req.Err = data, fua, nil
+	c.req.Data, c.req.FUA, c.req.Err, c.req.Lent = data, fua, nil, c.task.Lent
+	c.req.MayRetain = c.kind == kWrite
 	c.st.dev.Submit(&c.req)
 }
 
@@ -212,7 +213,10 @@ func (c *io) finish() {
 		c.more[i].Data = nil
 	}
 	c.more = c.more[:0]
-	c.req.Data = nil
+	c.req.Data, c.req.Lent, c.req.MayRetain = nil, nil, false
+	if c.req.Retained {
+		t.DataOut, c.req.Retained = nil, false
+	}
 	switch {
 	case errors.Is(err, errMiscompare):
 		t.Status = api.SAM_STAT_CHECK_CONDITION

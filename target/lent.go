@@ -12,8 +12,9 @@ import (
 // answers them itself (block.Lent). DESIGN.md, "The reader that is lent", says why that is safe.
 
 const (
-	// enoughCalm is how many commands in a row have to come alone before the reader is lent.
-	enoughCalm = 16
+	// fewCalm is how many commands in a row have to come alone before the reader is lent. Each time that one comes while it is, which
+	// then waits for a disk that is none of its business, it takes moreCalm times as many, up to mostCalm; so few of them ever wait.
+	fewCalm, moreCalm, mostCalm = 16, 8, 1 << 14
 	// smallAnswer bounds the data that the reader sends.
 	smallAnswer = 64 << 10
 )
@@ -24,15 +25,20 @@ var errSuperseded = errors.New("target: another goroutine reads")
 // notice counts the commands that come alone: when everything before was answered, and the initiator has seen the answer. Called with mu.
 func (s *session) notice(h *iscsi.BHS) {
 	if len(s.tasks) == 0 && len(s.queue) == 0 && h.ExpStatSN() == s.statSN {
-		s.calm = min(s.calm+1, enoughCalm)
-	} else {
-		s.calm = 0
+		if s.calm++; s.calm > 2*mostCalm {
+			s.calm, s.need = mostCalm, fewCalm
+		}
+		return
 	}
+	if s.calm >= s.need {
+		s.need = min(s.need*moreCalm, mostCalm)
+	}
+	s.calm = 0
 }
 
 // lend lends the reader to a task that is about to be executed, if it is all that the session has to do. Called with mu.
 func (s *session) lend(t *Task) {
-	if s.calm < enoughCalm || len(s.tasks) != 1 || len(s.window.early) > 0 || len(s.queue) > 0 || s.reader.Buffered() > 0 {
+	if s.calm < s.need || len(s.tasks) != 1 || len(s.window.early) > 0 || len(s.queue) > 0 || s.reader.Buffered() > 0 {
 		return
 	}
 	s.helps, s.attended = true, true
@@ -47,6 +53,11 @@ func (s *session) help() bool {
 	s.lends++
 	n := s.lends // which is another reader's when Run returns, perhaps
 	s.inline.Store(n)
+	select {
+	case <-s.dead: // drop has not seen n, perhaps
+		s.supersede(n)
+	default:
+	}
 	s.lent.Run()
 	if !s.inline.CompareAndSwap(n, 0) {
 		return false

@@ -118,7 +118,7 @@ func TestLentReader(t *testing.T) {
 			}
 		}
 	}
-	if n := x.lent.Load() - was; n > 2 { // the first, before it is seen that others follow
+	if n := x.lent.Load() - was; n > 2 { // the first, before it is seen that others follow it
 		t.Errorf("the reader was lent to %d of 200 that came together", n)
 	}
 }
@@ -137,7 +137,7 @@ func TestLentReaderHangs(t *testing.T) {
 	c.expect(iscsi.OpSCSIResponse)
 	let()
 	c.expect(iscsi.OpSCSIResponse) // the one that hung
-	oneByOne(c, 40)
+	oneByOne(c, 200)
 	let = hang(c, x) // and once more, of the second reader
 	c.ping()
 	let()

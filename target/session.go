@@ -73,7 +73,8 @@ type session struct {
 	out    *sender
 	silent chan struct{} // closed when the writer has gone
 	lent   block.Lent    // the reader
-	calm   int           // the reader's: commands in a row that came alone
+	calm   int           // commands in a row that came alone
+	need   int           // how many of them the reader is lent after
 	lends  uint64        // the reader's: how often it was lent
 	helps  bool          // the reader's: it is lent
 	inline atomic.Uint64 // lends while the reader carries something out, else 0: who sets it to 0 is the reader

@@ -167,7 +167,7 @@ func (s *session) begin(l *loggingIn) {
 	}
 	s.out, s.silent = o, make(chan struct{})
 	s.mu.Lock()
-	s.running, s.statSN = true, l.statSN
+	s.running, s.statSN, s.need = true, l.statSN, fewCalm
 	s.mu.Unlock()
 	go func() {
 		defer close(s.silent)

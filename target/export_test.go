@@ -11,6 +11,6 @@ func (s *Server) Free() (small, large int64) {
 
 // ServeConn serves one connection and returns when it has ended.
 func (s *Server) ServeConn(c net.Conn) {
+	s.work.Add(1)
 	s.serve(c)
-	c.Close()
 }

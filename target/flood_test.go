@@ -143,6 +143,7 @@ func TestFlood(t *testing.T) {
 			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
 		}
 	}
+	victim.ping() // what was sent before is done with
 	if a, b := s.Free(); a != slots || b != large {
 		t.Errorf("memory is missing: %d and %d bytes", slots-a, large-b)
 	}

@@ -37,7 +37,10 @@ func TestTransfers(t *testing.T) {
 				if a := c.write(want); a.Opcode() != iscsi.OpSCSIResponse || a.Status() != 0 || a.Residual() != 0 {
 					t.Fatalf("write of %d: %s, status %d, residual %d", n, a.Opcode(), a.Status(), a.Residual())
 				}
-				if !bytes.Equal(x.written[i], want) {
+				x.mu.Lock()
+				taken := x.written[i]
+				x.mu.Unlock()
+				if !bytes.Equal(taken, want) {
 					t.Fatalf("write of %d: the nexus got something else", n)
 				}
 				got, a := c.read(n)

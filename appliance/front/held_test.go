@@ -169,6 +169,11 @@ func TestNothingBetween(t *testing.T) {
 			login(iscsi.LoginUnavailable)
 			w.certain = true
 			login(none)
+			if d, status := w.a.connect(portName(9), true); d == nil {
+				t.Errorf("discovery of nothing, by a node that knows: %v", status)
+			} else {
+				d.conn.Close()
+			}
 			w.certain, w.known = false, true
 			w.catalog(0, 0)
 			login(iscsi.LoginOK)

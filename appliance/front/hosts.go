@@ -453,6 +453,15 @@ func (h *Hosts) admit(l target.Login) (*exported, error) {
 
 func (h *Hosts) isClosing(v ids.Volume) bool { _, is := h.closing[v]; return is }
 
+// admitDiscovery refuses, for the moment, who would be told of nothing by a node that may not know all: some hosts forget what is not
+// reported any more.
+func (h *Hosts) admitDiscovery(l target.Login) error {
+	if len(h.Discover(l)) > 0 || h.cfg.Certain() || len(h.Discover(l)) > 0 {
+		return nil
+	}
+	return target.ErrUnavailable
+}
+
 // Discover returns the targets that an initiator may use, with the portals.
 func (h *Hosts) Discover(l target.Login) []target.Discovered {
 	portals := h.cfg.Portals()

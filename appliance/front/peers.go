@@ -90,7 +90,7 @@ func (p Provider) Credentials(l target.Login) (iscsi.Auth, error) {
 		return p.Peers.auth, nil
 	}
 	if l.Discovery {
-		return iscsi.Auth{}, nil // what it may see is asked in Discover
+		return iscsi.Auth{}, p.Hosts.admitDiscovery(l) // what it may see is asked in Discover
 	}
 	return p.Hosts.Credentials(l)
 }

@@ -192,9 +192,11 @@ func (n *worldNode) look(at string, s seen, old *initiator, want string) *initia
 		}
 		old.conn.Close()
 	}
-	if d, status := n.connect(portName(9), true); d == nil {
-		t.Errorf("%s: discovery refused: %v", at, status)
-	} else {
+	d, status := n.connect(portName(9), true)
+	if status != s.login {
+		t.Errorf("%s: discovery: %v, want %v", at, status, s.login)
+	}
+	if d != nil {
 		d.conn.Close()
 	}
 	l := target.Login{Initiator: "iqn.h", Portal: n.addr}

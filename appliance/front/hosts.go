@@ -230,20 +230,14 @@ func (h *Hosts) Serve(v ids.Volume, dev block.Device, keeper scsi.Keeper) {
 // Ask has the LU of a volume answer a question of another node; see scsi.LU.Ask. Where the volume is not served nothing is done.
 func (h *Hosts) Ask(q scsi.Question, done func(scsi.Answer, error)) (end func(), served bool, err error) {
 	h.mu.Lock()
-	var lu *scsi.LU
-	for _, x := range h.targets {
-		if x.Volume == q.Volume && h.devices[q.Volume].Device != nil {
-			lu = x.lu
-		}
-	}
-	if u := h.units[q.Volume]; u != nil && h.devices[q.Volume].Device != nil {
-		lu = u.lu
-	}
+	all := h.of(q.Volume) // one at most: a volume is exported or mapped
+	// Who waits for members can say what the unit is like, and nothing else.
+	able := h.devices[q.Volume].Device != nil || h.waits[q.Volume] != nil && q.Describes()
 	h.mu.Unlock()
-	if lu == nil {
+	if len(all) == 0 || !able {
 		return nil, false, nil
 	}
-	end, err = lu.Ask(q, done)
+	end, err = all[0].Ask(q, done)
 	return end, true, err
 }
 

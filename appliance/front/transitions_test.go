@@ -90,7 +90,7 @@ func scenario() []step {
 		{"the catalog is there", func(w *world) { w.known = true; w.catalog(0, 0) }, alone(2), alone(2), "", ""},
 		{"A is elected", raft(groupA), alone(2), alone(2), "", ""},
 		{"A's take-over is applied", catalog(groupA, 0), coming(2), alone(0xf), "", ""},
-		{"A cannot reach the members", func(w *world) { w.a.hosts.Wait(w.volume, geometry) }, waits(), alone(0xf), "", ""},
+		{"A cannot reach the members", func(w *world) { w.a.hosts.Wait(w.volume, geometry) }, waits(), with(alone(0xf), size, "good"), "", ""},
 		{"A serves", func(w *world) { m = w.a.serve() }, serves(), standsBy(0xf), "", ""},
 		{"the catalog says so", catalog(groupA, groupA), serves(), standsBy(0), "2a06", "2a06"},
 		{"a member is silent", func(*world) { m.hold() }, holds(), with(standsBy(0), size, "busy", reserved, "busy"), "", ""},

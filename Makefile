@@ -25,7 +25,7 @@ check:
 # The system tests run one package at a time: they start daemons and choose ports.
 test: deps build check
 	@{ $(GO) test -timeout 10m -v ./internal/... ./replication/... ./target/... ./nfs/... ./cluster/... ./appliance/... ./cmd/...; \
-	   $(GO) test -p 1 -timeout 15m -skip '^(TestBites|TestReplay|TestForever|TestGuest.*)$$' -v ./systemtest/...; } | .ci/left-out
+	   $(GO) test -p 1 -timeout 15m -skip '^(TestBites|TestReplay|TestForever|TestRecord|TestGuest.*)$$' -v ./systemtest/...; } | .ci/left-out
 
 # The simulation, and daemons whose power fails, against invariants broken on purpose: each break must be found.
 bites:

@@ -63,9 +63,19 @@ func (s *soak) cut(nodes ...int) error {
 		all = append(all, s.disks[i].both()...)
 	}
 	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	// Mostly a disk of a replica stands still before a flush, and all others at once after it.
-	if rand.IntN(8) > 0 {
-		if err := s.aim(nodes); err != nil {
+	// Mostly a disk stands still before a flush, and all others at once after it: a replica's, or one with a catalog that changes.
+	switch n := rand.IntN(8); {
+	case n > 3:
+		if err := aim(s.pools(nodes)); err != nil {
+			return err
+		}
+	case n > 0:
+		defer s.admins.begin()()
+		var states []*powerdisk.Disk
+		for _, i := range nodes {
+			states = append(states, s.disks[i].state)
+		}
+		if err := aim(states); err != nil {
 			return err
 		}
 	}
@@ -100,21 +110,25 @@ func (s *soak) cut(nodes ...int) error {
 	return nil
 }
 
-// aim waits until the pool's disk of one of the nodes stands still before a flush.
-func (s *soak) aim(nodes []int) error {
-	var pools []*powerdisk.Disk
+// pools are the disks of nodes that have a replica.
+func (s *soak) pools(nodes []int) (pools []*powerdisk.Disk) {
 	for _, i := range nodes {
 		if slices.Contains(s.members, s.cluster.Nodes[i].Name) {
 			pools = append(pools, s.disks[i].pool)
 		}
 	}
-	for _, d := range pools {
+	return pools
+}
+
+// aim waits until one of the disks stands still before a flush.
+func aim(disks []*powerdisk.Disk) error {
+	for _, d := range disks {
 		if err := d.Aim(); err != nil {
 			return err
 		}
 	}
-	for until := time.Now().Add(time.Second); len(pools) > 0 && time.Now().Before(until); {
-		for _, d := range pools {
+	for until := time.Now().Add(time.Second); len(disks) > 0 && time.Now().Before(until); {
+		for _, d := range disks {
 			if c, err := d.Counts(); err != nil || c.Frozen {
 				return err
 			}
@@ -133,12 +147,16 @@ func (s *soak) on(i int) error {
 	return s.cluster.Start(i)
 }
 
-// proved reads every block and has every replica scrubbed: all are as they should be, and a round that was no damage to a medium has left none.
+// proved reads every block and the catalog, and has every replica scrubbed: all are as they should be, and a round that was no damage to a
+// medium has left none.
 func (s *soak) proved(ctx context.Context, mends bool) error {
 	if _, err := s.settled(ctx); err != nil {
 		return err
 	}
 	if err := s.rec.readAll(ctx, s.reads); err != nil {
+		return err
+	}
+	if err := s.admins.check(ctx); err != nil {
 		return err
 	}
 	r, err := s.scrub(ctx)

@@ -46,6 +46,7 @@ type soak struct {
 	hosts   *os.File // the hosts' log
 	places  int      // rounds that changed the volume
 	disks   []disks  // the nodes'; nil: they are on directories
+	admins  admins
 	members []string // the nodes with a replica, when the round began
 	reads   *initiator.Disk
 	closers []func() error
@@ -86,6 +87,7 @@ func Run(ctx context.Context, cfg Config) (rounds []Round, err error) {
 	if err := s.cluster.Form(ctx); err != nil {
 		return nil, err
 	}
+	s.admins = admins{client: s.cluster.Client(), told: map[string]bool{}}
 	writes, reads, err := s.prepare(ctx)
 	if err != nil {
 		return nil, err

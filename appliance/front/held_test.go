@@ -213,7 +213,9 @@ func TestPatient(t *testing.T) {
 		tag := i.start(&c, 1)
 		time.Sleep(4 * time.Second)
 		w.catalog(groupB, 0)
+		w.mu.Lock()
 		w.raft = groupB
+		w.mu.Unlock()
 		m := w.b.serve()
 		m.hold() // one who hangs is given up after a while
 		time.Sleep(time.Second)

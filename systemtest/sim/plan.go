@@ -78,6 +78,9 @@ func newPlan(c *Cluster) *plan {
 		MaxIO: 64 << 10, MaxZero: 64 << 10, Chunk: []int64{16 << 10, 64 << 10}[r.Intn(2)], Reconcilers: 1 + r.Intn(3), Resyncers: 1 + r.Intn(8),
 		Budgeted: r.Chance(0.5), Progress: r.Between(10*time.Millisecond, time.Second), FlushEvery: 300 * time.Millisecond,
 	}
+	if c.breaks(BreakRelay) { // and where a resync takes its time
+		p.tunables.Resyncers = 1
+	}
 	if p.tunables.Chunk == 16<<10 {
 		p.tunables.Lookup = 1 // the extents of all that was missed are looked up, else of nothing
 	}

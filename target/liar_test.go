@@ -289,7 +289,9 @@ func TestLiars(t *testing.T) {
 	}
 	p.mu.Lock()
 	first := p.nexus[0]
+	first.mu.Lock()
 	first.written, first.executed = nil, nil
+	first.mu.Unlock()
 	p.nexus = []*fakeNexus{first} // the others hold what was theirs
 	p.mu.Unlock()
 	if now := heapInUse(); now > heap+8<<20 {

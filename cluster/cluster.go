@@ -130,7 +130,15 @@ func (c *Cluster) listen() error {
 	}
 	c.mux.streams[streamRaft] = func(conn net.Conn, _ ids.Node) { c.stable.put(conn) }
 	c.mux.streams[streamGossip] = func(conn net.Conn, _ ids.Node) { c.gossip.wire.put(conn) }
-	c.mux.streams[streamCall] = func(conn net.Conn, from ids.Node) { answer(c.ctx, conn, from, maxMessage, c.handler) }
+	c.mux.streams[streamCall] = func(conn net.Conn, from ids.Node) {
+		find := c.handler
+		if c.wasRemoved(from) { // it may not know: nobody sends it the log any more
+			find = func(string) Handler {
+				return func(context.Context, ids.Node, json.RawMessage) (any, error) { return nil, ErrRemoved }
+			}
+		}
+		answer(c.ctx, conn, from, maxMessage, find)
+	}
 	c.mux.streams[streamJoin] = func(conn net.Conn, from ids.Node) {
 		answer(c.ctx, conn, from, 64<<10, func(method string) Handler {
 			if method != "join" {

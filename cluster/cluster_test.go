@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -313,6 +314,30 @@ func TestRemoveNode(t *testing.T) {
 		return errors.Is(other.failed, ErrRemoved)
 	})
 	voters(t, []*machine{l}, 1)
+}
+
+// TestRemovedWhileDown: a node that was away when it was removed learns of it when it comes back, though nobody lets it in.
+func TestRemovedWhileDown(t *testing.T) {
+	all := form(t, 3)
+	l := leader(all)
+	i := slices.IndexFunc(all, func(m *machine) bool { return m != l })
+	other, gone := all[i], all[i].c.Self()
+	other.stop()
+	if err := l.c.RemoveNode(t.Context(), "r", gone); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all know that it is removed", func() bool {
+		return !slices.ContainsFunc(all, func(m *machine) bool { return m != other && !m.c.wasRemoved(gone) })
+	})
+	l.stop() // which may send it the log still
+	l.start()
+	eventually(t, "somebody leads", func() bool { return leader(all) != nil })
+	other.start()
+	eventually(t, "the removed node knows", func() bool {
+		other.mu.Lock()
+		defer other.mu.Unlock()
+		return errors.Is(other.failed, ErrRemoved)
+	})
 }
 
 func TestBadInput(t *testing.T) {

@@ -134,7 +134,7 @@ func (m *mux) accept(raw net.Conn) {
 		from = ids.Node(id)
 	}
 	handle := m.streams[kind[0]]
-	if handle == nil || from.IsZero() != (kind[0] == streamJoin) || m.refuses(from) {
+	if handle == nil || from.IsZero() != (kind[0] == streamJoin) || kind[0] != streamCall && m.refuses(from) {
 		m.log.Warn("a node's connection refused", "remote", raw.RemoteAddr().String(), "node", from.String(), "kind", int(kind[0]))
 		c.Close()
 		return

@@ -83,19 +83,7 @@ func TestGuardian(t *testing.T) {
 		t.Run("not announced", func(t *testing.T) { guardedDeath(t, false) })
 		return
 	}
-	if os.Getuid() != 0 {
-		t.Skip("SKIPPED: IT NEEDS ROOT, to make network namespaces")
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestGuardian$", "-test.timeout=60s")
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	out, err := cmd.CombinedOutput()
-	if err != nil && strings.Contains(err.Error(), "operation not permitted") {
-		t.Skip("SKIPPED: THIS MACHINE DOES NOT ALLOW NETWORK NAMESPACES")
-	}
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	inNewNamespace(t)
 }
 
 // leader is the process of a leader, in a network namespace of its own, which ends by its death only.

@@ -25,10 +25,16 @@ func TestOnAnInterface(t *testing.T) {
 		inNamespace(t)
 		return
 	}
+	inNewNamespace(t)
+}
+
+// inNewNamespace runs a test again, in a process with a network namespace of its own.
+func inNewNamespace(t *testing.T) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("SKIPPED: IT NEEDS ROOT, to make a network namespace")
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestOnAnInterface$", "-test.timeout=60s")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=60s")
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	out, err := cmd.CombinedOutput()

@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,6 +35,9 @@ type voter struct {
 	trans *watchedTransport
 	raft  *raft.Raft
 	small bool // snapshots come early
+
+	cancel context.CancelFunc
+	work   sync.WaitGroup
 
 	written uint64 // what the store said last, before it was closed
 }
@@ -67,6 +72,10 @@ func (v *voter) start(first ...raft.Server) {
 	rc.LocalID = v.server().ID
 	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = 500*time.Millisecond, 500*time.Millisecond, 300*time.Millisecond
 	rc.CommitTimeout, rc.Logger, rc.NoLegacyTelemetry = 20*time.Millisecond, log, true
+	byBytes(rc)
+	if _, err := v.store.sound(v.fsm); err != nil {
+		v.t.Fatal(err)
+	}
 	if v.small {
 		rc.SnapshotThreshold, rc.TrailingLogs, rc.SnapshotInterval = 20, 5, time.Second
 	}
@@ -80,6 +89,9 @@ func (v *voter) start(first ...raft.Server) {
 	}
 	close(started)
 	v.raft = r
+	var ctx context.Context
+	ctx, v.cancel = context.WithCancel(context.Background())
+	v.work.Go(func() { keepShort(ctx, r, v.fsm, slog.New(slog.DiscardHandler)) })
 }
 
 func (v *voter) runs() bool { return v.raft != nil }
@@ -89,10 +101,12 @@ func (v *voter) stop() {
 	if v.raft == nil {
 		return
 	}
+	v.cancel()
 	if err := v.raft.Shutdown().Error(); err != nil {
 		v.t.Error(err)
 	}
 	v.trans.Close()
+	v.work.Wait()
 	if err := v.store.close(); err != nil {
 		v.t.Error(err)
 	}

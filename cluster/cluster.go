@@ -114,6 +114,7 @@ func Open(ctx context.Context, cfg Config, handlers map[string]Handler) (_ *Clus
 	c.work.Go(c.watchNodes)
 	c.work.Go(c.enter)
 	c.work.Go(c.watchDisk)
+	c.work.Go(func() { keepShort(c.ctx, c.raft, c.fsm, c.log) })
 	return c, nil
 }
 
@@ -212,6 +213,7 @@ func (c *Cluster) startRaft() error {
 		rc.HeartbeatTimeout, rc.ElectionTimeout = 3*rc.HeartbeatTimeout, 3*rc.ElectionTimeout
 	}
 	rc.CommitTimeout = 20 * time.Millisecond
+	byBytes(rc)
 	rc.NotifyCh, rc.Logger, rc.NoLegacyTelemetry = c.notify, log, true
 	r, err := raft.NewRaft(rc, c.fsm, c.store, c.store, snapshots{c.store}, c.transport)
 	if err != nil {

@@ -60,7 +60,7 @@ func (c *Cluster) doubt(ctx context.Context) (why string, err error) {
 	if err != nil {
 		return "", err
 	}
-	snapshot, err := c.store.sound()
+	snapshot, err := c.store.sound(c.fsm)
 	if err != nil {
 		return "", err
 	}
@@ -95,16 +95,18 @@ func (c *Cluster) doubt(ctx context.Context) (why string, err error) {
 	return "", nil
 }
 
-// sound reads all that there is, and returns the snapshot's index.
-func (s *store) sound() (index uint64, err error) {
+// sound reads all that there is, puts the snapshot into f, and returns its index.
+func (s *store) sound(f *fsm) (index uint64, err error) {
 	m, state, err := snapshots{s}.load()
 	if err != nil {
 		return 0, err
 	}
 	if state != nil {
-		if _, err := catalog.DecodeSnapshot(state); err != nil {
+		decoded, err := catalog.DecodeSnapshot(state)
+		if err != nil {
 			return 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
+		f.restored(decoded, int64(len(state)))
 	}
 	return m.Index, s.each(func(*raft.Log) error { return nil })
 }
@@ -236,6 +238,7 @@ func (c *Cluster) renew(ctx context.Context, why string) error {
 		}
 		c.store.close()
 		c.store = nil
+		c.fsm.restored(catalog.Empty(), 0)
 	}
 	key, err := parseKey(c.id.Key)
 	if err != nil {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -69,7 +70,7 @@ func TestNoDoubtAfterASnapshot(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second) // within a bubble
-		if _, err := v.store.sound(); err != nil || len(v.texts()) != 204 {
+		if _, err := v.store.sound(newFSM(func() {}, slog.New(slog.DiscardHandler))); err != nil || len(v.texts()) != 204 {
 			t.Fatalf("%d events, %v", len(v.texts()), err)
 		}
 	})

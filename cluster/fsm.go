@@ -16,6 +16,9 @@ type fsm struct {
 	state   atomic.Pointer[catalog.State]
 	changed func()
 	log     *slog.Logger
+	// In bytes: the newest snapshot's size, all that was ever applied, and what of it that snapshot has. What lies between the two is
+	// what a node that starts has to apply.
+	snapshot, applied, saved atomic.Int64
 }
 
 func newFSM(changed func(), log *slog.Logger) *fsm {
@@ -34,6 +37,7 @@ type applied struct {
 func (f *fsm) Apply(l *raft.Log) any {
 	next, result, err := catalog.Apply(f.state.Load(), l.Index, l.Data)
 	f.state.Store(next)
+	f.applied.Add(entryCost + int64(len(l.Data)))
 	if result.Tree == nil { // whoever changes a tree has the result; there may be hundreds a second
 		f.changed()
 	}
@@ -41,7 +45,9 @@ func (f *fsm) Apply(l *raft.Log) any {
 }
 
 // Snapshot implements raft.FSM. A state never changes: the pointer is the snapshot.
-func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return frozen{f.state.Load()}, nil }
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	return frozen{f, f.state.Load(), f.applied.Load()}, nil
+}
 
 // Restore implements raft.FSM.
 func (f *fsm) Restore(r io.ReadCloser) error {
@@ -54,24 +60,49 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return err
 	}
-	f.state.Store(s)
-	f.changed()
+	f.restored(s, int64(len(b)))
 	return nil
 }
 
-type frozen struct{ state *catalog.State }
+// restored has the state that a snapshot of so many bytes held. Raft must not be using f, or be waiting for it.
+func (f *fsm) restored(s *catalog.State, size int64) {
+	f.state.Store(s)
+	f.snapshot.Store(size)
+	f.saved.Store(f.applied.Load())
+	f.changed()
+}
+
+type frozen struct {
+	fsm     *fsm
+	state   *catalog.State
+	applied int64 // the fsm's, when it was frozen
+}
 
 // Persist implements raft.FSMSnapshot.
 func (z frozen) Persist(k raft.SnapshotSink) error {
-	b, err := catalog.EncodeSnapshot(z.state)
-	if err == nil {
-		_, err = k.Write(b)
-	}
-	if err != nil {
+	n := counter{w: k}
+	if err := catalog.WriteSnapshot(&n, z.state); err != nil {
 		k.Cancel()
 		return fmt.Errorf("writing a snapshot: %w", err)
 	}
-	return k.Close()
+	if err := k.Close(); err != nil {
+		return err
+	}
+	z.fsm.snapshot.Store(n.bytes)
+	z.fsm.saved.Store(max(z.applied, z.fsm.saved.Load())) // a snapshot that came from the leader meanwhile may have more
+	return nil
+}
+
+// counter counts what is written.
+type counter struct {
+	w     io.Writer
+	bytes int64
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.bytes += int64(n)
+	return n, err
 }
 
 // Release implements raft.FSMSnapshot.

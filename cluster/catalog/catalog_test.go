@@ -27,12 +27,9 @@ func (m *machine) try(c Command) (Result, error) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	before, err := EncodeSnapshot(m.s)
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	before := snapshot(m.t, m.s)
 	next, r, err := Apply(m.s, m.s.Index+1, b)
-	if after, _ := EncodeSnapshot(m.s); !bytes.Equal(before, after) {
+	if after := snapshot(m.t, m.s); !bytes.Equal(before, after) {
 		m.t.Fatalf("%T changed the state that it was given", c.Body)
 	}
 	if err != nil {
@@ -246,10 +243,7 @@ func TestOldNode(t *testing.T) {
 func TestSnapshot(t *testing.T) {
 	m := newMachine(t)
 	m.three()
-	b, err := EncodeSnapshot(m.s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := snapshot(t, m.s)
 	s, err := DecodeSnapshot(b)
 	if d := cmp.Diff(m.s, s); err != nil || d != "" {
 		t.Fatal(err, d)
@@ -289,11 +283,7 @@ func FuzzApply(f *testing.F) {
 }
 
 func FuzzSnapshot(f *testing.F) {
-	b, err := EncodeSnapshot(Empty())
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b)
+	f.Add(snapshot(f, Empty()))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if s, err := DecodeSnapshot(b); err == nil && s == nil {
 			t.Fatal("no state and no error")
@@ -333,4 +323,14 @@ func TestClockJumps(t *testing.T) {
 	if err := use(now); err != nil {
 		t.Error("back again:", err)
 	}
+}
+
+// snapshot is a state as it is written.
+func snapshot(t testing.TB, s *State) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := WriteSnapshot(&b, s); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }

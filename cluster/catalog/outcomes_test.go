@@ -22,10 +22,7 @@ func TestOutcomes(t *testing.T) {
 	m.do(TakeOver{n[1].ID, 2})
 	m.fails(ErrEpoch, Outcomes{1, v.ID, nil, []outcome.Outcome{o}})
 	m.fails(ErrNotServed, Outcomes{2, v.ID, nil, []outcome.Outcome{o}})
-	b, err := EncodeSnapshot(m.s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := snapshot(t, m.s)
 	s, err := DecodeSnapshot(b)
 	if err != nil {
 		t.Fatal(err)

@@ -33,10 +33,7 @@ func TestReservations(t *testing.T) {
 	m.do(TakeOver{n[1].ID, 2})
 	m.fails(ErrEpoch, Reserve{1, v.ID, 2, reserve.Command{Nexus: a, Action: reserve.Clear, Key: 7}})
 	m.fails(ErrNotServed, Reserve{2, v.ID, 2, reserve.Command{Nexus: a, Action: reserve.Clear, Key: 7}})
-	b, err := EncodeSnapshot(m.s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := snapshot(t, m.s)
 	s, err := DecodeSnapshot(b)
 	if err != nil {
 		t.Fatal(err)

@@ -14,10 +14,7 @@ func TestSetResync(t *testing.T) {
 	if got := m.s.Resync; got != want {
 		t.Fatalf("%+v", got)
 	}
-	b, err := EncodeSnapshot(m.s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := snapshot(t, m.s)
 	s, err := DecodeSnapshot(b)
 	if err != nil || s.Resync != want {
 		t.Fatal(err, s.Resync)

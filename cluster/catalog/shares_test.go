@@ -68,10 +68,7 @@ func TestShares(t *testing.T) {
 	m.do(ChangeTree{1, v.ID, 2, mkdir("b")})
 
 	// What a snapshot has is all there is.
-	b, err := EncodeSnapshot(m.s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := snapshot(t, m.s)
 	s, err := DecodeSnapshot(b)
 	if d := cmp.Diff(m.s, s, sameTrees()); err != nil || d != "" {
 		t.Fatal(err, d)
@@ -85,10 +82,7 @@ func TestShares(t *testing.T) {
 	}
 
 	// So is one of the version before shares.
-	old, err := EncodeSnapshot(&State{Index: 5, Volumes: map[ids.Volume]Volume{lun.ID: m.s.Volumes[lun.ID]}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	old := snapshot(t, &State{Index: 5, Volumes: map[ids.Volume]Volume{lun.ID: m.s.Volumes[lun.ID]}})
 	old[7] = 1
 	end := len(old) - 4
 	old = binary.BigEndian.AppendUint32(old[:end], crc32.Checksum(old[:end], castagnoli()))
@@ -106,9 +100,7 @@ func TestShares(t *testing.T) {
 	m.do(UnexportShare{2, v.ID})
 	m.do(DeleteVolume{2, v.ID, 2, 60}) // to the trash, from where it comes back with its files
 	m.fails(ErrNoVolume, ChangeTree{2, v.ID, 2, mkdir("d")})
-	if b, err = EncodeSnapshot(m.s); err != nil {
-		t.Fatal(err)
-	}
+	b = snapshot(t, m.s)
 	if s, err = DecodeSnapshot(b); err != nil || cmp.Diff(m.s.Trees, s.Trees, sameTrees()) != "" || len(s.Trees) != 1 {
 		t.Fatal(err, s)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"maps"
 	"slices"
 
@@ -28,26 +29,46 @@ const (
 // ErrSnapshot is returned for a snapshot that is damaged or of another version.
 var ErrSnapshot = errors.New("catalog: the snapshot is damaged")
 
-// EncodeSnapshot writes a state.
-func EncodeSnapshot(s *State) ([]byte, error) {
+// WriteSnapshot writes a state. An error of w is returned as it is.
+func WriteSnapshot(w io.Writer, s *State) error {
 	body, err := json.Marshal(s)
 	if err != nil {
-		return nil, fmt.Errorf("encoding the catalog: %w", err)
+		return fmt.Errorf("encoding the catalog: %w", err)
 	}
-	b := make([]byte, 0, snapshotHead+len(body)+4)
-	b = append(b, snapshotMagic...)
-	b = binary.BigEndian.AppendUint64(b, uint64(len(body)))
-	b = append(b, body...)
+	sum := crc32.New(castagnoli())
+	both := io.MultiWriter(sum, w)
+	head := binary.BigEndian.AppendUint64([]byte(snapshotMagic), uint64(len(body)))
+	if _, err := both.Write(append(head, body...)); err != nil {
+		return err
+	}
 	for _, v := range slices.SortedFunc(maps.Keys(s.Trees), func(a, b ids.Volume) int { return bytes.Compare(a[:], b[:]) }) {
-		var tree bytes.Buffer
+		var tree chunks // its length goes before it
 		if err := s.Trees[v].Save(&tree); err != nil {
-			return nil, err
+			return err
 		}
-		b = append(b, v[:]...)
-		b = binary.BigEndian.AppendUint64(b, uint64(tree.Len()))
-		b = append(b, tree.Bytes()...)
+		if _, err := both.Write(binary.BigEndian.AppendUint64(v[:], tree.size)); err != nil {
+			return err
+		}
+		for _, c := range tree.all {
+			if _, err := both.Write(c); err != nil {
+				return err
+			}
+		}
 	}
-	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli())), nil
+	_, err = w.Write(sum.Sum(nil))
+	return err
+}
+
+// chunks keeps what is written, which may be long, without ever moving it.
+type chunks struct {
+	all  [][]byte
+	size uint64
+}
+
+func (c *chunks) Write(b []byte) (int, error) {
+	c.all = append(c.all, bytes.Clone(b))
+	c.size += uint64(len(b))
+	return len(b), nil
 }
 
 // loadTrees reads what follows the JSON.

@@ -85,10 +85,7 @@ func TestTrashedPlaces(t *testing.T) {
 	if got.Volume.InSync[1].Node != again.ID || got.Volume.Replicas[1].Node != again.ID || was.Volume.InSync[1].Node != n[1].ID {
 		t.Fatal(got)
 	}
-	b, err := EncodeSnapshot(m.s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := snapshot(t, m.s)
 	s, err := DecodeSnapshot(b)
 	if err != nil || cmp.Diff(s.Trash, m.s.Trash) != "" {
 		t.Fatal(err, s.Trash)

@@ -128,9 +128,11 @@ func (m *model) do(c Command) Outcome {
 		return m.preempt(c)
 	case RegisterMove:
 		switch {
+		case m.typ == 0:
+			return illegal(invalidCDB)
 		case !m.holders[n] || m.typ >= 7:
 			return conflict()
-		case c.ServiceKey == 0 || c.To == n:
+		case c.ServiceKey == 0 || c.To.Initiator == n.Initiator:
 			return illegal(invalidParameter)
 		}
 		m.keys[c.To] = c.ServiceKey
@@ -148,12 +150,19 @@ func (m *model) register(c Command) Outcome {
 	switch {
 	case c.Action == Register && key != c.Key:
 		return conflict()
-	case c.Specified && (c.Action == RegisterIgnore || in || c.ServiceKey == 0):
-		return illegal(invalidCDB)
+	case c.Specified && (c.Action == RegisterIgnore || in):
+		return illegal(invalidParameter)
 	}
 	ports := map[uint16]bool{c.Nexus.Port: true}
 	for _, p := range c.Ports {
 		ports[p] = true
+	}
+	for _, o := range c.Others {
+		for p := range ports {
+			if c.ServiceKey != 0 && m.keys[Nexus{o, p}] != 0 {
+				return illegal(invalidParameter)
+			}
+		}
 	}
 	did := false
 	for _, p := range slices.Sorted(maps.Keys(ports)) {
@@ -173,8 +182,8 @@ func (m *model) register(c Command) Outcome {
 	}
 	for _, o := range c.Others {
 		for p := range ports {
-			if n := (Nexus{o, p}); m.keys[n] == 0 {
-				m.keys[n] = c.ServiceKey
+			if c.ServiceKey != 0 {
+				m.keys[Nexus{o, p}] = c.ServiceKey
 			}
 		}
 	}

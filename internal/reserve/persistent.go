@@ -9,8 +9,14 @@ func (s *State) register(c Command) (changed bool, o Outcome) {
 	switch {
 	case !ignore && c.Key != key:
 		return false, conflict()
-	case c.Specified && (ignore || key != 0 || c.ServiceKey == 0):
-		return false, illegal(invalidCDB)
+	case c.Specified && (ignore || key != 0):
+		return false, illegal(invalidParameter)
+	}
+	others := s.others(c)
+	for _, n := range others {
+		if s.Key(n) != 0 { // SPEC_I_PT registers who is not registered, or nobody
+			return false, illegal(invalidParameter)
+		}
 	}
 	// What ALL_TG_PT adds is as if it had been asked for through each port: where that would conflict nothing is done. The
 	// receiving port has decided already that the command succeeds.
@@ -28,17 +34,26 @@ func (s *State) register(c Command) (changed bool, o Outcome) {
 		}
 		changed = true
 	}
-	for _, name := range c.Others {
-		for _, port := range s.ports(c) {
-			if n := (Nexus{name, port}); s.Key(n) == 0 {
-				s.set(n, c.ServiceKey)
-			}
-		}
+	for _, n := range others {
+		s.set(n, c.ServiceKey)
 	}
 	if changed {
 		s.Generation++
 	}
 	return changed, Outcome{}
+}
+
+// others are the nexuses that SPEC_I_PT names: none where there is no key to register (SPC-4 table 67).
+func (s *State) others(c Command) (all []Nexus) {
+	if c.ServiceKey == 0 {
+		return nil
+	}
+	for _, name := range c.Others {
+		for _, port := range s.ports(c) {
+			all = append(all, Nexus{name, port})
+		}
+	}
+	return all
 }
 
 // ports are the target ports that a registration is for.
@@ -137,9 +152,11 @@ func (s *State) preempt(c Command) (changed bool, o Outcome) {
 // move does REGISTER AND MOVE (SPC-4 5.13.8).
 func (s *State) move(c Command) (changed bool, o Outcome) {
 	switch {
+	case s.Type == 0:
+		return false, illegal(invalidCDB)
 	case !s.Holds(c.Nexus) || s.Type.all():
 		return false, conflict()
-	case c.ServiceKey == 0 || c.To.IsZero() || c.To == c.Nexus:
+	case c.ServiceKey == 0 || c.To.IsZero() || c.To.Initiator == c.Nexus.Initiator:
 		return false, illegal(invalidParameter)
 	}
 	s.set(c.To, c.ServiceKey)

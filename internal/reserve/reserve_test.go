@@ -98,6 +98,36 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// TestOthersRegistered: SPEC_I_PT registers those who are not registered, and REGISTER AND MOVE moves what there is to another
+// initiator port (SPC-4 tables 67 and 68, 5.13.8, 6.16.3).
+func TestOthersRegistered(t *testing.T) {
+	a, b := Nexus{"a", 1}, Nexus{"b", 1}
+	var s State
+	for i, c := range []struct {
+		Command
+		want string
+	}{
+		{Command{Nexus: a, Specified: true, Others: []string{"b"}}, "good;"},
+		{Command{Nexus: a, Key: 1, ServiceKey: 1, Specified: true, Others: []string{"b"}}, "conflict;"},
+		{Command{Nexus: b, ServiceKey: 2}, "good; b=2"},
+		{Command{Nexus: a, ServiceKey: 1, Specified: true, Others: []string{"c", "b"}}, "2600; b=2"},
+		{Command{Nexus: a, ServiceKey: 1, Specified: true, Others: []string{"c"}}, "good; a=1 b=2 c=1"},
+		{Command{Nexus: a, Key: 1, ServiceKey: 3, Specified: true, Others: []string{"d"}}, "2600; a=1 b=2 c=1"},
+		{Command{Nexus: a, Key: 1, Specified: true, Others: []string{"d"}}, "2600; a=1 b=2 c=1"},
+		{Command{Nexus: a, Action: RegisterMove, Key: 1, ServiceKey: 9, To: Nexus{"e", 1}}, "2400; a=1 b=2 c=1"},
+		{Command{Nexus: a, Action: Reserve, Key: 1, Type: 5}, "good; *a=1 b=2 c=1 t5"},
+		{Command{Nexus: b, Action: RegisterMove, Key: 2, ServiceKey: 9, To: Nexus{"e", 1}}, "conflict; *a=1 b=2 c=1 t5"},
+		{Command{Nexus: a, Action: RegisterMove, Key: 1, ServiceKey: 9, To: Nexus{"a", 2}}, "2600; *a=1 b=2 c=1 t5"},
+		{Command{Nexus: a, Action: RegisterMove, Key: 1, ServiceKey: 9, To: b, Unregister: true}, "good; *b=9 c=1 t5"},
+	} {
+		next, o := Apply(s, c.Command)
+		s = next
+		if got := tell(o, &s); got != c.want {
+			t.Errorf("%d: got %s, want %s", i, got, c.want)
+		}
+	}
+}
+
 func tell(o Outcome, s *State) string {
 	out := "good;"
 	switch {
@@ -192,6 +222,10 @@ func TestParse(t *testing.T) {
 	wrong("a long list", parameterListLength, cdb, list)
 	cdb, list = out(0, 0, 0, 1, 8, 0, 0, 0, 4, 0, 0, 0, 0)
 	wrong("no TransportID", invalidParameter, cdb, list)
+	cdb, list = out(1, 0, 0, 1, 8, append([]byte{0, 0, 0, byte(len(id))}, id...)...)
+	wrong("SPEC_I_PT with RESERVE", invalidParameter, cdb, list)
+	cdb, list = out(6, 0, 0, 1, 8, append([]byte{0, 0, 0, byte(len(id))}, id...)...)
+	wrong("SPEC_I_PT with REGISTER AND IGNORE EXISTING KEY", invalidParameter, cdb, list)
 	id[0] = 0x05
 	cdb, list = out(0, 0, 0, 1, 8, append([]byte{0, 0, 0, byte(len(id))}, id...)...)
 	wrong("a device", invalidParameter, cdb, list)

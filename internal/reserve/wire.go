@@ -43,10 +43,10 @@ func ParseOut(n Nexus, ports []uint16, cdb, list []byte) (Command, error) {
 	if c.Specified = flags&0x08 != 0; !c.Specified && length != 24 {
 		return c, &Error{parameterListLength}
 	}
-	if c.Action != Register && c.Action != RegisterIgnore { // elsewhere the flags are ignored, but SPEC_I_PT changes the length
-		if c.Specified {
-			return c, &Error{invalidCDB}
-		}
+	if c.Specified && c.Action != Register {
+		return c, &Error{invalidParameter}
+	}
+	if c.Action != Register && c.Action != RegisterIgnore { // elsewhere the flags are ignored
 		return c, nil
 	}
 	if flags&0x04 != 0 {

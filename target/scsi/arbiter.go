@@ -73,6 +73,7 @@ type flight struct {
 	noticed   uint64     // guarded by arbiter.mu: the change of the newest notice that was made a unit attention
 	gone      bool       // guarded by arbiter.mu: the session is over
 	cut       *change    // guarded by arbiter.mu: the change for which the commands to the unit were stopped
+	copies    copies     // that the unit was asked for
 }
 
 // clear tells whether no command is under way that s forbids.
@@ -249,6 +250,15 @@ func (a *arbiter) join(f *flight) {
 	}
 	a.flights[f] = struct{}{}
 	a.notice(f, a.gate.Load().cur)
+}
+
+// forget is what a reset does besides: nothing is told of copies that were begun before it.
+func (a *arbiter) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for f := range a.flights {
+		f.copies.forget()
+	}
 }
 
 // part ends a session's part. What it has under way is counted until it ends.

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/gostor/gotgt/pkg/api"
 	gotgt "github.com/gostor/gotgt/pkg/scsi"
 
 	"pmsapp/internal/block"
@@ -27,6 +26,8 @@ type copyRange struct {
 	src, dst int64
 	n        int64
 	back     bool
+	segment  int  // its number in the list
+	block    uint // of the destination, as a power of two
 }
 
 // copying is an EXTENDED COPY under way: it reads a chunk, writes it, and goes on.
@@ -34,23 +35,24 @@ type copyRange struct {
 // Unlike all other commands it submits requests after Execute has returned. So it has a Stop, which the connection layer
 // calls when it stops the task: a write is submitted with mu held and stopped false, or never (invariant 4).
 type copying struct {
-	x      *Nexus
-	c      *io
-	id     uint32
-	kept   bool // there is a result to be kept for RECEIVE COPY RESULTS
-	ranges []copyRange
-	size   int64 // of a chunk
+	x        *Nexus
+	c        *io
+	id       uint32
+	lid4     bool
+	kept     bool // there is a result to be kept for RECEIVE COPY RESULTS
+	segments int
+	ranges   []copyRange
+	size     int64 // of a chunk
 
 	turns atomic.Int32 // calls of advance that are not over
 	req   block.Request
 	buf   []byte
 	done  int64 // bytes of the first range that are copied
 	n     int64 // bytes of the chunk under way
-	total int64
-	past  int // ranges that are copied
 
 	mu      sync.Mutex // guards what follows, and the order of Stop and the submission of writes
 	stopped bool
+	far     copyProgress
 }
 
 // extendedCopy does EXTENDED COPY (SPC-4 6.4, 6.5). The status is given when all is copied.
@@ -70,7 +72,7 @@ func (x *Nexus) extendedCopy(c *io) (sense, bool) {
 	if s != (sense{}) {
 		return s, true
 	}
-	k := &copying{x: x, c: c, id: list.id, kept: !list.discard, size: copyChunk}
+	k := &copying{x: x, c: c, id: list.id, lid4: lid4, kept: !list.discard, segments: len(list.segments), size: copyChunk}
 	if s := k.look(list); s != (sense{}) {
 		return s, true
 	}
@@ -80,12 +82,13 @@ func (x *Nexus) extendedCopy(c *io) (sense, bool) {
 		t.Done(t)
 		return sense{}, false
 	}
-	if s := x.copies.begin(k); s != (sense{}) {
+	if s := k.copies().begin(k); s != (sense{}) {
 		return s, true
 	}
 	k.buf = block.Get(int(k.size))
 	k.req.Done = func(*block.Request) { k.advance() }
 	t.Stop = k.stop
+	k.goesOn(0, 0)
 	k.advance()
 	return sense{}, false
 }
@@ -93,16 +96,13 @@ func (x *Nexus) extendedCopy(c *io) (sense, bool) {
 // look finds the logical units and makes ranges of the segments. Everything is looked at before anything is copied.
 func (k *copying) look(l copyList) sense {
 	found := make([]unit, len(l.targets))
-	for i, t := range l.targets {
-		u, ok := k.x.designated(t)
-		if !ok {
-			return sense{key: gotgt.COPY_ABORTED, asc: ascUnreachable}
-		}
-		found[i] = u
+	for i, t := range l.targets { // one that no segment needs may be missing
+		found[i] = k.x.designated(t)
 	}
-	for _, g := range l.segments {
-		if int(g.from) >= len(found) || int(g.to) >= len(found) {
-			return sense{key: gotgt.COPY_ABORTED, asc: ascUnreachable}
+	for i, g := range l.segments {
+		aborted := func(asc uint16) sense { return sense{key: gotgt.COPY_ABORTED, asc: asc, segment: uint16(i)} }
+		if int(g.from) >= len(found) || int(g.to) >= len(found) || found[g.from].lu == nil || found[g.to].lu == nil {
+			return aborted(ascUnreachable)
 		}
 		from, to := found[g.from].lu, found[g.to].lu
 		a, b := from.state.Load(), to.state.Load()
@@ -116,12 +116,14 @@ func (k *copying) look(l copyList) sense {
 			return s
 		}
 		if !k.c.also(found[g.from], reserve.Read) || !k.c.also(found[g.to], reserve.Write) {
-			return sense{key: gotgt.COPY_ABORTED, asc: ascThirdParty} // reserved by somebody else
+			return aborted(ascThirdParty) // reserved by somebody else
 		}
 		r, s := rangeOf(g, a, b)
 		if s != (sense{}) {
+			s.segment = uint16(i)
 			return s
 		}
+		r.segment, r.block = i, b.shift
 		r.back = from == to && r.src < r.dst && r.dst < r.src+r.n
 		if r.n > 0 {
 			k.ranges = append(k.ranges, r)
@@ -156,19 +158,19 @@ func rangeOf(g copySegment, a, b *state) (r copyRange, s sense) {
 	return r, s
 }
 
-// designated finds the unit that a descriptor names by its NAA designator.
-func (x *Nexus) designated(t copyTarget) (unit, bool) {
+// designated finds the unit that a descriptor names by its NAA designator; there is no lu in what it returns if there is none.
+func (x *Nexus) designated(t copyTarget) unit {
 	if t.code != gotgt.INQ_CODE_BIN || t.kind != gotgt.DESG_NAA {
-		return unit{}, false
+		return unit{}
 	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for _, u := range x.units {
 		if bytes.Equal(naa(u.lu.id), t.name) {
-			return u, true
+			return u
 		}
 	}
-	return unit{}, false
+	return unit{}
 }
 
 // stop is Task.Stop: when it returns no write of the copy is submitted any more.
@@ -199,16 +201,16 @@ func (k *copying) step() {
 		return
 	}
 	if r.Op == block.Read {
+		k.goesOn(0, 1)
 		k.write()
 		return
 	}
 	if r.Op != 0 {
 		k.done += k.n
-		k.total += k.n
 		if k.done == k.ranges[0].n {
 			k.ranges, k.done = k.ranges[1:], 0
-			k.past++
 		}
+		k.goesOn(k.n, 1)
 	}
 	if len(k.ranges) == 0 {
 		k.end(nil, false)
@@ -243,24 +245,6 @@ func (k *copying) write() {
 	}
 	k.mu.Unlock()
 	k.end(errStopped, false)
-}
-
-// end ends the task.
-func (k *copying) end(err error, wrote bool) {
-	t := k.c.task
-	block.Put(k.buf)
-	k.buf = nil
-	k.x.copies.end(k, err)
-	switch {
-	case err == nil:
-		t.Status = api.SAM_STAT_GOOD
-	case errors.Is(err, block.ErrHeld) && k.total > 0:
-		// BUSY would say that nothing was done; a copy onto itself that is begun anew copies what it has written.
-		check(t, sense{key: gotgt.COPY_ABORTED})
-	default:
-		fail(t, err, wrote)
-	}
-	t.Done(t)
 }
 
 // naa is the NAA designator of a volume, which is the same from every node and for ever.

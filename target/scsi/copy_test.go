@@ -92,7 +92,7 @@ func TestExtendedCopy(t *testing.T) {
 	}
 	// What it has done is told once.
 	b := r.good(r.do(cdb(0x84, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64), nil, 64))
-	if len(b) != 12 || b[4] != 1 || binary.BigEndian.Uint16(b[5:]) != 2 || binary.BigEndian.Uint32(b[8:]) != 1501 {
+	if len(b) != 12 || b[4] != 1 || binary.BigEndian.Uint16(b[5:]) != 2 || b[7] != 0 || binary.BigEndian.Uint32(b[8:]) != 3002*512 {
 		t.Errorf("copy status %x", b)
 	}
 	r.sense(r.do(cdb(0x84, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64), nil, 64), illegalRequest, 0x2400)
@@ -180,9 +180,123 @@ func TestCopyLID4(t *testing.T) {
 		t.Error("something else was copied")
 	}
 	b := r.good(r.do(cdb(0x84, 5, 0xab, 0xcd, 0, 1, 0, 0, 0, 0, 0, 0, 0, 64), nil, 64))
-	if len(b) != 32 || b[5] != 1 || binary.BigEndian.Uint64(b[16:]) != 4096 || b[25] != 1 {
+	if len(b) != 32 || b[4] != 1 || b[5] != 1 || binary.BigEndian.Uint32(b[8:]) != 0xfffffffe || binary.BigEndian.Uint64(b[16:]) != 4096 || b[25] != 1 {
 		t.Errorf("copy status %x", b)
 	}
+	// One under way says so; one that was aborted has been terminated, and one that failed has its sense data (SPC-4 6.24).
+	status := func(state, completion, sense byte, segments uint16) {
+		t.Helper()
+		b := r.good(r.do(cdb(0x84, 5, 0xab, 0xcd, 0, 1, 0, 0, 0, 0, 0, 0, 0, 96), nil, 96))
+		if b[5] != state || b[12] != completion || b[14] != sense || len(b) != 32+int(b[13]) || b[13]%4 != 0 ||
+			int(binary.BigEndian.Uint32(b)) != len(b)-4 || binary.BigEndian.Uint16(b[24:]) != segments {
+			t.Errorf("copy status %x", b)
+		}
+		if sense > 0 && (b[32] != 0x70 || b[34]&0xf != 0xa) {
+			t.Errorf("sense data %x", b[32:])
+		}
+	}
+	r.dev.Hold()
+	w, ended := r.start(xcopy(1, list), list, 0)
+	status(0x11, 0, 0, 1)
+	w.Stop()
+	r.dev.Release()
+	<-ended
+	status(0x60, 0x40, 0, 1)
+	r.dev.Fail(func(q *block.Request) error { return block.ErrMedium })
+	r.sense(r.do(xcopy(1, list), list, 0), 0xa, 0x0d01)
+	status(2, 2, 37, 1)
+}
+
+// TestCopiesOfUnits: a list identifier is the unit's (its copy manager's), not the host's.
+func TestCopiesOfUnits(t *testing.T) {
+	r := newRig(t)
+	r.write(0, pattern(4096))
+	second := scsi.NewLU(ids.NewVolume())
+	if err := second.Serve(blocktest.NewMemory(devSize, 512), r.keeper); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.target.SetLUNs(map[uint16]*scsi.LU{1: r.lu, 2: second}); err != nil {
+		t.Fatal(err)
+	}
+	r.attention(0x3f0e)
+	other := *r
+	other.lun = target.FlatLUN(2)
+	other.sense(other.do(cdb(0), nil, 0), 6, 0x2900)
+	other.sense(other.do(cdb(0), nil, 0), 6, 0x3f0e)
+	mine, its := copyList(1, [][]byte{r.designator()}, segment{0, 0, 8, 0, 100}), copyList(1, [][]byte{other.designator()}, segment{0, 0, 4, 0, 100})
+	r.dev.Hold()
+	_, ended := r.start(xcopy(0, mine), mine, 0)
+	other.good(other.do(xcopy(0, its), its, 0))
+	r.dev.Release()
+	<-ended
+	ask := cdb(0x84, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64)
+	if b := other.good(other.do(ask, nil, 64)); binary.BigEndian.Uint32(b[8:]) != 4*512 {
+		t.Errorf("copy status %x", b)
+	}
+	if b := r.good(r.do(ask, nil, 64)); binary.BigEndian.Uint32(b[8:]) != 8*512 {
+		t.Errorf("copy status %x", b)
+	}
+	// A reset forgets them.
+	r.good(r.do(xcopy(0, mine), mine, 0))
+	if a, _ := r.nexus.Manage(target.Management{Function: target.LogicalUnitReset, LUN: r.lun}); a != target.FunctionComplete {
+		t.Fatal(a)
+	}
+	r.attention(0x2903)
+	r.sense(r.do(ask, nil, 64), illegalRequest, 0x2400)
+}
+
+// TestCopySense: sense data of a copy that fails names the segment, what is left of it, and what the unit said (SPC-4 5.17.7.4).
+func TestCopySense(t *testing.T) {
+	r := newRig(t)
+	r.write(0, pattern(3<<20))
+	me := [][]byte{r.designator()}
+	fail := func(op block.Op, after int) {
+		n := 0
+		r.dev.Fail(func(q *block.Request) error {
+			if q.Op == op {
+				if n++; n > after {
+					return block.ErrMedium
+				}
+			}
+			return nil
+		})
+	}
+	for _, c := range []struct {
+		name   string
+		op     block.Op
+		after  int
+		list   []byte
+		info   int // -1: not valid
+		number uint16
+		inner  []byte // at which of the two bytes that point to it, its key
+	}{
+		{"first read", block.Read, 0, copyList(1, me, segment{0, 0, 0, 0, 0}, segment{0, 0, 3000, 0, 4000}), -1, 1, []byte{8, 3}},
+		{"second read", block.Read, 1, copyList(1, me, segment{0, 0, 3000, 0, 4000}), 3000 - 2048, 0, []byte{8, 3}},
+		{"second write", block.Write, 1, copyList(1, me, segment{0, 0, 3000, 0, 4000}), 3000 - 2048, 0, []byte{9, 3}},
+		{"backwards", block.Write, 1, copyList(1, me, segment{0, 0, 3000, 0, 100}), 3000, 0, []byte{9, 3}},
+	} {
+		fail(c.op, c.after)
+		w := r.do(xcopy(0, c.list), c.list, 0)
+		r.sense(w, 0xa, 0x0d01)
+		valid, info := w.Sense[0]&0x80 != 0, int(binary.BigEndian.Uint32(w.Sense[3:]))
+		if valid != (c.info >= 0) || valid && info != c.info || binary.BigEndian.Uint16(w.Sense[10:]) != c.number || len(w.Sense) != 8+int(w.Sense[7]) {
+			t.Errorf("%s: sense %x", c.name, w.Sense)
+		}
+		at := int(w.Sense[c.inner[0]])
+		if at == 0 || w.Sense[17-c.inner[0]] != 0 || w.Sense[at] != 2 || w.Sense[at+3] != c.inner[1] {
+			t.Errorf("%s: sense %x", c.name, w.Sense)
+		}
+	}
+	r.dev.Fail(nil)
+	list := copyList(1, me, segment{0, 0, 8, 0, 100}, segment{0, 0, 8, 0, devSize/512 - 7})
+	if w := r.do(xcopy(0, list), list, 0); binary.BigEndian.Uint16(w.Sense[10:]) != 1 {
+		t.Errorf("sense %x", w.Sense)
+	}
+	// A unit that no segment needs need not be there.
+	unknown := bytes.Clone(me[0])
+	unknown[15] ^= 1
+	list = copyList(1, [][]byte{unknown, me[0]}, segment{1, 1, 8, 0, 100})
+	r.good(r.do(xcopy(0, list), list, 0))
 }
 
 func TestCopyRefuses(t *testing.T) {
@@ -266,7 +380,7 @@ func TestStoppedCopy(t *testing.T) {
 	<-over
 	r.sense(again, illegalRequest, 0x0016) // the list identifier is in use
 	status := r.good(r.do(cdb(0x84, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64), nil, 64))
-	if status[4] != 0 {
+	if status[4] != 0 || binary.BigEndian.Uint16(status[5:]) != 1 {
 		t.Errorf("copy status %x of one under way", status)
 	}
 	writes := r.dev.Writes()

@@ -38,18 +38,15 @@ type copyTarget struct {
 	code, kind byte // code set, designator type with its association
 	name       []byte
 	block      uint32 // bytes; 0: not said
-	pad        bool
 }
 
 // copySegment is a range to be copied from one target to another, or to itself.
 type copySegment struct {
-	from, to   uint16
-	n          uint64 // blocks of the source, or of the destination
-	ofTarget   bool   // n counts blocks of the destination (DC)
-	cat        bool
-	source     uint64
-	target     uint64
-	descriptor int // its number in the list
+	from, to uint16
+	n        uint64 // blocks of the source, or of the destination
+	ofTarget bool   // n counts blocks of the destination (DC)
+	source   uint64
+	target   uint64
 }
 
 // parseCopyList reads a parameter list. A list that is shorter than it says is a PARAMETER LIST LENGTH ERROR.
@@ -117,7 +114,7 @@ func parseCopyTarget(d []byte) (t copyTarget, s sense) {
 		return t, invalidParm()
 	}
 	return copyTarget{code: d[4] & 0x0f, kind: d[5] & 0x3f, name: d[8 : 8+d[7]],
-		block: binary.BigEndian.Uint32(d[28:]) & 0xffffff, pad: d[28]&4 != 0}, s
+		block: binary.BigEndian.Uint32(d[28:]) & 0xffffff}, s
 }
 
 func parseCopySegments(d []byte) (list []copySegment, s sense) {
@@ -139,8 +136,8 @@ func parseCopySegments(d []byte) (list []copySegment, s sense) {
 		}
 		list = append(list, copySegment{
 			from: binary.BigEndian.Uint16(d[4:]), to: binary.BigEndian.Uint16(d[6:]),
-			n: uint64(binary.BigEndian.Uint16(d[10:])), ofTarget: d[1]&2 != 0, cat: d[1]&1 != 0,
-			source: binary.BigEndian.Uint64(d[12:]), target: binary.BigEndian.Uint64(d[20:]), descriptor: len(list),
+			n: uint64(binary.BigEndian.Uint16(d[10:])), ofTarget: d[1]&2 != 0,
+			source: binary.BigEndian.Uint64(d[12:]), target: binary.BigEndian.Uint64(d[20:]),
 		})
 		d = d[segmentLen:]
 	}

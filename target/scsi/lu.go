@@ -264,6 +264,7 @@ func (lu *LU) leave(a *attentions) {
 // reset establishes the unit attentions of a reset.
 func (lu *LU) reset(asc uint16) {
 	lu.swp.Store(false)
+	lu.arbiter.forget()
 	lu.mu.Lock()
 	lu.attend(nil, asc)
 	lu.mu.Unlock()

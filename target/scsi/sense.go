@@ -16,6 +16,8 @@ type sense struct {
 	key byte
 	asc uint16 // ASC in the high byte, ASCQ in the low one
 	at  uint16 // the byte of the CDB that is wrong (FIELD POINTER), 0 if it is not told
+	// segment is the number of the segment descriptor at which a copy was aborted (SPC-4 5.17.7.4).
+	segment uint16
 }
 
 // Additional sense codes that gotgt has no name for (SPC-4 annex D).
@@ -82,6 +84,7 @@ func (s sense) fixed(b []byte, info uint32, valid bool) []byte {
 	}
 	b[2] = s.key
 	b[7] = 10
+	binary.BigEndian.PutUint16(b[10:], s.segment)
 	binary.BigEndian.PutUint16(b[12:], s.asc)
 	if s.at > 0 {
 		b[15] = 0xc0 // SKSV, C/D

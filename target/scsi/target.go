@@ -115,8 +115,6 @@ type Nexus struct {
 	questions map[uint64]question
 	lastAsked uint64
 
-	copies copies
-
 	mu    sync.RWMutex
 	units map[uint16]unit
 	over  bool

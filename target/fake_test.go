@@ -95,17 +95,17 @@ func (x *fakeNexus) Cancel(t *target.Task) {
 	x.mu.Unlock()
 }
 
-func (x *fakeNexus) Manage(m target.Management) (target.Response, []any) {
+func (x *fakeNexus) Manage(m target.Management) (target.Response, []any, func(func(target.Response))) {
 	if n, ok := m.LUN.Number(); !ok || n != 1 {
-		return target.LUNDoesNotExist, nil
+		return target.LUNDoesNotExist, nil, nil
 	}
 	x.mu.Lock()
 	x.resets++
 	x.mu.Unlock()
 	if m.Function >= target.LogicalUnitReset {
-		return target.FunctionComplete, []any{uint16(1)}
+		return target.FunctionComplete, []any{uint16(1)}, x.p.afterwards
 	}
-	return target.FunctionComplete, nil
+	return target.FunctionComplete, nil, nil
 }
 
 func (x *fakeNexus) Unit(l target.LUN) any {
@@ -146,6 +146,8 @@ type fakeProvider struct {
 	refuse *target.Refusal
 	keys   []iscsi.Pair
 	many   int // targets to discover beyond two
+
+	afterwards func(func(target.Response)) // what is left of a reset when tasks are stopped
 
 	// Resets begun and answered: a task must not be executed after one was answered that began after it was accepted.
 	begun, answered, late atomic.Int64

@@ -216,6 +216,63 @@ func TestReset(t *testing.T) {
 	}
 }
 
+// TestLateReset: a reset of which a part takes a while is answered when that is over, with what it has come to; the tasks have been
+// stopped before it begins, and the session goes on meanwhile. A cold reset lets nothing pass.
+func TestLateReset(t *testing.T) {
+	p := &fakeProvider{}
+	begun := make(chan func(target.Response), 1)
+	p.afterwards = func(done func(target.Response)) { begun <- done }
+	s, addr := serve(t, p)
+	c := login(t, addr)
+	x := p.last()
+	running := readCommand(512)
+	running[33] = fakeHold
+	c.send(running, nil)
+	reset := func(f target.Function) iscsi.BHS {
+		var h iscsi.BHS
+		h.Init(iscsi.OpTaskReq, iscsi.FlagFinal|byte(f))
+		h.SetImmediate()
+		h[9] = 1
+		c.send(&h, nil)
+		return h
+	}
+	h := reset(target.LogicalUnitReset)
+	done := <-begun
+	if n := x.stops.Load(); n != 1 {
+		t.Errorf("%d tasks were told to stop", n)
+	}
+	c.read(512)
+	c.ping()
+	done(target.FunctionRejected)
+	if a := c.expect(iscsi.OpTaskResp); a.ITT() != h.ITT() || a.Response() != byte(target.FunctionRejected) {
+		t.Errorf("answer to %d: %d", a.ITT(), a.Response())
+	}
+	x.release()
+	c.ping()
+	// One that comes to nothing does not end the session.
+	h = reset(target.TargetColdReset)
+	(<-begun)(target.FunctionRejected)
+	if a := c.expect(iscsi.OpTaskResp); a.ITT() != h.ITT() || a.Response() != byte(target.FunctionRejected) {
+		t.Errorf("answer to %d: %d", a.ITT(), a.Response())
+	}
+	c.ping()
+	h = reset(target.TargetColdReset)
+	(<-begun)(target.FunctionComplete)
+	if a := c.expect(iscsi.OpTaskResp); a.ITT() != h.ITT() || a.Response() != 0 {
+		t.Errorf("answer to %d: %d", a.ITT(), a.Response())
+	}
+	c.closed()
+	// A session that ends does not wait for what is left.
+	c = login(t, addr)
+	reset(target.TargetColdReset)
+	done = <-begun
+	if err := s.DropSessions(t.Context(), func(target.SessionInfo) bool { return true }, target.ErrMoved); err != nil {
+		t.Error(err)
+	}
+	done(target.FunctionComplete)
+	<-sessionsGone(s)
+}
+
 func TestColdReset(t *testing.T) {
 	p := &fakeProvider{}
 	s, addr := serve(t, p)

@@ -25,7 +25,11 @@ type Nexus interface {
 	// server whose Unit is among the units returned (the resets; ClearTaskSet if the task set is shared). Those not executed yet are cancelled, and those executed are not answered.
 	// So FunctionComplete promises for the latter what invariant 4 asks for: they keep their ranges. A nexus that cannot
 	// promise that refuses.
-	Manage(m Management) (Response, []any)
+	//
+	// then, if it is not nil, is what is to be done besides and may take a while. With FunctionComplete the layer calls it when those
+	// tasks are stopped, without a lock; the function is answered with what done is told, once, from any goroutine. When the session
+	// has ended the answer goes nowhere.
+	Manage(m Management) (r Response, units []any, then func(done func(Response)))
 	// Unit returns a comparable value that identifies the logical unit behind a LUN, nil if there is none.
 	Unit(l LUN) any
 	// End says that the session is over, and why. No method is called after it. It returns when every task executed has

@@ -48,14 +48,22 @@ func (s *session) push(it item) {
 
 // answer queues a PDU that the reader owes to the initiator. It waits while too many of them wait to be sent.
 func (s *session) answer(h *iscsi.BHS, data []byte) {
-	select {
-	case s.control <- struct{}{}:
-	case <-s.dead:
+	if !s.place() {
 		return
 	}
 	s.mu.Lock()
 	s.push(item{kind: itemAnswer, slot: true, head: h, data: data})
 	s.mu.Unlock()
+}
+
+// place takes a place for an answer in the queue; false: the session is over.
+func (s *session) place() bool {
+	select {
+	case s.control <- struct{}{}:
+		return true
+	case <-s.dead:
+		return false
+	}
 }
 
 // sender is what sends the answers of a session: the writer, or the reader where it can do so at once.

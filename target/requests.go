@@ -206,44 +206,72 @@ func (s *session) manage(h *iscsi.BHS) error {
 		s.answer(a, nil)
 		return nil
 	}
-	var after error
 	r := ReassignNotSupported
+	var then func(func(Response))
 	if f != TaskReassign {
-		r, after = s.carryOut(Management{Function: f, LUN: LUN(h[8:16])}, h)
+		r, then = s.carryOut(Management{Function: f, LUN: LUN(h[8:16])}, h)
 	}
-	a.SetResponse(byte(r))
-	if after == nil {
+	switch {
+	case f == TargetColdReset:
+		return s.coldReset(a, r, then)
+	case then == nil:
+		a.SetResponse(byte(r))
 		s.answer(a, nil)
 		return nil
 	}
-	s.srv.dropTarget(s, after)
+	if !s.place() {
+		return nil
+	}
+	then(func(r Response) {
+		a.SetResponse(byte(r))
+		s.mu.Lock()
+		s.push(item{kind: itemAnswer, slot: true, head: a})
+		s.mu.Unlock()
+	})
+	return nil
+}
+
+// coldReset answers a TARGET COLD RESET, after which all sessions with the target end. Nothing more is read before it is over.
+func (s *session) coldReset(a *iscsi.BHS, r Response, then func(func(Response))) error {
+	if then != nil {
+		over := make(chan Response, 1)
+		then(func(r Response) { over <- r })
+		select {
+		case r = <-over:
+		case <-s.dead:
+			return ErrReset
+		}
+	}
+	a.SetResponse(byte(r))
+	if r != FunctionComplete {
+		s.answer(a, nil)
+		return nil
+	}
+	s.srv.dropTarget(s, ErrReset)
 	s.mu.Lock()
 	s.push(item{kind: itemAnswer, head: a, last: true})
 	s.mu.Unlock()
-	return after
+	return ErrReset
 }
 
-// carryOut returns the response, and for a cold reset why the sessions of the target are to end after it was sent.
-func (s *session) carryOut(m Management, h *iscsi.BHS) (r Response, after error) {
+// carryOut returns the response, or what has it if that may take a while.
+func (s *session) carryOut(m Management, h *iscsi.BHS) (r Response, then func(func(Response))) {
 	s.exec.Lock()
-	r, units := s.nexus.Manage(m)
+	r, units, then := s.nexus.Manage(m)
 	s.exec.Unlock()
 	if r != FunctionComplete {
 		return r, nil
 	}
 	switch m.Function {
 	case AbortTask:
-		return s.abortTask(m, h), nil
+		return s.abortTask(m, h), then
 	case AbortTaskSet, ClearTaskSet:
 		s.stop(func(t *Task) bool { return t.LUN == m.LUN })
 		s.srv.stopUnits(units)
 	case LogicalUnitReset, TargetWarmReset, TargetColdReset:
 		s.srv.stopUnits(units)
-		if m.Function == TargetColdReset {
-			return r, ErrReset
-		}
 	}
-	return r, nil
+	return r, then
 }
 
 // abortTask stops the task that is referred to. If it has not come yet, it never will.

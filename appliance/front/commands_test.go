@@ -27,6 +27,7 @@ const (
 	zero     kind = "zero" // frees space
 	flush    kind = "flush"
 	reserved kind = "reserved" // about reservations
+	reset    kind = "reset"    // LOGICAL UNIT RESET
 )
 
 // probes are all commands of the device server, and TEST UNIT READY first. They leave nothing behind that a later one would meet.

@@ -59,6 +59,27 @@ func TestHeld(t *testing.T) {
 			}
 			m.release(nil)
 		}, outcome{want: "held", at: time.Minute, next: []string{"2903"}}},
+		{"another host resets the unit by a port that stands by", false, func(w *world, m *fakeMirror, _ *initiator, _ []uint32) {
+			o, _ := w.b.connect(portName(2), false)
+			tag := o.manage(target.LogicalUnitReset, 0)
+			synctest.Wait()
+			if len(o.in) > 0 { // nobody has confirmed that A still serves
+				w.t.Error("the reset was answered")
+			}
+			m.release(nil)
+			if got, _ := o.await(tag, time.Second); got != "response 0" {
+				w.t.Errorf("reset: %s", got)
+			}
+		}, outcome{want: "held", at: time.Minute, next: []string{"2903"}}},
+		{"another host resets the target by a port that stands by", false, func(w *world, m *fakeMirror, _ *initiator, _ []uint32) {
+			o, _ := w.b.connect(portName(2), false)
+			tag := o.manage(target.TargetWarmReset, 0)
+			synctest.Wait()
+			m.release(nil)
+			if got, _ := o.await(tag, time.Second); got != "response 0" {
+				w.t.Errorf("reset: %s", got)
+			}
+		}, outcome{want: "held", at: time.Minute, next: []string{"2903"}}},
 		{"the host logs in again", false, func(w *world, _ *fakeMirror, _ *initiator, _ []uint32) {
 			o, status := w.a.connect(portName(1), false)
 			if status != 0 {
@@ -224,12 +245,14 @@ func TestPatient(t *testing.T) {
 		if got, data := i.await(tag, time.Minute); got != "good" || len(data) != 8 || time.Since(begin) > askAgain {
 			t.Errorf("%s after %v, %x", got, time.Since(begin), data)
 		}
-		// An abort, and the end of the session, while it is held.
+		// An abort, and the end of the session, while it is held. A reset waits for the node that serves, as long as that holds.
 		m.hold()
-		for _, f := range []target.Function{target.AbortTask, target.LogicalUnitReset} {
-			if got, _ := i.await(i.manage(f, i.start(&c, 1)), time.Second); got != "response 0" {
-				t.Errorf("function %d: %s", f, got)
-			}
+		if got, _ := i.await(i.manage(target.AbortTask, i.start(&c, 1)), time.Second); got != "response 0" {
+			t.Errorf("abort: %s", got)
+		}
+		i.start(&c, 1)
+		if got, _ := i.await(i.manage(target.LogicalUnitReset, 0), worldHold+time.Second); got != "response 255" {
+			t.Errorf("reset: %s", got)
 		}
 		i.start(&c, 1)
 		i.conn.Close()

@@ -68,8 +68,8 @@ func executed(r *remote.Task) {
 func (p *peerNexus) Cancel(*target.Task) {}
 
 // Manage refuses: between nodes a session ends as a whole, when its commands have finished (invariant 4).
-func (p *peerNexus) Manage(target.Management) (target.Response, []any) {
-	return target.FunctionNotSupported, nil
+func (p *peerNexus) Manage(target.Management) (target.Response, []any, func(func(target.Response))) {
+	return target.FunctionNotSupported, nil, nil
 }
 
 func (p *peerNexus) Unit(target.LUN) any { return nil }

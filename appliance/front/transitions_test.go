@@ -37,19 +37,19 @@ func all(s string, but map[kind]string) map[kind]string {
 
 func unknownYet() seen { return seen{name: "does not know the volume", login: iscsi.LoginUnavailable} }
 
-// standsBy asks who serves: what describes the unit and what is reserved has an answer.
+// standsBy asks who serves: what describes the unit and what is reserved has an answer, and the unit is reset there.
 func standsBy(other byte) seen {
-	return seen{"stands by", 0, all("2/040b", map[kind]string{size: "good", reserved: "good"}), 2, other}
+	return seen{"stands by", 0, all("2/040b", map[kind]string{size: "good", reserved: "good", reset: "good"}), 2, other}
 }
 
 // alone stands by while nobody serves: what describes the unit is held; a command about reservations is to come again.
 func alone(other byte) seen {
-	return seen{"stands by, nobody serves", 0, all("2/040b", map[kind]string{size: "busy", reserved: "2/040a"}), 2, other}
+	return seen{"stands by, nobody serves", 0, all("2/040b", map[kind]string{size: "busy", reserved: "2/040a", reset: "refused"}), 2, other}
 }
 
 // coming leads, or was serving a moment ago, and has no device.
 func coming(other byte) seen {
-	return seen{"is about to serve", 0, all("2/040a", map[kind]string{size: "busy", reserved: "2/040a"}), 0xf, other}
+	return seen{"is about to serve", 0, all("2/040a", map[kind]string{size: "busy", reserved: "2/040a", reset: "refused"}), 0xf, other}
 }
 
 // waits leads and cannot reach the volume: I/O is held.
@@ -93,7 +93,7 @@ func scenario() []step {
 		{"A cannot reach the members", func(w *world) { w.a.hosts.Wait(w.volume, geometry) }, waits(), with(alone(0xf), size, "good"), "", ""},
 		{"A serves", func(w *world) { m = w.a.serve() }, serves(), standsBy(0xf), "", ""},
 		{"the catalog says so", catalog(groupA, groupA), serves(), standsBy(0), "2a06", "2a06"},
-		{"a member is silent", func(*world) { m.hold() }, holds(), with(standsBy(0), size, "busy", reserved, "busy"), "", ""},
+		{"a member is silent", func(*world) { m.hold() }, holds(), with(standsBy(0), size, "busy", reserved, "busy", reset, "busy"), "", ""},
 		{"it was removed", func(*world) { m.release(nil) }, serves(), standsBy(0), "", ""},
 		{"a pool is full", func(*world) {
 			m.fail(func(r *block.Request) error {
@@ -113,7 +113,7 @@ func scenario() []step {
 			})
 		}, with(serves(), read, "3/1100", write, "3/0c00", zero, "3/0c00", flush, "3/0c00"), standsBy(0), "", ""},
 		{"it is mended", func(*world) { m.fail(nil) }, serves(), standsBy(0), "", ""},
-		{"members have accepted a newer epoch", func(*world) { m.fence() }, fenced(), with(standsBy(0), size, "busy", reserved, "dropped"), "", ""},
+		{"members have accepted a newer epoch", func(*world) { m.fence() }, fenced(), with(standsBy(0), size, "busy", reserved, "dropped", reset, "refused"), "", ""},
 		{"A steps down", func(w *world) { raft(0)(w); w.a.hosts.StandbyAll() }, coming(2), alone(0), "dropped", ""},
 		{"B is elected", raft(groupB), coming(2), alone(0), "", ""},
 		{"B's take-over is applied", catalog(groupB, 0), alone(0xf), coming(2), "2a06", "2a06"},
@@ -163,33 +163,54 @@ func TestTransitions(t *testing.T) {
 				for _, s := range scenario() {
 					t.Logf("%s: A %s, B %s", s.name, s.a.name, s.b.name)
 					s.do(w)
-					oldA = w.a.look(s.name, s.a, oldA, s.oldA)
-					oldB = w.b.look(s.name, s.b, oldB, s.oldB)
+					oldA, oldB = w.a.told(s.name, s.a, oldA, s.oldA), w.b.told(s.name, s.b, oldB, s.oldB)
+					w.a.look(s.name, s.a, oldA)
+					w.b.look(s.name, s.b, oldB)
+					if oldA, oldB = nil, nil; s.a.login == iscsi.LoginOK {
+						oldA, oldB = w.a.fresh(s.name, nil), w.b.fresh(s.name, nil)
+					}
 				}
 			})
 		})
 	}
 }
 
-// look checks what is seen of a node after a step, first on a session that was there before, and returns a session for the next step.
-func (n *worldNode) look(at string, s seen, old *initiator, want string) *initiator {
+// told checks what a session was told of a step that was there before it, and returns it if it is there still.
+func (n *worldNode) told(at string, s seen, old *initiator, want string) *initiator {
+	t := n.w.t
+	t.Helper()
+	if old == nil {
+		return nil
+	}
+	at = fmt.Sprintf("%s: node %d, which %s", at, n.group, s.name)
+	got, dropped := old.attentions()
+	if dropped {
+		got = append(got, "dropped")
+		if !slices.Equal(old.async, []byte{iscsi.AsyncDropConnection}) {
+			t.Errorf("%s: events %v before the connection ended", at, old.async)
+		}
+	}
+	if g := strings.Join(got, " "); g != want {
+		t.Errorf("%s: an old session has got %q, want %q", at, g, want)
+	}
+	if dropped {
+		old.conn.Close()
+		return nil
+	}
+	return old
+}
+
+// look checks what is seen of a node after a step, first on a session that was there before. What it leaves of resets to sessions of the
+// other node is told there.
+func (n *worldNode) look(at string, s seen, old *initiator) {
 	t := n.w.t
 	t.Helper()
 	at = fmt.Sprintf("%s: node %d, which %s", at, n.group, s.name)
 	if old != nil {
-		got, dropped := old.attentions()
-		if dropped {
-			got = append(got, "dropped")
-			if !slices.Equal(old.async, []byte{iscsi.AsyncDropConnection}) {
-				t.Errorf("%s: events %v before the connection ended", at, old.async)
-			}
+		if a, dropped := old.attentions(); dropped || len(a) > 0 && !slices.Equal(a, []string{"2903"}) {
+			t.Errorf("%s: the other node's resets have told an old session %v, dropped: %v", at, a, dropped)
 		}
-		if g := strings.Join(got, " "); g != want {
-			t.Errorf("%s: an old session has got %q, want %q", at, g, want)
-		}
-		if !dropped {
-			n.table(at+", old session", s, old)
-		}
+		n.table(at+", old session", s, old)
 		old.conn.Close()
 	}
 	d, status := n.connect(portName(9), true)
@@ -207,11 +228,9 @@ func (n *worldNode) look(at string, s seen, old *initiator, want string) *initia
 	if status != s.login {
 		t.Errorf("%s: login %v, want %v", at, status, s.login)
 	}
-	if i == nil {
-		return nil
+	if i != nil {
+		n.table(at, s, n.fresh(at, i))
 	}
-	n.table(at, s, n.fresh(at, i))
-	return n.fresh(at, nil)
 }
 
 // fresh takes the first unit attention of a session, a new one if there is none.
@@ -263,10 +282,18 @@ func (n *worldNode) table(at string, s seen, i *initiator) {
 		f    target.Function
 		want string
 	}{{target.AbortTask, "response 1"}, {target.AbortTaskSet, "response 0"}, {target.ClearTaskSet, "response 0"}, {target.ClearACA, "response 5"},
-		{target.TaskReassign, "response 4"}, {target.LogicalUnitReset, "response 0"}} {
+		{target.TaskReassign, "response 4"}} {
 		if got, _ := i.await(i.manage(f.f, 4711), time.Minute); got != f.want {
 			t.Errorf("%s: task management function %d: %s, want %s", at, f.f, got, f.want)
 		}
+	}
+	begin, want := time.Now(), "response 0"
+	if s.want[reset] == "refused" || s.want[reset] == "busy" {
+		want = "response 255"
+	}
+	got, _ := i.await(i.manage(target.LogicalUnitReset, 0), time.Minute)
+	if took := time.Since(begin); got != want || s.want[reset] == "busy" && took != worldHold || s.want[reset] != "busy" && took > 0 {
+		t.Errorf("%s: reset: %s after %v, want %s", at, got, took, want)
 	}
 	if a, dropped := i.attentions(); dropped || !slices.Equal(a, []string{"2903"}) {
 		t.Errorf("%s: after a reset: %v, dropped: %v", at, a, dropped)

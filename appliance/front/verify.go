@@ -75,6 +75,6 @@ func (a asker) Execute(t *target.Task) {
 }
 
 // Manage implements target.Nexus.
-func (a asker) Manage(target.Management) (target.Response, []any) {
-	return target.FunctionNotAuthorized, nil
+func (a asker) Manage(target.Management) (target.Response, []any, func(func(target.Response))) {
+	return target.FunctionNotAuthorized, nil, nil
 }

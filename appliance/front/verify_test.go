@@ -46,7 +46,7 @@ func TestVerifier(t *testing.T) {
 			t.Errorf("%02xh: status %x", op, task.Status)
 		}
 	}
-	if r, _ := o.Nexus.Manage(target.Management{Function: target.LogicalUnitReset, LUN: target.FlatLUN(1)}); r != target.FunctionNotAuthorized {
+	if r, _, _ := o.Nexus.Manage(target.Management{Function: target.LogicalUnitReset, LUN: target.FlatLUN(1)}); r != target.FunctionNotAuthorized {
 		t.Errorf("a reset: %v", r)
 	}
 	o.Nexus.End(nil)

@@ -69,7 +69,8 @@ type flight struct {
 	attention *attentions
 	under     counts     // commands to the unit
 	afar      counts     // copies that commands to other units make here
-	stop      func() int // stops the commands to the unit (target.Login.Stop); nil: nobody can
+	stop      func() int // stops the commands to the unit that the nexus has seen (target.Login.Stop); nil: nobody can
+	reset     func() int // stops all commands to the unit, as stop
 	noticed   uint64     // guarded by arbiter.mu: the change of the newest notice that was made a unit attention
 	gone      bool       // guarded by arbiter.mu: the session is over
 	cut       *change    // guarded by arbiter.mu: the change for which the commands to the unit were stopped

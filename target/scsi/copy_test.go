@@ -238,7 +238,7 @@ func TestCopiesOfUnits(t *testing.T) {
 	}
 	// A reset forgets them.
 	r.good(r.do(xcopy(0, mine), mine, 0))
-	if a, _ := r.nexus.Manage(target.Management{Function: target.LogicalUnitReset, LUN: r.lun}); a != target.FunctionComplete {
+	if a, _, _ := r.nexus.Manage(target.Management{Function: target.LogicalUnitReset, LUN: r.lun}); a != target.FunctionComplete {
 		t.Fatal(a)
 	}
 	r.attention(0x2903)

@@ -2,6 +2,7 @@ package scsi_test
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 	"testing"
 
 	"pmsapp/internal/block"
@@ -91,6 +92,22 @@ func (r *rig) start(c, out []byte, in int64) (t *target.Task, ended chan struct{
 	copy(t.DataOut, out)
 	r.nexus.Execute(t)
 	return t, ended
+}
+
+// manage carries a task management function out, but for the tasks, and returns the response: 254 as long as there is none.
+func (r *rig) manage(f target.Function) (response *atomic.Uint32) {
+	r.t.Helper()
+	response = new(atomic.Uint32)
+	a, _, then := r.nexus.Manage(target.Management{Function: f, LUN: r.lun})
+	if response.Store(uint32(a)); then != nil {
+		response.Store(254)
+		then(func(a target.Response) {
+			if old := response.Swap(uint32(a)); old != 254 {
+				r.t.Errorf("two answers: %d, %d", old, a)
+			}
+		})
+	}
+	return response
 }
 
 // do executes a command whose device does not hold it.

@@ -35,6 +35,7 @@ type LU struct {
 	swp     atomic.Bool // SOFTWARE WRITE PROTECT, until the unit is reset or stands by
 	arbiter *arbiter
 	around  Around
+	asking  atomic.Int32 // commands about reservations that the node which serves was asked and has not answered
 
 	mu      sync.Mutex
 	nexuses map[*attentions]struct{}
@@ -258,14 +259,5 @@ func (lu *LU) join() *attentions {
 func (lu *LU) leave(a *attentions) {
 	lu.mu.Lock()
 	delete(lu.nexuses, a)
-	lu.mu.Unlock()
-}
-
-// reset establishes the unit attentions of a reset.
-func (lu *LU) reset(asc uint16) {
-	lu.swp.Store(false)
-	lu.arbiter.forget()
-	lu.mu.Lock()
-	lu.attend(nil, asc)
 	lu.mu.Unlock()
 }

@@ -70,7 +70,8 @@ func (q *Question) change() (*change, error) {
 }
 
 // Ask answers another node's question. done is called once, perhaps before Ask has returned; with an error the asker's host
-// is to be dropped (invariant 8). end gives up what was not begun.
+// is to be dropped (invariant 8). end gives up what was not begun. It must not be called within a method of a nexus: a reset takes
+// locks of sessions.
 func (lu *LU) Ask(q Question, done func(Answer, error)) (end func(), err error) {
 	if q.Describes() {
 		lu.answerDescribing(q, done)
@@ -81,7 +82,11 @@ func (lu *LU) Ask(q Question, done func(Answer, error)) (end func(), err error) 
 		return nil, err
 	}
 	ch.by, ch.done = ch, done
-	lu.arbiter.ask(ch)
+	if len(q.CDB) == 0 && q.Action == reserve.Reset {
+		lu.answerReset(ch)
+	} else {
+		lu.arbiter.ask(ch)
+	}
 	return func() { lu.arbiter.purge(ch) }, nil
 }
 
@@ -169,9 +174,16 @@ func (x *Nexus) elsewhere(c *io) {
 	q := c.question(c.unit.flight.nexus)
 	q.CDB, q.List = append([]byte(nil), q.CDB...), append([]byte(nil), q.List...)
 	// The question is given up when the session ends, or aborts: what comes then goes nowhere.
-	id := x.asks(!q.Describes())
+	changes := !q.Describes()
+	id := x.asks(changes)
+	if changes {
+		lu.asking.Add(1)
+	}
 	end := lu.around.Elsewhere(q, func(a Answer, asked bool, err error) {
 		x.asked(id)
+		if changes {
+			lu.asking.Add(-1)
+		}
 		switch {
 		case err != nil && asked && !describes(q.CDB):
 			c.answered(a, block.ErrEnded) // nobody knows what has become of it: whoever brought it is dropped
@@ -252,16 +264,32 @@ func (x *Nexus) cancelQuestions() {
 	}
 }
 
-// unreserve has what RESERVE commands hold of the unit released: n's, or anybody's if the unit was reset.
-func (lu *LU) unreserve(n reserve.Nexus, a reserve.Action) {
-	cur := lu.arbiter.gate.Load().cur
-	if cur.Exclusive.IsZero() || a == reserve.LoseNexus && cur.Exclusive != n {
+// unreserve has what a RESERVE command of a nexus that is lost holds of the unit released.
+func (lu *LU) unreserve(n reserve.Nexus) {
+	if lu.arbiter.gate.Load().cur.Exclusive != n || n.IsZero() {
 		return
 	}
 	if lu.Serving() {
-		lu.arbiter.ask(&change{cmd: reserve.Command{Nexus: n, Action: a}})
+		lu.arbiter.ask(&change{cmd: reserve.Command{Nexus: n, Action: reserve.LoseNexus}})
 	} else if lu.around.Elsewhere != nil {
-		lu.around.Elsewhere(Question{Volume: lu.id, Nexus: n, Action: a}, func(Answer, bool, error) {})
+		lu.around.Elsewhere(Question{Volume: lu.id, Nexus: n, Action: reserve.LoseNexus}, func(Answer, bool, error) {})
+	}
+}
+
+// resetter stops what stopper does and, besides, commands that have not been shown to the nexus yet.
+func (x *Nexus) resetter(f *flight, n uint16) func() int {
+	if x.login.Stop == nil {
+		return nil
+	}
+	return func() int {
+		return x.login.Stop(func(t *target.Task) bool {
+			at, ok := t.LUN.Number()
+			if !ok || at != n {
+				return false
+			}
+			u, there := x.unit(t.LUN)
+			return there && u.flight == f
+		})
 	}
 }
 

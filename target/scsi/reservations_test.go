@@ -379,13 +379,51 @@ func TestUnitReserved(t *testing.T) {
 	a.status(a.put(), 0)
 	a.good(a.do(cdb(0x17), nil, 0))
 	free("RELEASE")
-	if f, _ := b.nexus.Manage(target.Management{Function: target.LogicalUnitReset, LUN: b.lun}); f != target.FunctionComplete {
-		t.Fatal(f)
+	for _, f := range []target.Function{target.LogicalUnitReset, target.TargetWarmReset} {
+		// It is answered when the reservation is released, so that what the host sends next does not meet it.
+		r.keeper.Hold = true
+		reset := b.manage(f)
+		if a := reset.Load(); a != 254 || r.keeper.Waiting() != 1 {
+			t.Fatalf("response %d, %d changes", a, r.keeper.Waiting())
+		}
+		r.keeper.Hold = false
+		held := r.keeper.Held[0]
+		r.keeper.Held = nil
+		held.Done(r.keeper.Commit(held.Seq, held.C))
+		if a := reset.Load(); a != 0 {
+			t.Fatalf("response %d", a)
+		}
+		a.attention(0x2903)
+		b.attention(0x2903)
+		r.attention(0x2903)
+		free("a reset")
+	}
+	// What somebody else's reset finds in the queue is not begun after it.
+	r.keeper.Hold = true
+	c, list := prout(0, 0, 0, 1)
+	first, begun := r.start(cdb(0x17), nil, 0) // of what another holds: nothing to do
+	<-begun
+	r.status(first, 0)
+	_, ended := a.start(cdb(0x17), nil, 0)
+	q, queued := a.start(c, list, 0)
+	reset := b.manage(target.LogicalUnitReset)
+	<-queued
+	a.status(q, busyStatus)
+	r.keeper.Hold = false
+	held := r.keeper.Held[0]
+	r.keeper.Held = nil
+	held.Done(r.keeper.Commit(held.Seq, held.C))
+	<-ended
+	if a := reset.Load(); a != 0 {
+		t.Fatalf("response %d", a)
+	}
+	if s, _ := r.keeper.Reservations(); len(s.Registered) != 0 {
+		t.Fatalf("%+v", s)
 	}
 	a.attention(0x2903)
 	b.attention(0x2903)
 	r.attention(0x2903)
-	free("a reset")
+	a.good(a.do(cdb(0x16), nil, 0))
 	a.nexus.End(target.ErrMoved)
 	a = r.host("a")
 	b.status(b.put(), conflictStatus)
@@ -403,7 +441,7 @@ func TestAbortedBeforeItBegan(t *testing.T) {
 	c, list := prout(0, 0, 0, 1)
 	_, first := a.start(c, list, 0)
 	q, second := b.start(c, list, 0)
-	if f, _ := b.nexus.Manage(target.Management{Function: target.AbortTask, LUN: b.lun}); f != target.FunctionComplete {
+	if f, _, _ := b.nexus.Manage(target.Management{Function: target.AbortTask, LUN: b.lun}); f != target.FunctionComplete {
 		t.Fatal(f)
 	}
 	<-second

@@ -296,7 +296,7 @@ func TestAttentions(t *testing.T) {
 		t.Errorf("REQUEST SENSE %x", b)
 	}
 	other.good(other.do(cdb(0x00), nil, 0))
-	if resp, units := r.nexus.Manage(target.Management{Function: target.LogicalUnitReset, LUN: r.lun}); resp != 0 || len(units) != 1 || units[0] != other.nexus.Unit(r.lun) {
+	if resp, units, _ := r.nexus.Manage(target.Management{Function: target.LogicalUnitReset, LUN: r.lun}); resp != 0 || len(units) != 1 || units[0] != other.nexus.Unit(r.lun) {
 		t.Error(resp, units)
 	}
 	other.attention(0x2903)
@@ -328,7 +328,7 @@ func TestNoUnit(t *testing.T) {
 	}
 	r.sense(r.do(cdb(0x00), nil, 0), illegalRequest, 0x2500)
 	r.sense(r.do(rw10(0x2a, 0, 0, 1), fill(512, 1), 0), illegalRequest, 0x2500)
-	if resp, _ := r.nexus.Manage(target.Management{Function: target.LogicalUnitReset, LUN: r.lun}); resp != target.LUNDoesNotExist {
+	if resp, _, _ := r.nexus.Manage(target.Management{Function: target.LogicalUnitReset, LUN: r.lun}); resp != target.LUNDoesNotExist {
 		t.Error(resp)
 	}
 }

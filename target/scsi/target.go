@@ -132,14 +132,14 @@ func (x *Nexus) remap(luns map[uint16]*LU) {
 		if luns[n] != u.lu || x.target.fixed[n] != u.readOnly {
 			u.lu.leave(u.attention)
 			u.lu.arbiter.part(u.flight)
-			u.lu.unreserve(x.nexus, reserve.LoseNexus)
+			u.lu.unreserve(x.nexus)
 			delete(x.units, n)
 		}
 	}
 	for n, lu := range luns {
 		if _, ok := x.units[n]; !ok {
 			f := &flight{nexus: x.nexus, attention: lu.join()}
-			f.stop = x.stopper(f, n)
+			f.stop, f.reset = x.stopper(f, n), x.resetter(f, n)
 			lu.arbiter.join(f)
 			x.units[n] = unit{lu, f.attention, f, x.target.fixed[n]}
 		}
@@ -189,48 +189,8 @@ func (x *Nexus) End(cause error) {
 		u.lu.leave(u.attention)
 		u.lu.arbiter.part(u.flight)
 		if lost {
-			u.lu.unreserve(x.nexus, reserve.LoseNexus)
+			u.lu.unreserve(x.nexus)
 		}
 		delete(x.units, n)
 	}
-}
-
-// Manage implements target.Nexus.
-func (x *Nexus) Manage(m target.Management) (target.Response, []any) {
-	switch m.Function {
-	case target.ClearACA:
-		return target.FunctionNotSupported, nil // NACA is refused, so there never is an ACA
-	}
-	if x.giveUp() {
-		// Another node is at a command about reservations that this one cannot call back (invariant 4).
-		return target.FunctionRejected, nil
-	}
-	switch m.Function {
-	case target.TargetWarmReset, target.TargetColdReset:
-		var all []any
-		x.mu.RLock()
-		defer x.mu.RUnlock()
-		for _, u := range x.units {
-			u.lu.reset(ascBusReset)
-			u.lu.unreserve(x.nexus, reserve.Reset)
-			all = append(all, u.lu)
-		}
-		return target.FunctionComplete, all
-	}
-	u, ok := x.unit(m.LUN)
-	if !ok {
-		return target.LUNDoesNotExist, nil
-	}
-	switch m.Function {
-	case target.LogicalUnitReset:
-		u.lu.reset(ascBusReset)
-		u.lu.unreserve(x.nexus, reserve.Reset)
-		return target.FunctionComplete, []any{u.lu}
-	case target.AbortTask, target.AbortTaskSet:
-		return target.FunctionComplete, nil
-	case target.ClearTaskSet:
-		// Each nexus has a task set of its own (control mode page, TST): there is nothing of others to clear.
-		return target.FunctionComplete, nil
-	}
-	return target.FunctionNotSupported, nil
 }

@@ -196,7 +196,9 @@ func (n *node) ownSessions() []api.Session {
 		all = append(all, api.Session{Node: n.cfg.Name, Initiator: name, Target: s.Login.Target, Portal: s.Login.Portal.String(),
 			Remote: s.Login.Remote.String(), Since: s.Since, CHAP: s.Login.User != "", HeaderDigest: s.Params.HeaderDigest,
 			DataDigest: s.Params.DataDigest, ImmediateData: s.Params.ImmediateData, InitialR2T: s.Params.InitialR2T,
-			FirstBurst: s.Params.FirstBurst, MaxBurst: s.Params.MaxBurst, Commands: s.Tasks})
+			FirstBurst: s.Params.FirstBurst, MaxBurst: s.Params.MaxBurst, Commands: s.Tasks,
+			Waits: api.Waits{Volume: s.Waits.Unit, Data: s.Waits.Data, Order: s.Waits.Order, Memory: s.Waits.Memory, Answers: s.Waits.Taking,
+				OldestSeconds: s.Waits.Oldest.Seconds()}})
 	}
 	slices.SortFunc(all, func(a, b api.Session) int {
 		return cmp.Or(cmp.Compare(a.Initiator, b.Initiator), a.Since.Compare(b.Since))

@@ -26,6 +26,7 @@ type flow struct {
 	cmdSN     uint32
 	order     uint64 // grows with each task of the session
 	immediate bool
+	begun     int64 // Server.clock when it came
 	stage     stage
 	// stopped says that the task was aborted: it is not in the table of tasks any more, it is never executed if it was
 	// not yet, and never answered.
@@ -68,7 +69,7 @@ func (t *Task) begin(s *session, h *iscsi.BHS, cdb []byte, bidi uint32) {
 	}
 	t.Accepted, t.Moved, t.Status, t.Sense, t.Drop = Want{}, 0, 0, nil, nil
 	t.Stop, t.Delivered, t.Lent = nil, nil, nil
-	t.flow = flow{sess: s, cmdSN: h.CmdSN(), immediate: h.Immediate(),
+	t.flow = flow{sess: s, cmdSN: h.CmdSN(), immediate: h.Immediate(), begun: s.srv.clock.Load(),
 		pushing: t.Write && !h.Final() && !s.params.InitialR2T}
 }
 

@@ -203,6 +203,21 @@ func TestReinstatement(t *testing.T) {
 	other.ping()
 }
 
+// TestReinstatementByAnySpelling: an iSCSI name is the same in whatever case it is spelled (RFC 7143 4.2.7.2), so the second login of a
+// port reinstates the session of the first.
+func TestReinstatementByAnySpelling(t *testing.T) {
+	p := &fakeProvider{}
+	s, addr := serve(t, p)
+	old := login(t, addr)
+	first := p.last()
+	c := login(t, addr, func(c *iscsi.InitiatorLoginConfig) { c.Initiator = strings.ToUpper(c.Initiator[:4]) + c.Initiator[4:] })
+	old.closed()
+	if n := len(s.Sessions()); n != 1 || !errors.Is(first.cause, target.ErrReinstated) {
+		t.Errorf("%d sessions, the first ended for %v", n, first.cause)
+	}
+	c.ping()
+}
+
 func TestHalfOpenLogin(t *testing.T) {
 	_, addr := serve(t, &fakeProvider{}, func(c *target.Config) { c.Tunables.LoginTimeout = 50 * time.Millisecond })
 	c := dial(t, addr)

@@ -3,6 +3,7 @@ package target
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"pmsapp/internal/iscsi"
@@ -11,7 +12,7 @@ import (
 // register makes the session of a login. An earlier session of the same initiator port has ended, in the sense of
 // invariant 4, when it returns. What it returns is in the server's tables, so no other login can make the same one.
 func (s *Server) register(l *loggingIn, n iscsi.Names) (*session, error) {
-	p := port{n.Initiator, n.Target, n.ISID, l.login.Group}
+	p := port{strings.ToLower(n.Initiator), strings.ToLower(n.Target), n.ISID, l.login.Group}
 	for {
 		s.mu.Lock()
 		if s.closed {
@@ -128,7 +129,7 @@ func (s *Server) stopUnits(units []any) {
 func (s *Server) dropTarget(of *session, cause error) {
 	s.mu.Lock()
 	all := s.list(func(se *session) bool {
-		return se != of && se.opened.Load() && se.login.Target == of.login.Target && !se.login.Discovery
+		return se != of && se.opened.Load() && se.port.target == of.port.target && !se.login.Discovery
 	})
 	s.mu.Unlock()
 	for _, se := range all {

@@ -21,7 +21,7 @@ var ErrClosed = errors.New("target: the server is shut down")
 
 // port is what a session belongs to: a second login of the same reinstates it (RFC 7143 6.3.5).
 type port struct {
-	initiator, target string
+	initiator, target string // in lower case: iSCSI names are alike in any (RFC 7143 4.2.7.2)
 	isid              iscsi.ISID
 	group             uint16
 }
@@ -32,6 +32,8 @@ type Server struct {
 	log      *slog.Logger
 	tunables atomic.Pointer[Tunables]
 	budget   *budget
+	clock    atomic.Int64 // nanoseconds since begin, as the watchman had them at his last tick
+	begin    time.Time
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -63,7 +65,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Limits.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: cfg.Log, budget: newBudget(cfg.Limits), quit: make(chan struct{}),
+	s := &Server{cfg: cfg, log: cfg.Log, budget: newBudget(cfg.Limits), begin: time.Now(), quit: make(chan struct{}),
 		listeners: map[net.Listener]struct{}{}, conns: map[net.Conn]*guest{}, sessions: map[*session]struct{}{},
 		ports: map[port]*session{}, tsihs: map[uint16]*session{}}
 	if err := s.Tune(cfg.Tunables); err != nil {
@@ -285,16 +287,17 @@ type SessionInfo struct {
 	TSIH  uint16
 	Since time.Time
 	Nexus Nexus // nil for discovery
-	// Params is what was agreed at login, and Tasks how many commands are under way.
+	// Params is what was agreed at login, Tasks how many commands are under way, and Waits for what.
 	Params iscsi.Params
 	Tasks  int
+	Waits  Waits
 }
 
 func (s *session) info() SessionInfo {
 	s.mu.Lock()
-	n := len(s.tasks)
+	n, w := len(s.tasks), s.waitsFor()
 	s.mu.Unlock()
-	return SessionInfo{Login: s.login, TSIH: s.tsih, Since: s.since, Nexus: s.nexus, Params: s.params, Tasks: n}
+	return SessionInfo{Login: s.login, TSIH: s.tsih, Since: s.since, Nexus: s.nexus, Params: s.params, Tasks: n, Waits: w}
 }
 
 // Sessions returns the sessions whose login was accepted.

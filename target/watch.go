@@ -75,6 +75,7 @@ func (s *Server) watchAll() {
 		case <-ticker.C:
 		}
 		t, now := s.tunables.Load(), time.Now()
+		s.clock.Store(int64(now.Sub(s.begin)))
 		s.mu.Lock()
 		all := s.list(func(se *session) bool { return se.opened.Load() })
 		s.mu.Unlock()

@@ -34,6 +34,17 @@ type Session struct {
 	FirstBurst    int       `json:"first_burst"`
 	MaxBurst      int       `json:"max_burst"`
 	Commands      int       `json:"commands"` // under way
+	Waits         Waits     `json:"waits"`
+}
+
+// Waits is what a session's commands wait for, each counted once.
+type Waits struct {
+	Volume        int     `json:"volume"`         // they are being carried out
+	Data          int     `json:"data"`           // of the host
+	Order         int     `json:"order"`          // earlier commands
+	Memory        int     `json:"memory"`         // that commands of all sessions share
+	Answers       int     `json:"answers"`        // the host to take them
+	OldestSeconds float64 `json:"oldest_seconds"` // since the oldest of them came
 }
 
 // NewHost is the body of POST /v1/hosts.

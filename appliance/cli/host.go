@@ -21,7 +21,7 @@ func (hostListCmd) Run(e *env) error {
 			return err
 		}
 		return e.show(hosts, func(w io.Writer) {
-			row(w, "HOST", "IQN", "CHAP", "PATHS", "LUNS", "SESSION", "SINCE", "DIGESTS", "BURSTS", "COMMANDS")
+			row(w, "HOST", "IQN", "CHAP", "PATHS", "LUNS", "SESSION", "SINCE", "DIGESTS", "BURSTS", "COMMANDS", "WAIT FOR")
 			for _, h := range hosts {
 				hostRows(w, h)
 			}
@@ -50,12 +50,29 @@ func hostRows(w io.Writer, h api.Host) {
 			}
 			logged = true
 			row(w, append(append([]string{}, first...), s.Node+" from "+s.Remote, s.Since.Local().Format(time.DateTime), digests(s),
-				fmt.Sprintf("%s/%s", bytes(int64(s.FirstBurst)), bytes(int64(s.MaxBurst))), fmt.Sprint(s.Commands))...)
+				fmt.Sprintf("%s/%s", bytes(int64(s.FirstBurst)), bytes(int64(s.MaxBurst))), fmt.Sprint(s.Commands), waits(s.Waits))...)
 		}
 		if !logged {
-			row(w, append(first, "", "", "", "", "")...)
+			row(w, append(first, "", "", "", "", "", "")...)
 		}
 	}
+}
+
+// waits says what commands wait for, the most usual first, and for how long the oldest has.
+func waits(w api.Waits) string {
+	var all []string
+	for _, c := range []struct {
+		n    int
+		what string
+	}{{w.Volume, "the volume"}, {w.Data, "the host's data"}, {w.Order, "earlier ones"}, {w.Memory, "memory"}, {w.Answers, "the host to take answers"}} {
+		if c.n > 0 {
+			all = append(all, fmt.Sprintf("%d: %s", c.n, c.what))
+		}
+	}
+	if len(all) == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%s; the oldest for %.1f s", strings.Join(all, ", "), w.OldestSeconds)
 }
 
 func digests(s api.Session) string {

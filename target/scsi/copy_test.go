@@ -165,6 +165,41 @@ func TestCopyBetweenUnits(t *testing.T) {
 	r.sense(r.do(xcopy(0, list), list, 0), 2, 0x040b)
 }
 
+// TestCopyReadOnly: a unit that the host may not write is a source, whichever unit is asked, and no destination.
+func TestCopyReadOnly(t *testing.T) {
+	r := newRig(t)
+	data := pattern(4096)
+	r.write(0, data)
+	dev := blocktest.NewMemory(devSize, 512)
+	second := scsi.NewLU(ids.NewVolume())
+	if err := second.Serve(dev, r.keeper); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.target.SetMap(map[uint16]*scsi.LU{1: r.lu, 2: second}, map[uint16]bool{1: true}); err != nil {
+		t.Fatal(err)
+	}
+	other := *r
+	other.lun = target.FlatLUN(2)
+	for _, h := range []*rig{r, &other} {
+		h.sense(h.do(cdb(0), nil, 0), 6, 0x2900)
+		h.sense(h.do(cdb(0), nil, 0), 6, 0x3f0e)
+	}
+	both := [][]byte{r.designator(), other.designator()}
+	for i, h := range []*rig{r, &other} {
+		at := uint64(100 * (i + 1))
+		list := copyList(1, both, segment{0, 1, 8, 0, at})
+		h.good(h.do(xcopy(0, list), list, 0))
+		if !bytes.Equal(dev.Bytes(int64(at)*512, 4096), data) {
+			t.Error("something else was copied")
+		}
+		list = copyList(1, both, segment{1, 0, 8, at, 500})
+		h.sense(h.do(xcopy(0, list), list, 0), 7, 0x2700)
+	}
+	if r.dev.Bytes(500*512, 1)[0] != 0 || r.dev.Bytes(501*512, 1)[0] != 0 {
+		t.Error("a unit was written that the host may only read")
+	}
+}
+
 func TestCopyLID4(t *testing.T) {
 	r := newRig(t)
 	data := pattern(8 * 512)

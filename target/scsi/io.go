@@ -159,7 +159,7 @@ func (c *io) refused() (sense, bool) {
 	if control(t.CDB)&controlNACA != 0 {
 		return invalidField(), true
 	}
-	if c.kind.changes() {
+	if c.kind.changes() && c.kind != kCopy { // a copy says which unit it writes
 		if s, fixed := c.unit.writeProtected(); fixed {
 			return s, true
 		}

@@ -3,7 +3,6 @@ package clients
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -31,21 +30,7 @@ func needs(t *testing.T, packages string, programs ...string) {
 // cluster starts three nodes with a LUN of two replicas and returns its URL at the virtual address.
 func cluster(t *testing.T, size int64, paths string) (*local.Cluster, string) {
 	t.Helper()
-	c, err := local.New(local.Config{Binary: program.Build(t), Dir: t.TempDir(), Nodes: 3, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		c.Close()
-		if t.Failed() {
-			for _, n := range c.Nodes {
-				t.Logf("%s:\n%s", n.Name, n.Tail(40))
-			}
-		}
-	})
-	if err := c.Form(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	c := program.Cluster(t, local.Config{Nodes: 3})
 	if _, err := c.Client().CreateVolume(t.Context(), api.NewVolume{Name: "v", Size: size, Replicas: 2}); err != nil {
 		t.Fatal(err)
 	}

@@ -25,26 +25,7 @@ import (
 // form starts a cluster.
 func form(t *testing.T, cfg local.Config) *local.Cluster {
 	t.Helper()
-	cfg.Binary, cfg.Log = program.Build(t), slog.New(slog.DiscardHandler)
-	if cfg.Dir == "" {
-		cfg.Dir = t.TempDir()
-	}
-	c, err := local.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		c.Close()
-		if t.Failed() {
-			for _, n := range c.Nodes {
-				t.Logf("%s:\n%s", n.Name, n.Tail(30))
-			}
-		}
-	})
-	if err := c.Form(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return c
+	return program.Cluster(t, cfg)
 }
 
 // export makes a volume a LUN and logs in to it as a host that tries all portals.

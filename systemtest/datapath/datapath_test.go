@@ -9,24 +9,20 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"runtime"
 	"runtime/debug"
-	"sync"
 	"testing"
 	"time"
 
-	"pmsapp/appliance/front"
 	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
 	"pmsapp/replication/initiator"
 	"pmsapp/replication/mirror"
 	"pmsapp/replication/peer"
-	"pmsapp/replication/remote"
 	"pmsapp/replication/replica"
 	"pmsapp/replication/truth"
 	"pmsapp/systemtest/lunserver"
-	"pmsapp/target"
+	"pmsapp/systemtest/peering"
 )
 
 const (
@@ -98,28 +94,7 @@ func start(t testing.TB, v truth.Volume, far bool) member {
 
 // dial serves a node over the target, and opens a session with it.
 func dial(t testing.TB, cluster ids.Cluster, id ids.Node, n *replica.Node) peer.Session {
-	key := []byte("the key of the cluster")
-	server := remote.NewServer(remote.ServerConfig{Cluster: cluster, Node: n, Log: quiet()})
-	srv, err := target.New(target.Config{Provider: front.Provider{Peers: front.NewPeers(id, key, server)}, Log: quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() { srv.Serve(l) })
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-		defer cancel()
-		srv.Shutdown(ctx)
-		serving.Wait()
-		server.Wait()
-	})
-	d := remote.NewDialer(remote.DialerConfig{Cluster: cluster, Self: ids.NewNode(), Key: key, Log: quiet(),
-		Portal: func(ids.Node) (string, error) { return l.Addr().String(), nil }})
-	s, err := d.Open(t.Context(), id, epoch)
+	s, err := peering.Serve(t, cluster, id, n).Open(t.Context(), id, epoch)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,22 +6,18 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
-	"log/slog"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
-	"pmsapp/appliance/front"
 	"pmsapp/internal/ids"
 	"pmsapp/replication/initiator"
 	"pmsapp/replication/peer"
 	"pmsapp/replication/remote"
-	"pmsapp/target"
+	"pmsapp/systemtest/peering"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -119,28 +115,8 @@ const size = 64 << 20
 func start(t testing.TB) (*node, *remote.Dialer, ids.Node) {
 	t.Helper()
 	n := &node{data: make([]byte, size)}
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	cluster, self, key := ids.NewCluster(), ids.NewNode(), []byte("the key of the cluster")
-	server := remote.NewServer(remote.ServerConfig{Cluster: cluster, Node: n, Log: log})
-	srv, err := target.New(target.Config{Provider: front.Provider{Peers: front.NewPeers(self, key, server)}, Log: log})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() { srv.Serve(l) })
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
-		defer cancel()
-		srv.Shutdown(ctx)
-		serving.Wait()
-		server.Wait()
-	})
-	return n, remote.NewDialer(remote.DialerConfig{Cluster: cluster, Self: ids.NewNode(), Key: key, Log: log,
-		Portal: func(ids.Node) (string, error) { return l.Addr().String(), nil }}), self
+	self := ids.NewNode()
+	return n, peering.Serve(t, ids.NewCluster(), self, n), self
 }
 
 func open(t testing.TB, d *remote.Dialer, id ids.Node, e peer.Epoch) peer.Session {

@@ -31,6 +31,26 @@ func (r *rig) designator() []byte {
 	return d
 }
 
+// beside is the same host at a LUN 2 over another device. Of fixed LUNs the host may only read.
+func (r *rig) beside(dev *blocktest.Memory, fixed map[uint16]bool) *rig {
+	r.t.Helper()
+	o := *r
+	o.dev, o.lu, o.lun, o.keeper = dev, scsi.NewLU(ids.NewVolume()), target.FlatLUN(2), &scsitest.Keeper{TargetPorts: []uint16{3}}
+	if err := o.lu.Serve(dev, o.keeper); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.target.SetMap(map[uint16]*scsi.LU{1: r.lu, 2: o.lu}, fixed); err != nil {
+		r.t.Fatal(err)
+	}
+	if fixed[1] { // it is another unit now
+		r.attention(0x2900)
+	}
+	r.attention(0x3f0e)
+	o.attention(0x2900)
+	o.attention(0x3f0e)
+	return &o
+}
+
 // copyList is a parameter list of EXTENDED COPY(LID1).
 func copyList(id byte, targets [][]byte, segments ...segment) []byte {
 	b := make([]byte, 16)
@@ -124,19 +144,8 @@ func TestOverlappingCopy(t *testing.T) {
 func TestCopyBetweenUnits(t *testing.T) {
 	r := newRig(t)
 	dev := blocktest.NewMemory(devSize, 4096)
-	second := scsi.NewLU(ids.NewVolume())
-	keeper := &scsitest.Keeper{TargetPorts: []uint16{3}}
-	if err := second.Serve(dev, keeper); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.target.SetLUNs(map[uint16]*scsi.LU{1: r.lu, 2: second}); err != nil {
-		t.Fatal(err)
-	}
-	r.attention(0x3f0e)
-	other := *r
-	other.lun = target.FlatLUN(2)
-	other.sense(other.do(cdb(0), nil, 0), 6, 0x2900)
-	other.sense(other.do(cdb(0), nil, 0), 6, 0x3f0e)
+	other := r.beside(dev, nil)
+	second, keeper := other.lu, other.keeper
 	both := [][]byte{r.designator(), other.designator()}
 	data := pattern(64 << 10)
 	r.write(16, data)
@@ -171,21 +180,9 @@ func TestCopyReadOnly(t *testing.T) {
 	data := pattern(4096)
 	r.write(0, data)
 	dev := blocktest.NewMemory(devSize, 512)
-	second := scsi.NewLU(ids.NewVolume())
-	if err := second.Serve(dev, r.keeper); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.target.SetMap(map[uint16]*scsi.LU{1: r.lu, 2: second}, map[uint16]bool{1: true}); err != nil {
-		t.Fatal(err)
-	}
-	other := *r
-	other.lun = target.FlatLUN(2)
-	for _, h := range []*rig{r, &other} {
-		h.sense(h.do(cdb(0), nil, 0), 6, 0x2900)
-		h.sense(h.do(cdb(0), nil, 0), 6, 0x3f0e)
-	}
+	other := r.beside(dev, map[uint16]bool{1: true})
 	both := [][]byte{r.designator(), other.designator()}
-	for i, h := range []*rig{r, &other} {
+	for i, h := range []*rig{r, other} {
 		at := uint64(100 * (i + 1))
 		list := copyList(1, both, segment{0, 1, 8, 0, at})
 		h.good(h.do(xcopy(0, list), list, 0))
@@ -246,18 +243,7 @@ func TestCopyLID4(t *testing.T) {
 func TestCopiesOfUnits(t *testing.T) {
 	r := newRig(t)
 	r.write(0, pattern(4096))
-	second := scsi.NewLU(ids.NewVolume())
-	if err := second.Serve(blocktest.NewMemory(devSize, 512), r.keeper); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.target.SetLUNs(map[uint16]*scsi.LU{1: r.lu, 2: second}); err != nil {
-		t.Fatal(err)
-	}
-	r.attention(0x3f0e)
-	other := *r
-	other.lun = target.FlatLUN(2)
-	other.sense(other.do(cdb(0), nil, 0), 6, 0x2900)
-	other.sense(other.do(cdb(0), nil, 0), 6, 0x3f0e)
+	other := r.beside(blocktest.NewMemory(devSize, 512), nil)
 	mine, its := copyList(1, [][]byte{r.designator()}, segment{0, 0, 8, 0, 100}), copyList(1, [][]byte{other.designator()}, segment{0, 0, 4, 0, 100})
 	r.dev.Hold()
 	_, ended := r.start(xcopy(0, mine), mine, 0)

@@ -253,6 +253,14 @@ func (a *arbiter) join(f *flight) {
 	a.notice(f, a.gate.Load().cur)
 }
 
+// reserves tells whether a nexus holds the reservation of a RESERVE command, or has one on its way that was begun.
+func (a *arbiter) reserves(n reserve.Nexus) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	begun := a.busy != nil && a.busy.cmd.Action == reserve.ReserveUnit && a.busy.cmd.Nexus == n
+	return !n.IsZero() && (begun || a.gate.Load().cur.Exclusive == n)
+}
+
 // forget is what a reset does besides: nothing is told of copies that were begun before it.
 func (a *arbiter) forget() {
 	a.mu.Lock()

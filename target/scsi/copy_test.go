@@ -386,6 +386,42 @@ func TestCopyRefuses(t *testing.T) {
 	}
 }
 
+// TestCopyLists: a list of every length, and lengths that lie, come to something sensible, and nothing is copied that was not said whole.
+func TestCopyLists(t *testing.T) {
+	r := newRig(t)
+	me := [][]byte{r.designator()}
+	r.write(0, pattern(4096))
+	one := copyList(1, me, segment{0, 0, 8, 0, 100}, segment{0, 0, 8, 0, 200})
+	four := append(make([]byte, 48), one[16:]...)
+	four[0], four[3], four[16], four[43], four[45] = 1, 0x20, 0xff, 32, 56
+	writes := r.dev.Writes()
+	for sa, list := range [][]byte{one, four} {
+		for n := 1; n < len(list); n++ {
+			r.sense(r.do(xcopy(byte(sa), list[:n]), list[:n], 0), illegalRequest, 0x1a00)
+		}
+		for at := range 48 - 32*(1-sa) { // every byte of the head, as large as can be
+			lies := bytes.Clone(list)
+			lies[at] = 0xff
+			if w := r.do(xcopy(byte(sa), lies), lies, 0); w.Status == 2 && w.Sense[2] != illegalRequest || w.Status != 2 && w.Status != 0 {
+				t.Errorf("byte %d: status %x, sense %x", at, w.Status, w.Sense)
+			} else if w.Status == 0 {
+				writes += 2
+			}
+		}
+	}
+	for _, s := range []segment{{0, 0, 0xffff, 0, 0}, {0, 0, 1, 1<<64 - 1, 0}, {0, 0, 1, 0, 1<<64 - 1}, {0, 0, 0xffff, 1<<64 - 0xffff, 1}, {0xf800, 0, 1, 0, 0}, {0, 0xffff, 1, 0, 0}} {
+		list := copyList(1, me, segment{0, 0, 8, 0, 300}, s)
+		if w := r.do(xcopy(0, list), list, 0); w.Status != 2 || w.Sense[2] != 0xa || w.Sense[11] != 1 {
+			t.Errorf("%+v: status %x, sense %x", s, w.Status, w.Sense)
+		}
+	}
+	if n := r.dev.Writes(); n != writes {
+		t.Errorf("%d writes, want %d", n, writes)
+	}
+	long := append(bytes.Clone(one), make([]byte, 64<<10-len(one))...) // what follows the descriptors is nothing to us
+	r.good(r.do(xcopy(0, long), long, 0))
+}
+
 // TestStoppedCopy: a copy that is aborted writes nothing from then on (invariant 4), and ends nevertheless.
 func TestStoppedCopy(t *testing.T) {
 	r := newRig(t)

@@ -266,7 +266,7 @@ func (x *Nexus) cancelQuestions() {
 
 // unreserve has what a RESERVE command of a nexus that is lost holds of the unit released.
 func (lu *LU) unreserve(n reserve.Nexus) {
-	if lu.arbiter.gate.Load().cur.Exclusive != n || n.IsZero() {
+	if !lu.arbiter.reserves(n) {
 		return
 	}
 	if lu.Serving() {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"pmsapp/internal/block"
 	"pmsapp/internal/iscsi"
@@ -431,6 +432,75 @@ func TestUnitReserved(t *testing.T) {
 	a = r.host("a")
 	free("a logout")
 	r.sense(r.do(cdb(0x16, 0x10), nil, 0), illegalRequest, 0x2400)
+}
+
+// asking is a keeper that does something else before it commits.
+type asking struct {
+	*scsitest.Keeper
+	first func()
+}
+
+func (k *asking) Change(seq uint64, c reserve.Command, done func(error)) {
+	k.first()
+	k.Keeper.Change(seq, c, done)
+}
+
+// TestReleaseHoldsNothing: what a session that ends, or loses the LUN, has reserved is released without a lock of the nexus, which whoever stops
+// commands of the session takes after the session's own.
+func TestReleaseHoldsNothing(t *testing.T) {
+	for name, end := range map[string]func(r, a *rig) error{
+		"logout": func(_, a *rig) error { a.nexus.End(target.ErrLogout); return nil },
+		"unmap":  func(r, _ *rig) error { return r.target.SetLUNs(map[uint16]*scsi.LU{7: scsi.NewLU(r.lu.Volume())}) },
+	} {
+		r := newRig(t)
+		k := &asking{r.keeper, func() {}}
+		if err := r.lu.Serve(r.dev, k); err != nil {
+			t.Fatal(err)
+		}
+		a := r.host("a")
+		a.good(a.do(cdb(0x16), nil, 0))
+		asked := 0
+		k.first = func() { a.nexus.Unit(a.lun); asked++ }
+		over := make(chan error, 1)
+		go func() { over <- end(r, a) }()
+		select {
+		case err := <-over:
+			if s, _ := r.keeper.Reservations(); err != nil || asked != 1 || !s.Exclusive.IsZero() {
+				t.Errorf("%s: %v, %d changes, %+v", name, err, asked, s)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: a lock is held", name)
+		}
+	}
+}
+
+// TestReserveOfTheDead: a RESERVE that is granted after its session has ended is released.
+func TestReserveOfTheDead(t *testing.T) {
+	for name, dev := range map[string]bool{"while it is confirmed": true, "while it is committed": false} {
+		r := newRig(t)
+		a, b := r.host("a"), r.host("b")
+		r.keeper.Hold = true
+		if dev {
+			r.dev.Hold()
+		}
+		_, ended := a.start(cdb(0x16), nil, 0)
+		a.nexus.End(target.ErrLogout)
+		a = r.host("a")
+		if dev {
+			r.dev.Release()
+		}
+		r.keeper.Hold = false
+		for _, held := range r.keeper.Held {
+			held.Done(r.keeper.Commit(held.Seq, held.C))
+		}
+		r.keeper.Held = nil
+		<-ended
+		if s, _ := r.keeper.Reservations(); !s.Exclusive.IsZero() {
+			t.Errorf("%s: %+v", name, s)
+		}
+		b.good(b.put())
+		a.good(a.put())
+	}
 }
 
 // TestAbortedBeforeItBegan: a command about reservations that waits for another is not begun once its abort was answered.

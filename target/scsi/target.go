@@ -122,17 +122,24 @@ type Nexus struct {
 
 // remap brings the units in line with a LUN map. Called with the target's mu.
 func (x *Nexus) remap(luns map[uint16]*LU) {
+	for _, lu := range x.exchange(luns) {
+		lu.unreserve(x.nexus) // without mu: it may end commands of sessions, whose locks come before ours
+	}
+}
+
+// exchange is remap, and returns the units that the nexus has lost.
+func (x *Nexus) exchange(luns map[uint16]*LU) (lost []*LU) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.over {
-		return
+		return nil
 	}
 	first := len(x.units) == 0
 	for n, u := range x.units {
 		if luns[n] != u.lu || x.target.fixed[n] != u.readOnly {
 			u.lu.leave(u.attention)
 			u.lu.arbiter.part(u.flight)
-			u.lu.unreserve(x.nexus)
+			lost = append(lost, u.lu)
 			delete(x.units, n)
 		}
 	}
@@ -145,11 +152,12 @@ func (x *Nexus) remap(luns map[uint16]*LU) {
 		}
 	}
 	if first {
-		return
+		return lost
 	}
 	for _, u := range x.units {
 		u.attention.add(uint16(gotgt.ASC_REPORTED_LUNS_DATA_HAS_CHANGED))
 	}
+	return lost
 }
 
 // unit returns the LU behind a LUN.
@@ -183,14 +191,18 @@ func (x *Nexus) End(cause error) {
 	// A session that another node is to go on with is no nexus lost (SAM-5 6.3.4).
 	lost := !errors.Is(cause, target.ErrMoved) && !errors.Is(cause, target.ErrShutdown) && !errors.Is(cause, block.ErrEnded)
 	x.mu.Lock()
-	defer x.mu.Unlock()
 	x.over = true
+	var all []*LU
 	for n, u := range x.units {
 		u.lu.leave(u.attention)
 		u.lu.arbiter.part(u.flight)
-		if lost {
-			u.lu.unreserve(x.nexus)
-		}
+		all = append(all, u.lu)
 		delete(x.units, n)
+	}
+	x.mu.Unlock()
+	for _, lu := range all {
+		if lost {
+			lu.unreserve(x.nexus)
+		}
 	}
 }

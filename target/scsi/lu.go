@@ -13,6 +13,7 @@ import (
 
 	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
+	"pmsapp/internal/reserve"
 )
 
 // maxTransfer bounds READ and WRITE in bytes where the device allows more.
@@ -39,8 +40,9 @@ type LU struct {
 
 	mu      sync.Mutex
 	nexuses map[*attentions]struct{}
-	last    block.Geometry // of the device that was served last
-	size    int64          // of the unit, as hosts were last told, in bytes, and of its blocks; 0: not yet
+	lost    map[reserve.Nexus]int // see lostNow
+	last    block.Geometry        // of the device that was served last
+	size    int64                 // of the unit, as hosts were last told, in bytes, and of its blocks; 0: not yet
 	logical int
 	expects block.Geometry // Expect's
 }

@@ -175,14 +175,26 @@ func (x *Nexus) elsewhere(c *io) {
 	q.CDB, q.List = append([]byte(nil), q.CDB...), append([]byte(nil), q.List...)
 	// The question is given up when the session ends, or aborts: what comes then goes nowhere.
 	changes := !q.Describes()
-	id := x.asks(changes)
+	if changes && lu.lostNow(x.nexus, 0) > 0 {
+		// What the session before had reserved is being released, or may still be granted: what is asked now must not be overtaken by that.
+		t.Status = api.SAM_STAT_BUSY
+		t.Done(t)
+		return
+	}
+	id := x.asks(question{lu: lu, changes: changes, reserves: t.CDB[0] == opReserve6 || t.CDB[0] == opReserve10})
 	if changes {
 		lu.asking.Add(1)
 	}
 	end := lu.around.Elsewhere(q, func(a Answer, asked bool, err error) {
-		x.asked(id)
+		out := x.asked(id)
 		if changes {
 			lu.asking.Add(-1)
+		}
+		if out.lost {
+			if err == nil && a.Status == api.SAM_STAT_GOOD || err != nil && asked {
+				lu.unreserveElsewhere(x.nexus)
+			}
+			lu.lostNow(x.nexus, -1)
 		}
 		switch {
 		case err != nil && asked && !describes(q.CDB):
@@ -194,39 +206,6 @@ func (x *Nexus) elsewhere(c *io) {
 		}
 	})
 	x.asking(id, end)
-}
-
-// question is one to another node that is out.
-type question struct {
-	changes bool   // it may have an effect there
-	end     func() // gives it up; nil: not known yet
-}
-
-// asks notes a question to another node that is out, and asking how it is given up; asked is its end.
-func (x *Nexus) asks(changes bool) uint64 {
-	x.out.Lock()
-	defer x.out.Unlock()
-	x.lastAsked++
-	if x.questions == nil {
-		x.questions = map[uint64]question{}
-	}
-	x.questions[x.lastAsked] = question{changes: changes}
-	return x.lastAsked
-}
-
-func (x *Nexus) asking(id uint64, end func()) {
-	x.out.Lock()
-	defer x.out.Unlock()
-	if q, out := x.questions[id]; out {
-		q.end = end
-		x.questions[id] = q
-	}
-}
-
-func (x *Nexus) asked(id uint64) {
-	x.out.Lock()
-	defer x.out.Unlock()
-	delete(x.questions, id)
 }
 
 // giveUp ends what the session has asked about reservations and nobody has begun. It tells whether other nodes may still be
@@ -247,33 +226,6 @@ func (x *Nexus) giveUp() (out bool) {
 		out = out || q.changes
 	}
 	return out
-}
-
-// cancelQuestions gives up what other nodes were asked.
-func (x *Nexus) cancelQuestions() {
-	x.out.Lock()
-	var ends []func()
-	for _, q := range x.questions {
-		if q.end != nil {
-			ends = append(ends, q.end)
-		}
-	}
-	x.out.Unlock()
-	for _, end := range ends {
-		end()
-	}
-}
-
-// unreserve has what a RESERVE command of a nexus that is lost holds of the unit released.
-func (lu *LU) unreserve(n reserve.Nexus) {
-	if !lu.arbiter.reserves(n) {
-		return
-	}
-	if lu.Serving() {
-		lu.arbiter.ask(&change{cmd: reserve.Command{Nexus: n, Action: reserve.LoseNexus}})
-	} else if lu.around.Elsewhere != nil {
-		lu.around.Elsewhere(Question{Volume: lu.id, Nexus: n, Action: reserve.LoseNexus}, func(Answer, bool, error) {})
-	}
 }
 
 // resetter stops what stopper does and, besides, commands that have not been shown to the nexus yet.

@@ -503,6 +503,69 @@ func TestReserveOfTheDead(t *testing.T) {
 	}
 }
 
+// TestReserveOfTheDeadElsewhere: the same by a port that stands by, whatever overtakes what on the way to the node that serves.
+func TestReserveOfTheDeadElsewhere(t *testing.T) {
+	r := newRig(t)
+	var way []func() // questions on their way
+	lu := scsi.NewLUAmong(r.lu.Volume(), scsi.Around{Elsewhere: func(q scsi.Question, done func(scsi.Answer, bool, error)) func() {
+		given := false
+		way = append(way, func() {
+			if given {
+				done(scsi.Answer{}, true, errors.New("given up"))
+			} else if _, err := r.lu.Ask(q, func(a scsi.Answer, err error) { done(a, true, err) }); err != nil {
+				t.Error(err)
+			}
+		})
+		return func() { given = true }
+	}})
+	standby := *r
+	standby.target = scsi.NewTarget("iqn.2026-11.app.pmsapp:test", 4)
+	if err := standby.target.SetLUNs(map[uint16]*scsi.LU{1: lu}); err != nil {
+		t.Fatal(err)
+	}
+	arrive := func() {
+		t.Helper()
+		f := way[0]
+		way = way[1:]
+		f()
+		lu.Reserved(r.keeper.Reservations())
+	}
+	reserved := func(want bool) {
+		t.Helper()
+		if s, _ := r.keeper.Reservations(); s.Exclusive.IsZero() == want {
+			t.Errorf("reserved: %+v", s.Exclusive)
+		}
+	}
+	a := standby.host("a")
+	_, ended := a.start(cdb(0x16), nil, 0)
+	a.nexus.End(target.ErrLogout)
+	a = standby.host("a")
+	a.status(a.do(cdb(0x16), nil, 0), busyStatus) // the first may be granted yet
+	arrive()
+	<-ended
+	reserved(true)
+	a.status(a.do(cdb(0x16), nil, 0), busyStatus) // it was, and is to be released
+	arrive()
+	reserved(false)
+	w, ended := a.start(cdb(0x16), nil, 0)
+	arrive()
+	<-ended
+	a.status(w, 0)
+	reserved(true)
+	a.nexus.End(target.ErrLogout)
+	a = standby.host("a")
+	a.status(a.do(cdb(0x16), nil, 0), busyStatus) // a release that came later would be of this one
+	arrive()
+	reserved(false)
+	_, ended = a.start(cdb(0x17), nil, 0) // what it does not hold; not a RESERVE: it is given up
+	a.nexus.End(target.ErrLogout)
+	arrive()
+	<-ended
+	if len(way) > 0 {
+		t.Errorf("%d questions are left", len(way))
+	}
+}
+
 // TestAbortedBeforeItBegan: a command about reservations that waits for another is not begun once its abort was answered.
 func TestAbortedBeforeItBegan(t *testing.T) {
 	r := newRig(t)

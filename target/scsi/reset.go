@@ -86,7 +86,7 @@ func (x *Nexus) resetRest(rest []*LU, done func(target.Response)) {
 			lu.arbiter.ask(&change{cmd: reserve.Command{Nexus: q.Nexus, Action: q.Action}, done: ended})
 			continue
 		}
-		id := x.asks(false) // it may come to nothing, or be done twice: nothing waits for it
+		id := x.asks(question{lu: lu}) // it may come to nothing, or be done twice: nothing waits for it
 		x.asking(id, lu.around.Elsewhere(q, func(a Answer, _ bool, err error) {
 			x.asked(id)
 			ended(a, err)

@@ -186,10 +186,10 @@ func (x *Nexus) End(cause error) {
 	x.target.mu.Lock()
 	delete(x.target.nexuses, x)
 	x.target.mu.Unlock()
-	x.giveUp()
-	x.cancelQuestions()
 	// A session that another node is to go on with is no nexus lost (SAM-5 6.3.4).
 	lost := !errors.Is(cause, target.ErrMoved) && !errors.Is(cause, target.ErrShutdown) && !errors.Is(cause, block.ErrEnded)
+	x.giveUp()
+	x.cancelQuestions(lost)
 	x.mu.Lock()
 	x.over = true
 	var all []*LU

@@ -407,7 +407,7 @@ func TestUnitReserved(t *testing.T) {
 	r.status(first, 0)
 	_, ended := a.start(cdb(0x17), nil, 0)
 	q, queued := a.start(c, list, 0)
-	reset := b.manage(target.LogicalUnitReset)
+	reset, again := b.manage(target.LogicalUnitReset), r.manage(target.LogicalUnitReset) // neither takes the other out
 	<-queued
 	a.status(q, busyStatus)
 	r.keeper.Hold = false
@@ -415,8 +415,8 @@ func TestUnitReserved(t *testing.T) {
 	r.keeper.Held = nil
 	held.Done(r.keeper.Commit(held.Seq, held.C))
 	<-ended
-	if a := reset.Load(); a != 0 {
-		t.Fatalf("response %d", a)
+	if a, b := reset.Load(), again.Load(); a != 0 || b != 0 {
+		t.Fatalf("responses %d, %d", a, b)
 	}
 	if s, _ := r.keeper.Reservations(); len(s.Registered) != 0 {
 		t.Fatalf("%+v", s)

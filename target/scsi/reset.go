@@ -117,10 +117,10 @@ func (lu *LU) answerReset(ch *change) {
 	lu.arbiter.ask(ch)
 }
 
-// clear takes the changes out that somebody waits for and nobody has begun, and answers them BUSY.
+// clear takes the changes out that somebody waits for and nobody has begun, but for resets, and answers them BUSY.
 func (a *arbiter) clear() {
 	a.mu.Lock()
-	out := a.take(func(ch *change) bool { return ch.done != nil })
+	out := a.take(func(ch *change) bool { return ch.done != nil && ch.cmd.Action != reserve.Reset })
 	a.mu.Unlock()
 	for _, ch := range out {
 		ch.end(busy(), nil)

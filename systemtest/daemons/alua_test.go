@@ -76,8 +76,14 @@ func (p *path) own() (port uint16) {
 // groups is REPORT TARGET PORT GROUPS: the states, by port.
 func (p *path) groups() map[uint16]byte {
 	p.t.Helper()
-	p.told()
-	cmd := p.run(512, 0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0)
+	var cmd *initiator.Command
+	for range 10 { // a change of states may come between what has told of the one before and this
+		p.told()
+		cmd = p.run(512, 0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0)
+		if s := initiator.ParseSense(cmd.Sense); s.Key != initiator.KeyUnitAttention {
+			break
+		}
+	}
 	if cmd.Err != nil || cmd.Status != 0 {
 		p.t.Fatalf("%v, status %x, sense %x", cmd.Err, cmd.Status, cmd.Sense)
 	}

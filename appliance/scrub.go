@@ -59,32 +59,34 @@ func (n *node) lookAtScrubs(ctx context.Context, s *scrubs) {
 		open[v] = m.Status()
 	}
 	for v, m := range open {
-		if r := m.Scrubbed; r != nil && s.recorded[v] != r && n.recordScrub(ctx, v, r) {
+		if r := m.Scrubbed; r != nil && s.recorded[v] != r && n.recordScrub(ctx, v, *r) {
 			s.recorded[v] = r
 		}
 	}
 	cfg := n.scrubConfig()
 	if v, ok := s.due(time.Now(), cfg.Interval, open, n.cluster.State()); ok {
-		if err := mirrors[v].StartScrub(cfg.Rate << 20); err != nil {
+		if err := mirrors[v].StartScrub(mirror.ScrubOrder{Rate: cfg.Rate << 20, Now: time.Now()}); err != nil {
 			n.log.Debug("a scrub could not begin", "volume", v.String(), "err", err)
 		}
 	}
 }
 
 // recordScrub puts the report into the catalog; false: not now.
-func (n *node) recordScrub(ctx context.Context, v ids.Volume, r *mirror.ScrubReport) bool {
-	if r.Stopped != nil {
-		return true // the event says so
-	}
+func (n *node) recordScrub(ctx context.Context, v ids.Volume, r mirror.ScrubReport) bool {
 	st := n.cluster.State()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	_, err := n.cluster.Propose(ctx, catalog.Command{Body: catalog.Scrubbed{Epoch: st.Epoch, Volume: v, Report: catalog.ScrubReport{
-		Ended: time.Now().UTC(), Seconds: r.Seconds, Bytes: r.Bytes, Mended: r.Mended, Unreadable: r.Unreadable, Differing: r.Differing}}})
+	_, err := n.cluster.Propose(ctx, catalog.Command{Body: catalog.Scrubbed{Epoch: st.Epoch, Volume: v, Report: scrubReport(r)}})
 	if err != nil {
 		n.log.Debug("the report of a scrub was not recorded", "volume", v.String(), "err", err)
 	}
 	return err == nil
+}
+
+// scrubReport is a mirror's report as the catalog has it.
+func scrubReport(r mirror.ScrubReport) catalog.ScrubReport {
+	return catalog.ScrubReport{Began: r.Began.UTC(), Ended: r.Ended.UTC(), Seconds: r.Seconds, Request: r.Request, Bytes: r.Bytes,
+		Mended: r.Mended, Unreadable: r.Unreadable, Differing: r.Differing}
 }
 
 func (n *node) scrubConfig() config.Scrub {
@@ -105,42 +107,53 @@ func (s *service) open() map[ids.Volume]reign.Mirror {
 }
 
 // Scrub implements api.Backend.
-func (n *node) Scrub(_ context.Context, _, name string, w api.NewScrub) error {
+func (n *node) Scrub(_ context.Context, request, name string, w api.NewScrub) (api.Scrubbing, error) {
 	v, err := n.volumeNamed(name)
 	if err != nil {
-		return err
+		return api.Scrubbing{}, err
 	}
 	m := n.service.open()[v.ID]
 	if m == nil {
-		return told(reign.ErrNotServed)
+		return api.Scrubbing{}, told(reign.ErrNotServed)
 	}
 	rate := n.scrubConfig().Rate
 	switch {
 	case w.Stop:
 		m.StopScrub()
-		return nil
+		return api.Scrubbing{}, nil
 	case w.Rate < 0 || w.Rate > 10000:
-		return api.Errorf(api.ErrInvalid, "", "rate: %d is not 1 to 10000", w.Rate)
+		return api.Scrubbing{}, api.Errorf(api.ErrInvalid, "", "rate: %d is not 1 to 10000", w.Rate)
 	case w.Rate > 0:
 		rate = w.Rate
 	}
-	if m.Status().Scrub != nil {
-		return nil // it is under way
+	now := m.Status()
+	if s := now.Scrub; s != nil {
+		return api.Scrubbing{Request: s.Report.Request, Began: s.Report.Began.UTC()}, nil
 	}
-	if err := m.StartScrub(rate << 20); err != nil {
-		return told(reign.ErrBusy)
+	if r := now.Scrubbed; r != nil && r.Request == request { // the command comes again
+		return api.Scrubbing{Request: request, Began: r.Began.UTC()}, nil
 	}
-	return nil
+	o := mirror.ScrubOrder{Rate: rate << 20, Now: time.Now(), Request: request}
+	if err := m.StartScrub(o); err != nil {
+		return api.Scrubbing{}, told(reign.ErrBusy)
+	}
+	return api.Scrubbing{Request: request, Began: o.Now.UTC()}, nil
 }
 
 // scrubState is what status says of a volume's scrubs.
 func scrubState(v catalog.Volume, m mirror.Status) *api.Scrub {
 	var out api.Scrub
-	if r := v.Scrub; r != nil {
-		out.Last = &api.ScrubReport{Ended: r.Ended, Seconds: r.Seconds, Bytes: r.Bytes, Mended: r.Mended, Unreadable: r.Unreadable, Differing: r.Differing}
+	last := v.Scrub
+	if m.Scrubbed != nil { // it may not be recorded yet
+		r := scrubReport(*m.Scrubbed)
+		last = &r
+	}
+	if r := last; r != nil {
+		out.Last = &api.ScrubReport{Began: r.Began, Ended: r.Ended, Seconds: r.Seconds, Request: r.Request, Bytes: r.Bytes, Mended: r.Mended,
+			Unreadable: r.Unreadable, Differing: r.Differing}
 	}
 	if s := m.Scrub; s != nil {
-		out.Running, out.Done, out.Total = true, s.Done, s.Total
+		out.Running, out.Began, out.Request, out.Done, out.Total = true, s.Report.Began.UTC(), s.Report.Request, s.Done, s.Total
 	}
 	if out.Last == nil && !out.Running {
 		return nil

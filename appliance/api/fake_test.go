@@ -74,8 +74,10 @@ func (f *fake) Copies(context.Context) (Copies, error)            { return Copie
 func (f *fake) SetCopies(context.Context, string, SetCopies) (Copies, error) {
 	return Copies{}, nil
 }
-func (f *fake) Scrub(context.Context, string, string, NewScrub) error { return nil }
-func (f *fake) Resync(context.Context, string, string, Resync) error  { return nil }
+func (f *fake) Scrub(context.Context, string, string, NewScrub) (Scrubbing, error) {
+	return Scrubbing{}, nil
+}
+func (f *fake) Resync(context.Context, string, string, Resync) error { return nil }
 func (f *fake) ForceVolume(_ context.Context, _, name string, w Force) (Forced, error) {
 	return Forced{Volume: name, Done: w.Confirm == name}, nil
 }

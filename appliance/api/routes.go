@@ -54,7 +54,7 @@ func (s *Server) routes() {
 		if err := decode(body, &v); err != nil {
 			return nil, err
 		}
-		return done{true}, b.Scrub(ctx, request, r.PathValue("name"), v)
+		return b.Scrub(ctx, request, r.PathValue("name"), v)
 	})
 	s.handle("POST /v1/volumes/{name}/resync", leader, func(ctx context.Context, r *http.Request, request string, body []byte) (any, error) {
 		var v Resync

@@ -43,7 +43,7 @@ type Backend interface {
 	PurgeVolume(ctx context.Context, request, name string) error
 	ForceVolume(ctx context.Context, request, name string, f Force) (Forced, error)
 	Resync(ctx context.Context, request, name string, r Resync) error
-	Scrub(ctx context.Context, request, name string, s NewScrub) error
+	Scrub(ctx context.Context, request, name string, s NewScrub) (Scrubbing, error)
 	Copies(ctx context.Context) (Copies, error)
 	SetCopies(ctx context.Context, request string, s SetCopies) (Copies, error)
 	AddReplica(ctx context.Context, request, volume string, r NewReplica) (Volume, error)

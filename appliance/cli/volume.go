@@ -159,13 +159,17 @@ type volumeScrubCmd struct {
 
 func (cmd volumeScrubCmd) Run(e *env) error {
 	return e.call(func(c *api.Client) error {
-		if err := c.Scrub(e.ctx, cmd.Volume, api.NewScrub{Stop: cmd.Stop, Rate: cmd.Rate}); err != nil {
+		s, err := c.Scrub(e.ctx, cmd.Volume, api.NewScrub{Stop: cmd.Stop, Rate: cmd.Rate})
+		if err != nil {
 			return err
 		}
 		if cmd.Stop {
 			return e.done("%s is not scrubbed.", cmd.Volume)
 		}
-		return e.done("The scrub of %s begins; pmsapp volume show %s tells how far it is and what it found.", cmd.Volume, cmd.Volume)
+		return e.show(s, func(w io.Writer) {
+			fmt.Fprintf(w, "The scrub of %s began at %s; pmsapp volume show %s tells how far it is and what it found.\n", cmd.Volume,
+				s.Began.Format(time.DateTime), cmd.Volume)
+		})
 	})
 }
 
@@ -176,10 +180,10 @@ func showScrub(line func(k, format string, a ...any), s *api.Scrub) {
 		return
 	}
 	if s.Running {
-		line("scrub", "%s of %s looked at", bytes(s.Done), bytes(s.Total))
+		line("scrub", "began at %s: %s of %s looked at", s.Began.Format(time.DateTime), bytes(s.Done), bytes(s.Total))
 	}
 	if r := s.Last; r != nil {
-		line("scrubbed", "%s: %s read in %s; mended %d bytes, unreadable %d, differing %d", r.Ended.Format(time.DateTime), bytes(r.Bytes),
+		line("scrubbed", "until %s: %s read in %s; mended %d bytes, unreadable %d, differing %d", r.Ended.Format(time.DateTime), bytes(r.Bytes),
 			seconds(r.Seconds), r.Mended, r.Unreadable, r.Differing)
 	}
 }

@@ -126,7 +126,7 @@ type Status struct {
 	Draining  bool
 	Resync    *ResyncStatus // nil if none
 	Scrub     *ScrubStatus  // likewise
-	Scrubbed  *ScrubReport  // of the last scrub that ended, nil if none has; another pointer for each
+	Scrubbed  *ScrubReport  // of the last scrub that came to its end, nil if none has; another pointer for each
 }
 
 // MemberStatus is one member of the in-sync set.

@@ -182,7 +182,7 @@ func (s *script) command(f []string) {
 		}
 		s.core.Retire(fromLetter(words[0]), set)
 	case "scrub":
-		if err := s.core.StartScrub(1 << 20); err != nil {
+		if err := s.core.StartScrub(ScrubOrder{Rate: 1 << 20}); err != nil {
 			fmt.Fprintln(&s.out, err)
 		}
 	case "granted":

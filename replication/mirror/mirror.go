@@ -204,10 +204,10 @@ func (m *Mirror) Retire(node ids.Node, set []ids.Node) {
 	m.tell(func(c *Core) { c.Retire(node, set) })
 }
 
-// StartScrub begins to prove and compare all that is allocated, so many bytes of the volume in a second. A Notice with Scrubbed
-// tells the end, and Status how far it is. It returns ErrBusy if one is under way, or in a drain.
-func (m *Mirror) StartScrub(rate int64) (err error) {
-	m.tell(func(c *Core) { err = c.StartScrub(rate) })
+// StartScrub begins to prove and compare all that is allocated; see Core.StartScrub. A Notice with Scrubbed tells the end, and Status
+// how far it is.
+func (m *Mirror) StartScrub(o ScrubOrder) (err error) {
+	m.tell(func(c *Core) { err = c.StartScrub(o) })
 	return err
 }
 

@@ -7,12 +7,22 @@ import (
 	"pmsapp/replication/peer"
 )
 
+// ScrubOrder says how to scrub.
+type ScrubOrder struct {
+	Rate    int64     // bytes of the volume in a second
+	Now     time.Time // the clock of the report
+	Request string    // the command that the scrub answers, "" if it begins by itself
+}
+
 // ScrubReport is what a scrub has found. Blocks are of 4096 bytes, or a largest physical block.
 type ScrubReport struct {
-	Bytes      int64 // read, over all replicas
-	Mended     int64 // bytes that a replica could not read, or that differed from their checksums, and were written anew
-	Unreadable int64 // bytes that no replica can read
-	Differing  int64 // bytes that were proved on each replica and yet not the same; they were made equal
+	Began      time.Time // nothing was read before
+	Ended      time.Time // nothing was read after; zero while it is under way
+	Request    string    // as in ScrubOrder
+	Bytes      int64     // read, over all replicas
+	Mended     int64     // bytes that a replica could not read, or that differed from their checksums, and were written anew
+	Unreadable int64     // bytes that no replica can read
+	Differing  int64     // bytes that were proved on each replica and yet not the same; they were made equal
 	Seconds    float64
 	Stopped    error // why it ended before the end, or nil
 }
@@ -59,12 +69,12 @@ const (
 	scrubRetry  = time.Second
 )
 
-// StartScrub begins a scrub of so many bytes of the volume in a second, in the background. Scrubbed tells its end.
-func (c *Core) StartScrub(rate int64) error {
-	if c.ended || c.draining || c.scrub != nil || rate <= 0 {
+// StartScrub begins a scrub in the background. Scrubbed tells its end. It returns ErrBusy if one is under way, or in a drain.
+func (c *Core) StartScrub(o ScrubOrder) error {
+	if c.ended || c.draining || c.scrub != nil || o.Rate <= 0 {
 		return ErrBusy
 	}
-	c.scrub = &scrub{rate: rate, at: c.now, began: c.now}
+	c.scrub = &scrub{rate: o.Rate, at: c.now, began: c.now, rep: ScrubReport{Began: o.Now, Request: o.Request}}
 	c.run()
 	return nil
 }
@@ -81,9 +91,11 @@ func (c *Core) endScrub(why error) {
 		return
 	}
 	c.scrub = nil
-	sc.rep.Stopped, sc.rep.Seconds = why, (c.now - sc.began).Seconds()
-	rep := sc.rep
-	c.scrubbed = &rep // never changed from here on
+	rep := c.scrubReport(sc)
+	rep.Stopped, rep.Ended = why, rep.Began.Add(c.now-sc.began)
+	if why == nil {
+		c.scrubbed = &rep // never changed from here on
+	}
 	c.report(Notice{Code: Scrubbed, Scrub: &rep})
 }
 
@@ -323,7 +335,12 @@ func (c *Core) scrubStatus() *ScrubStatus {
 	if sc == nil {
 		return nil
 	}
-	st := &ScrubStatus{Done: sc.cursor, Total: c.p.Volume.Size, Report: sc.rep}
-	st.Report.Seconds = (c.now - sc.began).Seconds()
-	return st
+	return &ScrubStatus{Done: sc.cursor, Total: c.p.Volume.Size, Report: c.scrubReport(sc)}
+}
+
+// scrubReport is the report so far.
+func (c *Core) scrubReport(sc *scrub) ScrubReport {
+	rep := sc.rep
+	rep.Seconds = (c.now - sc.began).Seconds()
+	return rep
 }

@@ -226,7 +226,7 @@ func (w *world) step() {
 		}
 		w.logf("bad %x %v", n.id[0], n.bad)
 	case x < 984:
-		if w.core.StartScrub(1<<30) == nil {
+		if w.core.StartScrub(ScrubOrder{Rate: 1 << 30, Now: w.clock()}) == nil {
 			w.logf("scrub")
 		}
 		w.effects()
@@ -351,13 +351,13 @@ func (w *world) scrubAtRest() {
 	}
 	w.nodes[w.rng.IntN(3)].bytes[differs*wBlock+w.rng.Int64N(wBlock)] ^= 4
 	w.scrubs, w.damaged = nil, true
-	if err := w.core.StartScrub(64 << 20); err != nil && w.core.scrub == nil {
+	if err := w.core.StartScrub(ScrubOrder{Rate: 64 << 20, Now: w.clock()}); err != nil && w.core.scrub == nil {
 		w.fail("scrub: %v", err)
 	}
 	w.effects()
 	w.rest()
 	if n := len(w.scrubs); n > 0 && w.scrubs[n-1].Stopped == nil && len(hurt.bad) > 0 || n == 0 { // one that was under way had passed it
-		if err := w.core.StartScrub(64 << 20); err != nil {
+		if err := w.core.StartScrub(ScrubOrder{Rate: 64 << 20, Now: w.clock()}); err != nil {
 			w.fail("scrub: %v", err)
 		}
 		w.effects()

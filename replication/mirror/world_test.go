@@ -159,6 +159,9 @@ func (w *world) logf(format string, a ...any) {
 	}
 }
 
+// clock is the time of day.
+func (w *world) clock() time.Time { return time.Unix(1e9, 0).Add(w.now) }
+
 func (w *world) chance(percent int) bool { return w.rng.IntN(100) < percent }
 
 func (w *world) node(id ids.Node) *wNode {
@@ -514,7 +517,11 @@ func (w *world) effect(e Effect) {
 			w.mended++
 		}
 		if e.Notice.Code == Scrubbed {
-			w.scrubs = append(w.scrubs, *e.Notice.Scrub)
+			r := *e.Notice.Scrub
+			if !r.Ended.Equal(w.clock()) || r.Ended.Sub(r.Began).Seconds() != r.Seconds {
+				w.fail("a scrub that ends at %v says %+v", w.clock(), r)
+			}
+			w.scrubs = append(w.scrubs, r)
 		}
 		w.logf("notice %d node %x off %d %v", e.Notice.Code, e.Notice.Node[0], e.Notice.Off/wBlock, e.Notice.Err)
 	}

@@ -306,12 +306,12 @@ func (m *fakeMirror) StartResync(ctx context.Context, j mirror.Joiner) error {
 	m.resyncs = append(m.resyncs, j.Node)
 	return nil
 }
-func (m *fakeMirror) StopResync(n ids.Node)             {}
-func (m *fakeMirror) Retire(n ids.Node, set []ids.Node) {}
-func (m *fakeMirror) Resize(int64)                      {}
-func (m *fakeMirror) StartScrub(int64) error            { return nil }
-func (m *fakeMirror) StopScrub()                        {}
-func (m *fakeMirror) SetDurability(bool, bool)          {}
+func (m *fakeMirror) StopResync(n ids.Node)              {}
+func (m *fakeMirror) Retire(n ids.Node, set []ids.Node)  {}
+func (m *fakeMirror) Resize(int64)                       {}
+func (m *fakeMirror) StartScrub(mirror.ScrubOrder) error { return nil }
+func (m *fakeMirror) StopScrub()                         {}
+func (m *fakeMirror) SetDurability(bool, bool)           {}
 func (m *fakeMirror) Drain(ctx context.Context) error {
 	m.mu.Lock()
 	m.drained = true

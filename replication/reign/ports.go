@@ -78,7 +78,7 @@ type Mirror interface {
 	Retire(node ids.Node, set []ids.Node)
 	Resize(size int64)
 	SetDurability(memory, volatile bool)
-	StartScrub(rate int64) error
+	StartScrub(o mirror.ScrubOrder) error
 	StopScrub()
 	Drain(ctx context.Context) error
 	Done() <-chan struct{}

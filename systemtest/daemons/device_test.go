@@ -212,7 +212,7 @@ func mendsOnDevice(t *testing.T, c *local.Cluster, d *initiator.Disk, dev *loop.
 	if _, err := f.WriteAt(one, at); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Client().Scrub(t.Context(), "v", api.NewScrub{Rate: 10000}); err != nil {
+	if _, err := c.Client().Scrub(t.Context(), "v", api.NewScrub{Rate: 10000}); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, c, "the scrub to mend the block", func(s api.Status) bool {
@@ -327,7 +327,7 @@ func vanishes(t *testing.T, leads bool) {
 		t.Fatal(err)
 	}
 	t.Logf("%d writes", writes)
-	if err := c.Client().Scrub(t.Context(), "v", api.NewScrub{Rate: 10000}); err != nil {
+	if _, err := c.Client().Scrub(t.Context(), "v", api.NewScrub{Rate: 10000}); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, c, "the scrub to find nothing", func(s api.Status) bool {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"pmsapp/internal/ids"
+	"pmsapp/replication/mirror"
 	"pmsapp/replication/peer"
 	"pmsapp/replication/reign"
 	"pmsapp/replication/truth"
@@ -236,7 +237,7 @@ func (c *Cluster) startScrub(*node) {
 	}
 	for _, m := range l.reign.inOrder() {
 		m.do(func() {
-			if m.core.StartScrub([]int64{4 << 20, 1 << 30}[c.w.Rand.Intn(2)]) == nil {
+			if m.core.StartScrub(mirror.ScrubOrder{Rate: []int64{4 << 20, 1 << 30}[c.w.Rand.Intn(2)]}) == nil {
 				c.stats["scrubs"]++
 			}
 		})

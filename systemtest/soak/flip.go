@@ -120,7 +120,7 @@ func (s *soak) scrub(ctx context.Context) (api.ScrubReport, error) {
 			return false
 		}
 		x := st.Volumes[0].Scrub
-		if x != nil && x.Last != nil && x.Last.Ended.Add(-time.Duration(x.Last.Seconds*float64(time.Second))).After(began) {
+		if x != nil && x.Last != nil && !x.Last.Began.Before(began) {
 			return true
 		}
 		if (x == nil || !x.Running) && time.Since(asked) > 2*time.Second {

@@ -41,15 +41,14 @@ func Kinds() []Kind {
 	return []Kind{LeaderKilled, FollowerStopped, LeaderStopped, FollowerKilled, AllKilled, HandOver, Terminated, Move, Grow, BitFlip}
 }
 
-// DiskKinds are those that need disks of package powerdisk, but for FullPool, which makes a volume of its own, and BadSectors, which does not pass
-// every time (docs/TESTING.md).
+// DiskKinds are those that need disks of package powerdisk, but for FullPool, which makes a volume of its own.
 func DiskKinds() []Kind {
-	return []Kind{PowerLeader, PowerAll, PowerFollower, BadWrites, BadFlush}
+	return []Kind{PowerLeader, PowerAll, PowerFollower, BadSectors, BadWrites, BadFlush}
 }
 
 // onDisks tells whether a kind is one of those.
 func (k Kind) onDisks() bool {
-	return k == FullPool || k == BadSectors || slices.Contains(DiskKinds(), k)
+	return k == FullPool || slices.Contains(DiskKinds(), k)
 }
 
 // limit is the target for a kind's standstill: of its median and of its maximum; 0 means none. The targets are reported, not

@@ -208,7 +208,7 @@ func (s *soak) rounds(ctx context.Context) (all []Round, err error) {
 func Table(rounds []Round) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-16s %6s %8s %8s %8s   %s\n", "standstill, s", "rounds", "median", "p90", "max", "target")
-	for _, k := range append(Kinds(), append(DiskKinds(), BadSectors, Away, FullPool)...) {
+	for _, k := range append(Kinds(), append(DiskKinds(), Away, FullPool)...) {
 		var all []time.Duration
 		for _, r := range rounds {
 			if r.Kind == k {

@@ -202,6 +202,7 @@ func (c *Core) Back(node ids.Node, seq peer.Seq, inc ids.ID) {
 		c.run()
 		return
 	}
+	was := s.inc
 	if !c.sameIncarnation(i, inc) {
 		c.run()
 		return
@@ -209,6 +210,9 @@ func (c *Core) Back(node ids.Node, seq peer.Seq, inc ids.ID) {
 	s.up, s.stale, s.restarted, s.why = true, false, false, nil
 	s.gen++
 	c.report(Notice{Code: MemberBack, Node: node})
+	if c.members.has(i) && was != inc && !was.IsZero() {
+		c.readMap(i) // its session refuses everything that is for the former incarnation until then
+	}
 	c.resend(i)
 	c.rescan = true
 	c.run()

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"pmsapp/appliance/api"
@@ -12,7 +13,7 @@ func volumeTable(w io.Writer, volumes []api.Volume) {
 	row(w, "VOLUME", "SIZE", "STATE", "REPLICAS", "WHY")
 	for _, v := range volumes {
 		why := v.Reason
-		if v.Holding != "" {
+		if v.Holding != "" && !strings.Contains(why, v.Holding) { // else it names the nodes, too
 			why = v.Holding
 		}
 		row(w, v.Name, bytes(v.Size), v.State, replicas(v), why)

@@ -91,18 +91,19 @@ type Core struct {
 	tellAt   time.Duration         // not before
 	dropping int                   // DropMissed under way
 
-	asking    [2]bool // by Asker: the budget was asked
-	granted   [2]bool // and what it gave was not used yet
-	rs        *resync
-	joinBytes int64 // copies of data under way to the joiner
-	draining  bool
-	drained   bool
-	ended     bool
-	cause     error
-	holding   bool
-	holdAt    time.Duration // when to look again whether it still is so
-	calls     int           // under way
-	free      pools
+	asking      [2]bool // by Asker: the budget was asked
+	granted     [2]bool // and what it gave was not used yet
+	rs          *resync
+	joinBytes   int64 // copies of data under way to the joiner
+	draining    bool
+	drained     bool
+	ended       bool
+	cause       error
+	holding     bool
+	toldLacking bool          // that it is for what nobody in reach has
+	holdAt      time.Duration // when to look again whether it still is so
+	calls       int           // under way
+	free        pools
 }
 
 // New makes a Core. Its first effects read the members' active maps; requests wait for them.
@@ -343,7 +344,7 @@ func (c *Core) Idle() bool {
 // Status describes the state.
 func (c *Core) Status() Status {
 	st := Status{
-		Version: c.version, Requests: c.reqs.n, Active: len(c.regions), Dirty: c.demand.n + c.backlog.n,
+		Version: c.version, Requests: c.reqs.n, Active: len(c.regions), Dirty: c.demand.n + c.backlog.n, Lost: c.lost,
 		Changing: c.prop.active, Draining: c.draining, Holding: c.holding, Opened: c.opened,
 	}
 	for i := range c.slots {

@@ -119,6 +119,7 @@ type Status struct {
 	Requests  int  // under way or waiting
 	Active    int  // regions marked
 	Dirty     int  // regions to reconcile
+	Lost      int  // blocks that no member could read when their region was reconciled, and that nobody has written since
 	Changing  bool // a change of the set is pending or unknown
 	Opened    bool // the members' maps are known
 	Holding   bool // some request waits for a member or for the catalog

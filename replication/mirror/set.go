@@ -274,6 +274,8 @@ func (c *Core) obstacle() error {
 		return c.cause
 	case c.prop.active && c.prop.unknown:
 		return truth.ErrUnknown
+	case c.lacking():
+		return errLacking
 	case c.reached(c.members) == 0:
 		return errUnreached
 	case c.prop.active:
@@ -297,6 +299,9 @@ func (c *Core) obstacle() error {
 
 var (
 	errUnreached = errors.New("no in-sync member is in reach")
-	errChanging  = errors.New("a change of the in-sync set is pending")
-	errOpening   = errors.New("the members' active maps are not known yet")
+	// errLacking is final until the member that is out of reach comes back: only an admin can do without it.
+	errLacking = errors.New("a replica restarted, or failed to flush, with writes in memory that were not flushed, and the one that may have them " +
+		"is out of reach (where it never comes back, pmsapp volume force goes on without those writes)")
+	errChanging = errors.New("a change of the in-sync set is pending")
+	errOpening  = errors.New("the members' active maps are not known yet")
 )

@@ -120,11 +120,11 @@ func (c *Core) tellHolding() {
 	err := c.obstacle()
 	c.holdAt = c.now + reportHold
 	switch {
-	case old && err != nil && !c.holding:
-		c.holding = true
+	case old && err != nil && (!c.holding || err == errLacking && !c.toldLacking): // which an admin has to know
+		c.holding, c.toldLacking = true, err == errLacking
 		c.report(Notice{Code: Holding, Err: err})
 	case c.holding && (!old || err == nil):
-		c.holding = false
+		c.holding, c.toldLacking = false, false
 		c.report(Notice{Code: Resumed})
 	}
 }

@@ -314,6 +314,17 @@ func (c *Core) endIfAllRestarted(why error) {
 	}
 }
 
+// lacking says whether nobody in reach has what was acknowledged and not flushed, and somebody who is not may have it.
+func (c *Core) lacking() bool {
+	restarted, away := false, false
+	for i := range c.slots {
+		if s := &c.slots[i]; c.members.has(i) {
+			restarted, away = restarted || s.restarted, away || !s.stale && !s.up
+		}
+	}
+	return restarted && away && c.sound(c.members) == 0
+}
+
 // cacheNext is when the next step is due.
 func (c *Core) cacheNext() (time.Duration, bool) {
 	const never = time.Duration(1<<63 - 1)

@@ -91,15 +91,23 @@ func (c *Core) mayForce(id ids.Volume) (*truth.Volume, error) {
 	return tv, nil
 }
 
-// outOfReach tells whether no in-sync member of a volume can be reached, each for longer than its grace. Its mirror may be open: it holds
-// what comes, or nothing came.
+// outOfReach tells whether no in-sync member of a volume that has what was acknowledged can be reached, each for longer than its grace: those
+// that restarted may lack what they had in memory only. Its mirror may be open: it holds what comes, or nothing came.
 func (c *Core) outOfReach(tv *truth.Volume) bool {
+	away := false
 	for _, p := range tv.InSync {
-		if c.fencedPool(p) != nil || c.now < c.deadline(p.Node) {
+		if pl := c.fencedPool(p); pl != nil {
+			if !isRestarted(tv, p.Pool, pl.replicas[tv.ID].Incarnation) {
+				return false
+			}
+			continue
+		}
+		if c.now < c.deadline(p.Node) {
 			return false
 		}
+		away = true
 	}
-	return true
+	return away
 }
 
 // adoptable tells why a replica cannot be adopted. That it is stale, or smaller than the volume, does not matter: that is what force is for.

@@ -286,7 +286,12 @@ func (c *Core) compareSums(k *scrubChunk) {
 		return
 	}
 	var n Notice
+	var again []int64 // to be reconciled
 	for b := range k.sums[first] {
+		if at := k.off + int64(b)*sumBlock; c.lost > 0 && c.isLost(at, min(sumBlock, k.off+k.len-at), false) {
+			again = append(again, at) // no member could read it, and they may well differ: now they can
+			continue
+		}
 		differs := false
 		for i := range c.slots {
 			differs = differs || k.sums[i] != nil && (b >= len(k.sums[i]) || k.sums[i][b] != k.sums[first][b])
@@ -301,6 +306,9 @@ func (c *Core) compareSums(k *scrubChunk) {
 			n = Notice{Code: Differ, Off: off, Nodes: nodes}
 		}
 		n.Len = end - n.Off
+		again = append(again, off)
+	}
+	for _, off := range again {
 		c.differs(off)
 	}
 	if n.Len > 0 {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -18,9 +19,11 @@ const (
 	BreakNothing      Break = ""
 	BreakAcknowledge  Break = "1: a member's write is taken for done when it was sent"
 	BreakShrink       Break = "2: a removal is taken for committed when it was proposed"
+	BreakRetire       Break = "1: a member leaves for one that has not said since that it is there"
 	BreakOrder        Break = "3: the mirror believes its writes done at once, so that overlapping ones are in flight together"
 	BreakUpdate       Break = "3: other writes take effect between the reading and the writing of an update"
 	BreakDeadWrites   Break = "4: commands of a session that ended still reach the mirror"
+	BreakRetained     Break = "4: what a disk may still read of a write is used for something else"
 	BreakHeld         Break = "5: I/O is held without a limit"
 	BreakHeldMedium   Break = "5: I/O that was held for too long ends with a medium error"
 	BreakEpoch        Break = "6: two reigns have the same epoch"
@@ -34,12 +37,13 @@ const (
 	BreakFlush        Break = "10: a failed flush is tried again and believed"
 	BreakRestarted    Break = "10: a replica that restarted passes for one that did not"
 	BreakRecord       Break = "10: members acknowledge from memory before the catalog has their incarnations"
-	BreakLost         Break = "10: nobody is told that what was not flushed may be lost"
+	BreakTold         Break = "10: nobody is told that what was not flushed may be lost"
 	BreakFlushed      Break = "10: a flush is taken for done when it was sent"
 	BreakConfirm      Break = "11: answers are given without asking the members' nodes"
 	BreakMarks        Break = "12: marks are not durable"
 	BreakClear        Break = "12: a clear takes marks that are newer, or of a write under way"
 	BreakReconcile    Break = "13: active regions are not reconciled"
+	BreakLost         Break = "13: blocks that no member could read when they were reconciled are read later"
 	BreakStale        Break = "14: a stale replica passes for a good one"
 	BreakCreate       Break = "15: a new replica holds old bytes"
 	BreakCopy         Break = "15: a full copy leaves out what is at its end"
@@ -71,9 +75,9 @@ const (
 // Breaks is all of them.
 func Breaks() []Break {
 	return []Break{
-		BreakAcknowledge, BreakShrink, BreakOrder, BreakUpdate, BreakDeadWrites, BreakHeld, BreakHeldMedium, BreakEpoch, BreakServed, BreakFenceForgets,
+		BreakAcknowledge, BreakShrink, BreakOrder, BreakUpdate, BreakDeadWrites, BreakRetained, BreakRetire, BreakHeld, BreakHeldMedium, BreakEpoch, BreakServed, BreakFenceForgets,
 		BreakFenceOpen, BreakFenceBusy, BreakVotes, BreakPoolsForget, BreakPoolsEpoch,
-		BreakFlush, BreakRestarted, BreakRecord, BreakLost, BreakFlushed, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakStale,
+		BreakFlush, BreakRestarted, BreakRecord, BreakTold, BreakFlushed, BreakConfirm, BreakMarks, BreakClear, BreakReconcile, BreakLost, BreakStale,
 		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakKept, BreakHints, BreakFull, BreakServeFirst, BreakTrash, BreakForce, BreakCopying, BreakYield,
 		BreakDeleteEarly, BreakGrow, BreakLeftBehind, BreakDeleteLate,
 		BreakMissed, BreakMissedStart, BreakMissedClear, BreakMissedLate, BreakPutBack,
@@ -122,6 +126,7 @@ func (m *mirrorShell) breakSend(to ids.Node, call *peer.Call) bool {
 		}
 	case c.breaks(BreakFlushed) && call.Kind == peer.Flush:
 	case c.breaks(BreakConfirm) && call.Kind == peer.Confirm:
+	case c.breaks(BreakRetire) && call.Kind == peer.Confirm && m.retiring:
 	case c.breaks(BreakReconcile) && call.Kind == peer.ReadMap:
 	default:
 		return false
@@ -130,6 +135,26 @@ func (m *mirrorShell) breakSend(to ids.Node, call *peer.Call) bool {
 		call.Answer = peer.Answer{}
 		call.Done(call)
 	})
+	return true
+}
+
+// breakLost may read what a host was told that nobody can read; then it tells so, and the request is not over.
+func (m *mirrorShell) breakLost(r *block.Request) bool {
+	c := m.n.c
+	if !c.breaks(BreakLost) || r.Op != block.Read || !errors.Is(r.Err, block.ErrMedium) || m.closed {
+		return false
+	}
+	members := m.core.Status().Members
+	s := m.r.sessionWith(members[c.w.Rand.Intn(len(members))].Node)
+	if s == nil || s.dead {
+		return false
+	}
+	s.submit(&peer.Call{Command: peer.Command{Kind: peer.Read, Volume: m.id, Off: r.Off, Len: r.Len, Data: r.Data}, Done: func(x *peer.Call) {
+		if x.Err == nil {
+			r.Err = nil
+		}
+		m.completed(r)
+	}})
 	return true
 }
 
@@ -189,7 +214,7 @@ func (n *node) breakProposal(p any, done func(truth.Outcome, error)) bool {
 			return true
 		}
 	case truth.Served:
-		if n.c.breaks(BreakLost) {
+		if n.c.breaks(BreakTold) {
 			for i := range p.Volumes {
 				p.Volumes[i].Lost = false // what it has by now is another matter
 			}

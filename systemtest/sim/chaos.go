@@ -81,8 +81,9 @@ func (c *Cluster) startChaos() {
 		if f.name == "power loss everywhere" && c.plan.memory {
 			f.weight = 5
 		}
-		if f.name == "isolation" && c.breaks(BreakConfirm) {
+		if f.name == "isolation" && c.breaks(BreakConfirm) || f.name == "bad disk" && c.breaks(BreakLost) {
 			f.weight *= 10 // in which it shows
+			c.plan.mediums = c.plan.mediums || f.name == "bad disk"
 			use, weights = append(use, f), append(weights, f.weight)
 		} else if c.w.Rand.Chance(0.5) && f.name != not {
 			use = append(use, f)
@@ -245,9 +246,15 @@ func (c *Cluster) startScrub(*node) {
 }
 
 func (c *Cluster) badDisk(n *node) {
-	for _, p := range n.pools {
-		p.bad = []float64{0.05, 0.5, 1}[c.w.Rand.Intn(3)]
-		c.after(100*time.Millisecond, 4*time.Second, func() { p.bad = 0 })
+	bad := []*node{n}
+	if c.plan.badAll || c.breaks(BreakLost) { // in which it shows
+		bad = c.nodes
+	}
+	for _, n := range bad {
+		for _, p := range n.pools {
+			p.bad = []float64{0.05, 0.5, 1}[c.w.Rand.Intn(3)]
+			c.after(100*time.Millisecond, 4*time.Second, func() { p.bad = 0 })
+		}
 	}
 }
 
@@ -319,6 +326,17 @@ func (c *Cluster) mayRevert(p *simPool) bool {
 		}
 	}
 	return true
+}
+
+// lookAgain has the leadership change where blocks could not be read anywhere when they were reconciled: the next leader reconciles them again.
+func (c *Cluster) lookAgain() {
+	c.w.After(5*time.Second, func() {
+		if l := c.leader(); l != nil && slices.ContainsFunc(l.reign.inOrder(), func(m *mirrorShell) bool { return m.core.Status().Lost > 0 }) {
+			c.stats["hand-overs for what could not be read"]++
+			c.handOver(nil)
+		}
+		c.lookAgain()
+	})
 }
 
 // isProtected spares the nodes that hold the evidence against a reverted catalog, and the reverted one, until it was asked for.

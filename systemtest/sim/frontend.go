@@ -129,7 +129,7 @@ func (s *hostSession) command(o *op) {
 	case opRead:
 		r.Op, r.Data = block.Read, make([]byte, r.Len)
 	case opWrite:
-		r.Op, r.Data = block.Write, make([]byte, r.Len)
+		r.Op, r.Data, r.MayRetain = block.Write, make([]byte, r.Len), true
 		for i := range o.n {
 			fillBlock(r.Data[i*blockSize:(i+1)*blockSize], o.block+i, o.id)
 		}
@@ -162,6 +162,11 @@ func (cmd *hostCmd) modify(r *block.Request) error {
 
 func (cmd *hostCmd) done(r *block.Request) {
 	s, o, c := cmd.s, cmd.o, cmd.s.fe.n.c
+	if r.Op == block.Write && (!r.Retained || c.breaks(BreakRetained)) {
+		for i := range r.Data { // which are somebody else's from now on
+			r.Data[i] = 0xee
+		}
+	}
 	var st status
 	switch {
 	case r.Err == nil, errors.Is(r.Err, errRefused):

@@ -76,6 +76,9 @@ func (n *node) lose(r *simReplica) {
 		return
 	}
 	n.c.stats["flushes that failed and lost what was in memory"]++
+	if n.store != nil {
+		delete(n.store.keeps, r) // it is opened anew
+	}
 	for _, fl := range n.flushes {
 		if fl.Of(r.data) {
 			fl.Failed(n.c.w.Rand)

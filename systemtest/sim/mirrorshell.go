@@ -31,6 +31,9 @@ type mirrorShell struct {
 	drained  func(error)
 	resynced map[ids.Node]func(error)
 
+	wished   time.Duration // when the last member was to leave, by the world's clock
+	retiring bool          // the core is being told so
+
 	// For what is broken on purpose: writes that the mirror believes done, and answers that wait for them.
 	ghosts int
 	held   []func()
@@ -45,8 +48,22 @@ func (m *mirrorShell) submit(r *block.Request) {
 }
 
 func (m *mirrorShell) complete(r *block.Request) {
+	if !m.breakLost(r) {
+		m.completed(r)
+	}
+}
+
+func (m *mirrorShell) completed(r *block.Request) {
 	delete(m.since, r)
 	r.Done(r)
+}
+
+// retire has a member leave, if the others say that they are there.
+func (m *mirrorShell) retire(node ids.Node, set []ids.Node) {
+	m.do(func() {
+		m.wished, m.retiring = m.n.c.w.Now(), true
+		m.core.Retire(node, set)
+	})
 }
 
 // do calls the core, carries out its effects, and sets the timer. Calls from within effects are queued by the event loop.
@@ -67,7 +84,7 @@ func (m *mirrorShell) do(fn func()) {
 			m.effect(e)
 		}
 	}
-	m.busy = false
+	m.busy, m.retiring = false, false
 	m.timer.Stop()
 	if at, ok := m.core.Next(); ok {
 		// Time goes on before a timer fires: a Tick at the same moment says nothing new.
@@ -86,6 +103,7 @@ func (m *mirrorShell) effect(e mirror.Effect) {
 			m.complete(e.Request)
 		}
 	case mirror.Propose:
+		m.checkRetired(e.Proposal)
 		m.n.propose(e.Proposal, func(out truth.Outcome, err error) {
 			m.do(func() { m.core.Decided(e.ID, out, err) })
 		})
@@ -95,6 +113,8 @@ func (m *mirrorShell) effect(e mirror.Effect) {
 		m.n.c.trace(m.n.host, "mirror %d.%d: notice %d node %s off %d count %d: %v", m.vol, m.epoch, e.Notice.Code,
 			m.n.c.nameOf(e.Notice.Node), e.Notice.Off, e.Notice.Count, e.Notice.Err)
 		switch e.Notice.Code {
+		case mirror.Unreadable:
+			m.n.c.stats["times that nobody could read a block"]++
 		case mirror.Differ:
 			if !m.n.c.anyTainted(m.vol) {
 				m.n.c.fail("invariant 13: a scrub of volume %d found in-sync members that differ at %d", m.vol, e.Notice.Off)

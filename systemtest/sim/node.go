@@ -26,6 +26,7 @@ type node struct {
 	former    ids.Node      // the identity that it gave up last
 	reverting bool          // its catalog disk was reverted, and it has not started since
 	snapshot  *snapshot     // of the catalog disk
+	died      time.Duration // when its process died last, by the world's clock
 	resumed   time.Duration // when it went on after it had stood still, by the world's clock
 
 	// The process; nil or dead when there is none.
@@ -96,6 +97,7 @@ func (n *node) stop(power bool) {
 		return
 	}
 	n.proc.Kill()
+	n.died = c.w.Now()
 	if n.raft != nil {
 		n.raft.close()
 	}

@@ -7,6 +7,7 @@ import (
 
 	"pmsapp/cluster/catalog"
 	"pmsapp/internal/ids"
+	"pmsapp/replication/mirror"
 	"pmsapp/replication/peer"
 	"pmsapp/replication/reign"
 	"pmsapp/replication/truth"
@@ -157,6 +158,27 @@ func (c *Cluster) checkSizes() {
 				c.fail("invariant 15: volume %d has %d bytes, and in-sync member %s has %d", vol, v.Size, c.nameOf(p.Node), r.spec.Size)
 				return
 			}
+		}
+	}
+}
+
+// checkRetired checks that the members that are left when one leaves that was well have not been dead since before that was wanted (1).
+func (m *mirrorShell) checkRetired(p truth.Proposal) {
+	r, ok := p.(truth.RemoveMember)
+	if !ok || r.Reason != mirror.ErrRetired.Error() {
+		return
+	}
+	c := m.n.c
+	c.stats["members that retire"]++
+	for _, x := range m.core.Status().Members {
+		h, ok := m.n.hostOf(x.Node)
+		if x.Node == r.Node || !ok {
+			continue
+		}
+		if n := c.nodes[h]; !n.proc.Alive() && n.died < m.wished {
+			c.fail("invariant 1: %s leaves volume %d, and %s, which is left, has been dead since %v, before that was wanted at %v", c.nameOf(r.Node), m.vol,
+				c.nameOf(x.Node), n.died, m.wished)
+			return
 		}
 	}
 }

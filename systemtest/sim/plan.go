@@ -27,6 +27,7 @@ type plan struct {
 	forces       bool  // an admin forces volumes that wait
 	fulls        bool
 	mediums      bool
+	badAll       bool          // where a disk is bad, all are
 	swaps        bool          // some writes are updates
 	memory       bool          // the durability of volume 0, at first
 	toggles      bool          // an admin changes durabilities

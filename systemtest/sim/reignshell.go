@@ -100,7 +100,7 @@ func (r *reignShell) effect(e reign.Effect) {
 		}
 	case reign.RetireMember:
 		if m := r.mirrors[e.Volume]; m != nil {
-			m.do(func() { m.core.Retire(e.Node, e.Set) })
+			m.retire(e.Node, e.Set)
 		}
 	case reign.Command:
 		if r.breakCommand(e) {

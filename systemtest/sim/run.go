@@ -40,6 +40,7 @@ func Run(o Options) Result {
 	c.truth = newMachine()
 	c.plan = newPlan(c)
 	c.plan.swaps = o.Seed%2 == 0 // not drawn: the seeds of the other half stay what they were
+	c.plan.badAll = o.Seed%8 == 5
 	c.plan.memory = o.Seed%4 >= 2 && !c.plan.forces
 	c.plan.toggles = c.plan.memory && o.Seed%3 == 0
 	c.plan.build()
@@ -157,6 +158,7 @@ func (c *Cluster) calm() {
 	c.trace(0, "---- all faults end ----")
 	c.calmed = true
 	c.undrain()
+	c.lookAgain()
 	c.faults = faults{}
 	c.net.Loss, c.net.Double = 0, 0
 	c.net.Heal()

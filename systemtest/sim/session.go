@@ -172,13 +172,19 @@ func (s *session) submit(c *peer.Call) {
 	s.tag++
 	s.out[s.tag], s.since[s.tag] = c, s.n.proc.Now()
 	cmd := c.Command
-	if c.Kind == peer.Write {
+	if c.Kind == peer.Write && !s.lends(c) {
 		cmd.Data = slices.Clone(c.Data)
-	} else {
+	} else if c.Kind != peer.Write {
 		cmd.Data = nil
 	}
 	cmd.Regions = slices.Clone(c.Regions)
 	s.end.Send(msgCommand{s.tag, cmd})
+}
+
+// lends tells whether the own node's disk reads the data of a write where they are, at any time until it has answered, also if
+// the session is dead by then. To other nodes they are sent.
+func (s *session) lends(c *peer.Call) bool {
+	return c.Kind == peer.Write && c.MayRetain && s.node == s.n.id()
 }
 
 func (s *session) poll(done func(peer.Fenced, error)) {
@@ -233,7 +239,7 @@ func (s *session) die(err error) {
 	for _, tag := range slices.Sorted(maps.Keys(s.out)) {
 		c := s.out[tag]
 		s.n.proc.After(s.n.c.w.Rand.Between(0, time.Millisecond), func() {
-			c.Answer = peer.Answer{Err: peer.ErrLost}
+			c.Answer = peer.Answer{Err: peer.ErrLost, Retained: s.lends(c)}
 			c.Done(c)
 		})
 	}

@@ -1,6 +1,8 @@
 package scsi_test
 
 import (
+	"bytes"
+	"slices"
 	"testing"
 
 	"pmsapp/internal/block"
@@ -100,4 +102,46 @@ func TestLossWhileStandingBy(t *testing.T) {
 	r.attention(0x2a01)
 	r.attention(0x2901)
 	r.good(r.do(cdb(0x00), nil, 0))
+}
+
+// TestReadFromMedium: what a READ with FUA or a VERIFY has seen is on the medium when it is answered (SBC-4, FUA and verify operations): a later version in
+// a cache is written first. Without a write cache it is anyhow.
+func TestReadFromMedium(t *testing.T) {
+	r := newRig(t)
+	d := &cached{Memory: r.dev, volatile: true}
+	if err := r.lu.Serve(d, r.keeper); err != nil {
+		t.Fatal(err)
+	}
+	r.attention(0x2a01)
+	r.good(r.do(rw10(0x2a, 0, 0, 1), fill(512, 1), 0))
+	asked := func(c []byte, in int64) []block.Op {
+		t.Helper()
+		d.ops = nil
+		if b := r.good(r.do(c, nil, in)); in > 0 && !bytes.Equal(b, fill(512, 1)) {
+			t.Fatalf("%x", b[:8])
+		}
+		return d.ops
+	}
+	for _, x := range []struct {
+		cdb  []byte
+		in   int64
+		want []block.Op
+	}{
+		{rw10(0x28, 0, 0, 1), 512, []block.Op{block.Read}},
+		{rw10(0x28, 8, 0, 1), 512, []block.Op{block.Read, block.Flush}},
+		{rw10(0x2f, 0, 0, 1), 0, []block.Op{block.Read, block.Flush}},
+		{cdb(0x08, 0, 0, 0, 1), 512, []block.Op{block.Read}},
+	} {
+		if got := asked(x.cdb, x.in); !slices.Equal(got, x.want) {
+			t.Errorf("%x: %v, want %v", x.cdb, got, x.want)
+		}
+	}
+	d.volatile = false
+	if err := r.lu.Serve(d, r.keeper); err != nil {
+		t.Fatal(err)
+	}
+	r.attention(0x2a01)
+	if got := asked(rw10(0x28, 8, 0, 1), 512); !slices.Equal(got, []block.Op{block.Read}) {
+		t.Errorf("without a cache: %v", got)
+	}
 }

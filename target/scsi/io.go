@@ -26,6 +26,7 @@ type io struct {
 
 	lba, n uint64 // blocks
 	buf    []byte // what VERIFY has read, the pattern of WRITE SAME, what an update read
+	medium bool   // what is read has to be on the medium (SBC-4, FUA and verify operations): a flush follows the read
 	differ uint32 // of COMPARE AND WRITE: the first byte that differs
 	req    block.Request
 	more   []block.Request // of commands that take several; kept for reuse
@@ -196,7 +197,15 @@ func (c *io) submit(op block.Op, lba, n uint64, data []byte, fua bool) {
 
 // ended is the Done of all requests of the command.
 func (c *io) ended(*block.Request) {
-	if c.left.Add(-1) == 0 {
+	switch {
+	case c.left.Add(-1) > 0:
+	case c.medium && c.req.Err == nil: // what was read was written before: this flush covers it
+		c.medium = false
+		c.left.Store(1)
+		c.req.Op, c.req.Data, c.req.Lent = block.Flush, nil, nil
+		c.st.dev.Submit(&c.req)
+	default:
+		c.medium = false
 		c.finish()
 	}
 }
@@ -204,7 +213,7 @@ func (c *io) ended(*block.Request) {
 // finish makes the answer out of what has become of the requests.
 func (c *io) finish() {
 	t := c.task
-	err, wrote := c.req.Err, c.kind.changes() || c.kind == kSync // what a flush could not make durable was written
+	err, wrote := c.req.Err, c.kind.changes() || c.req.Op == block.Flush // what a flush could not make durable was written
 	for i := range c.more {
 		if err == nil {
 			err = c.more[i].Err
@@ -253,6 +262,7 @@ func (c *io) read() (sense, bool) {
 		return sense{}, false
 	}
 	t.DataIn = block.Get(int(n << c.st.shift))
+	c.medium = c.st.geo.Volatile && t.CDB[0] != opRead6 && t.CDB[1]&bitFUA != 0
 	c.submit(block.Read, c.lba, n, t.DataIn, false)
 	return sense{}, false
 }
@@ -304,6 +314,7 @@ func (c *io) verify() (sense, bool) {
 	}
 	c.buf = block.Get(int(n << c.st.shift))
 	if c.kind == kVerify {
+		c.medium = c.st.geo.Volatile
 		c.submit(block.Read, c.lba, n, c.buf, false)
 		return sense{}, false
 	}

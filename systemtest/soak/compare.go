@@ -18,7 +18,7 @@ func (s *soak) compare(ctx context.Context) error {
 		return err
 	}
 	v := st.Volumes[0]
-	if len(s.cfg.Devices) > 0 {
+	if len(s.cfg.Devices) > 0 || s.cfg.Raw {
 		x, err := s.scrub(ctx)
 		if err == nil && (x.Mended != 0 || x.Unreadable != 0 || x.Differing != 0) {
 			err = fmt.Errorf("REPLICAS DIFFER, or cannot be read: %+v", x)

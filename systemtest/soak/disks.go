@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -35,7 +36,12 @@ func (s *soak) makeDisks(nodes int) error {
 				return fmt.Errorf("making a disk: %w", err)
 			}
 			s.closers = append(s.closers, x.Close)
-			if err := x.Format(); err != nil {
+			if s.cfg.Raw && name == "pool" {
+				err = s.link(i, x)
+			} else {
+				err = x.Format()
+			}
+			if err != nil {
 				return err
 			}
 			*at = x
@@ -49,9 +55,24 @@ func (s *soak) makeDisks(nodes int) error {
 func (s *soak) onDisks(i int, c *config.Config) {
 	if s.disks != nil {
 		c.State, c.Pools = s.disks[i].state.Mount, []string{s.disks[i].pool.Mount}
+		if s.cfg.Raw {
+			c.Pools = []string{s.poolLink(i)}
+		}
 	} else if len(s.cfg.Devices) > 0 {
 		c.Pools = []string{s.cfg.Devices[i]}
 	}
+}
+
+// poolLink is the name of a node's pool that is a disk itself: it stays the same, and the device does not.
+func (s *soak) poolLink(i int) string {
+	return filepath.Join(s.cfg.Dir, "disks", fmt.Sprint("node", i+1))
+}
+
+func (s *soak) link(i int, d *powerdisk.Disk) error {
+	if err := os.Remove(s.poolLink(i)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(d.Device(), s.poolLink(i))
 }
 
 // cut has the power of nodes fail at one moment. First all their disks stand still, which is that moment: nothing that a node says later rests on
@@ -141,6 +162,11 @@ func aim(disks []*powerdisk.Disk) error {
 func (s *soak) on(i int) error {
 	for _, d := range s.disks[i].both() {
 		if err := d.On(); err != nil {
+			return err
+		}
+	}
+	if s.cfg.Raw {
+		if err := s.link(i, s.disks[i].pool); err != nil {
 			return err
 		}
 	}

@@ -37,7 +37,7 @@ func (s *soak) fullPool(ctx context.Context, st api.Status) (err error) {
 	defer writes.Close()
 	defer reads.Close()
 	rec := newRecord(size/blockSize, s.rec.seed+1)
-	thin := start(ctx, rec, writes, reads)
+	thin := start(ctx, rec, writes, reads, false)
 	stopped := false
 	defer func() {
 		if !stopped {

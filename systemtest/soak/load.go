@@ -2,6 +2,7 @@ package soak
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -24,6 +25,7 @@ type load struct {
 	abort  context.CancelFunc // ends what is under way
 	work   sync.WaitGroup
 
+	memory  bool         // the volume's durability
 	part    atomic.Int64 // only the volume's first 1/part is written
 	full    atomic.Bool  // writes may be refused for want of space
 	refused atomic.Int64 // how many were
@@ -44,13 +46,16 @@ func noSpace(err error) bool {
 	return errors.As(err, &refused) && refused.Sense.Key == 7 && refused.Sense.ASC == 0x27 && refused.Sense.ASCQ == 7
 }
 
-// start begins the load: depth writers on one disk, as many readers on another.
-func start(ctx context.Context, rec *record, writes, reads *initiator.Disk) *load {
+// start begins the load: depth writers on one disk, as many readers on another; where acknowledged is in memory only, somebody flushes.
+func start(ctx context.Context, rec *record, writes, reads *initiator.Disk, memory bool) *load {
 	// What is under way when the load is stopped goes on to its end.
 	ctx, abort := context.WithCancel(ctx)
 	loop, cancel := context.WithCancel(ctx)
-	l := &load{rec: rec, cancel: cancel, abort: abort}
+	l := &load{rec: rec, cancel: cancel, abort: abort, memory: memory}
 	l.confine(1)
+	if memory {
+		l.work.Go(func() { l.fail(l.flush(loop, ctx, writes)) })
+	}
 	for w := range depth {
 		l.work.Go(func() { l.fail(l.write(loop, ctx, writes, w)) })
 		l.work.Go(func() { l.fail(l.read(loop, ctx, reads, w)) })
@@ -97,22 +102,50 @@ func (l *load) write(loop, ctx context.Context, d *initiator.Disk, w int) error 
 		if random.IntN(20) != 0 {
 			n, count = n+random.IntN(groupSize), 1
 		}
-		var versions [groupSize]uint32
+		var versions [groupSize]since
 		for i := range count {
 			versions[i] = l.rec.issue(n + i)
-			l.rec.fill(buf[i*blockSize:(i+1)*blockSize], n+i, versions[i])
+			l.rec.fill(buf[i*blockSize:(i+1)*blockSize], n+i, versions[i].version)
 		}
-		full := l.full.Load()
-		if err := d.WriteAt(ctx, buf[:count*blockSize], int64(n)*blockSize); full && noSpace(err) {
+		full, durable := l.full.Load(), !l.memory || random.IntN(200) == 0 // it flushes the whole disk
+		write := d.WriteAt
+		if durable && l.memory {
+			write = func(ctx context.Context, p []byte, off int64) error { return writeFUA(ctx, d, p, off) }
+		}
+		if err := write(ctx, buf[:count*blockSize], int64(n)*blockSize); full && noSpace(err) {
 			l.refused.Add(1) // any part of it may have been written
 			continue
 		} else if err != nil {
 			return fmt.Errorf("an I/O error reached the host: writing block %d: %w", n, err)
 		}
 		for i := range count {
-			l.rec.acknowledge(n+i, versions[i])
+			l.rec.acknowledge(n+i, versions[i], durable)
 		}
 		l.rec.wrote()
+	}
+	return nil
+}
+
+// writeFUA is a WRITE(16) with FUA (SBC-4 5.50): it is on stable media when it is answered.
+func writeFUA(ctx context.Context, d *initiator.Disk, p []byte, off int64) error {
+	block := int64(d.Geometry().Block)
+	cdb := [16]byte{0: 0x8a, 1: 0x08}
+	binary.BigEndian.PutUint64(cdb[2:], uint64(off/block))
+	binary.BigEndian.PutUint32(cdb[10:], uint32(int64(len(p))/block))
+	_, err := d.Command(ctx, cdb[:], p, nil)
+	return err
+}
+
+// flush has everything made durable every so often.
+func (l *load) flush(loop, ctx context.Context, d *initiator.Disk) error {
+	random := rand.New(rand.NewPCG(l.rec.seed, 2000))
+	for loop.Err() == nil {
+		time.Sleep(time.Duration(random.IntN(int(1500 * time.Millisecond))))
+		all := l.rec.flushing()
+		if err := d.Flush(ctx); err != nil {
+			return fmt.Errorf("an I/O error reached the host: flushing: %w", err)
+		}
+		l.rec.flushed(all)
 	}
 	return nil
 }
@@ -138,7 +171,7 @@ type reader interface {
 
 // readBlocks reads and checks.
 func (r *record) readBlocks(ctx context.Context, d reader, n, count int) error {
-	buf, scratch, floors := make([]byte, count*blockSize), make([]byte, blockSize), make([]uint32, count)
+	buf, scratch, floors := make([]byte, count*blockSize), make([]byte, blockSize), make([]since, count)
 	for i := range count {
 		floors[i] = r.before(n + i)
 	}

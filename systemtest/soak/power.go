@@ -2,8 +2,11 @@ package soak
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
+
+	"pmsapp/appliance/api"
 )
 
 // power has a node's power fail, and comes back once I/O goes on without it.
@@ -22,11 +25,15 @@ func (s *soak) power(ctx context.Context, i int, back *time.Time) error {
 }
 
 // powerAll has the power of all nodes fail at once. They come back in any order, at their times.
-func (s *soak) powerAll(ctx context.Context, back *time.Time) error {
+//
+// Of a volume of the durability memory what was not flushed may be lost then, and hosts are told. What was flushed may not, and what nobody
+// is told of is not lost.
+func (s *soak) powerAll(ctx context.Context, st api.Status, back *time.Time) error {
 	order := rand.Perm(len(s.cluster.Nodes))
 	if err := s.cut(order...); err != nil {
 		return err
 	}
+	s.rec.lose()
 	*back = time.Now()
 	for n, i := range order {
 		if n > 0 {
@@ -40,6 +47,15 @@ func (s *soak) powerAll(ctx context.Context, back *time.Time) error {
 	}
 	if err := s.progress(ctx, 200); err != nil {
 		return err
+	}
+	after, err := s.settled(ctx)
+	if err != nil {
+		return err
+	}
+	if after.Volumes[0].Losses == st.Volumes[0].Losses {
+		s.rec.keep()
+	} else if s.say("hosts were told of a loss"); !s.cfg.Memory {
+		return errors.New("hosts were told of a loss, and what they write is durable")
 	}
 	return s.proved(ctx, false)
 }

@@ -137,7 +137,7 @@ func (s *soak) round(ctx context.Context, k Kind) (r Round, err error) {
 	case PowerFollower:
 		err = s.power(ctx, follower, &back)
 	case PowerAll:
-		err = s.powerAll(ctx, &back)
+		err = s.powerAll(ctx, st, &back)
 	case BadSectors:
 		err = s.badSectors(ctx, st)
 	case BadWrites:
@@ -158,6 +158,9 @@ func (s *soak) round(ctx context.Context, k Kind) (r Round, err error) {
 	}
 	if err := s.progress(ctx, 200); err != nil {
 		return r, err
+	}
+	if was, is := st.Volumes[0].Losses, after.Volumes[0].Losses; was != is && k != PowerAll {
+		return r, fmt.Errorf("hosts were told of a loss (%d times, %d before) though one replica kept its power", is, was)
 	}
 	end := time.Now()
 	r.Resync = end.Sub(back)

@@ -34,6 +34,8 @@ type Config struct {
 	Devices []string
 	Disks   string        // the program that serves disks (systemtest/powerdisk): the nodes are on such; "": not, without the kinds that need them
 	Away    time.Duration // the longest absence of a node
+	Memory  bool          // the volume's durability is memory
+	Raw     bool          // the pools are on those disks themselves, not in file systems on them
 	Out     io.Writer
 }
 
@@ -95,7 +97,7 @@ func Run(ctx context.Context, cfg Config) (rounds []Round, err error) {
 	defer writes.Close()
 	defer reads.Close()
 	s.reads = reads
-	s.load = start(ctx, s.rec, writes, reads)
+	s.load = start(ctx, s.rec, writes, reads, cfg.Memory)
 	rounds, err = s.rounds(ctx)
 	if stopErr := s.load.stop(); stopErr != nil {
 		err = errors.Join(stopErr, err)
@@ -135,7 +137,7 @@ func (s *soak) logs() error {
 // prepare makes the volume and logs in, twice.
 func (s *soak) prepare(ctx context.Context) (writes, reads *initiator.Disk, err error) {
 	c := s.cluster.Client()
-	if _, err := c.CreateVolume(ctx, api.NewVolume{Name: "soak", Size: s.cfg.Size, Replicas: s.cfg.Replicas}); err != nil {
+	if _, err := c.CreateVolume(ctx, api.NewVolume{Name: "soak", Size: s.cfg.Size, Replicas: s.cfg.Replicas, Durability: s.durability()}); err != nil {
 		return nil, nil, fmt.Errorf("creating the volume: %w", err)
 	}
 	if s.lun, err = c.Export(ctx, api.NewLUN{Volume: "soak"}); err != nil {
@@ -147,6 +149,13 @@ func (s *soak) prepare(ctx context.Context) (writes, reads *initiator.Disk, err 
 	}
 	s.hosts = f
 	return s.login(ctx, s.lun)
+}
+
+func (s *soak) durability() string {
+	if s.cfg.Memory {
+		return api.Memory
+	}
+	return api.Disk
 }
 
 // login opens a LUN twice.

@@ -24,6 +24,8 @@ var (
 	race     = flag.Bool("races", false, "build the daemons with the race detector")
 	limit    = flag.Duration("for", 0, "begin no round later; 0: no limit")
 	away     = flag.Duration("away", 10*time.Minute, "the longest absence of a node")
+	memory   = flag.Bool("memory", false, "the volume's durability is memory")
+	rawPools = flag.Bool("raw", false, "the pools of the disks are the disks themselves: for the kinds whose power fails")
 	keep     = flag.String("dir", "", "for the nodes' data; by default it is removed after a success")
 )
 
@@ -63,7 +65,27 @@ func TestSoakDisks(t *testing.T) {
 	soakTest(t, Config{Kinds: DiskKinds(), Rounds: len(DiskKinds()), Ordered: true})
 }
 
+// powerKinds are those that need no files of a replica.
+func powerKinds() []Kind { return []Kind{PowerLeader, PowerAll, PowerFollower, PowerAll} }
+
+// TestSoakMemory has the power fail under a volume of the durability memory.
+func TestSoakMemory(t *testing.T) {
+	if err := powerdisk.Usable(); err != nil {
+		t.Skip(err)
+	}
+	soakTest(t, Config{Kinds: powerKinds(), Rounds: len(powerKinds()), Ordered: true, Memory: true})
+}
+
+// TestSoakRaw has it fail under pools on block devices.
+func TestSoakRaw(t *testing.T) {
+	if err := powerdisk.Usable(); err != nil {
+		t.Skip(err)
+	}
+	soakTest(t, Config{Kinds: powerKinds(), Rounds: len(powerKinds()), Ordered: true, Raw: true})
+}
+
 func soakTest(t *testing.T, c Config) {
+	c.Memory, c.Raw = c.Memory || *memory, c.Raw || *rawPools
 	c.Dir, c.Replicas, c.Size, c.Seed, c.Away, c.For, c.Out = *keep, *replicas, 64<<20, *seed, *away, *limit, testWriter{t}
 	if c.Binary == "" {
 		c.Binary = program.Build(t)

@@ -51,10 +51,11 @@ fuzz:
 	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x $$p; done; done
 
 # Three daemons under load; each of N rounds kills, stops or hands over. KINDS=leader-killed,hand-over restricts them, SEED=n
-# repeats their order, REPLICAS=3 is for a volume with three, DIR=dir keeps the data.
+# repeats their order, REPLICAS=3 is for a volume with three, MEMORY=1 for one of the durability memory, RAW=1 for pools on the disks
+# themselves (kinds whose power fails), AWAY=2m is the longest absence, FOR=9m begins no round later, DIR=dir keeps the data.
 N ?= 100
 soak:
-	$(GO) test ./systemtest/soak -run '^TestSoak$$' -timeout 0 -v -rounds $(N) $(if $(KINDS),-kinds $(KINDS)) $(if $(SEED),-seed $(SEED)) $(if $(REPLICAS),-replicas $(REPLICAS)) $(if $(DIR),-dir $(DIR))
+	$(GO) test ./systemtest/soak -run '^TestSoak$$' -timeout 0 -v -rounds $(N) $(if $(KINDS),-kinds $(KINDS)) $(if $(SEED),-seed $(SEED)) $(if $(REPLICAS),-replicas $(REPLICAS)) $(if $(MEMORY),-memory) $(if $(RAW),-raw) $(if $(AWAY),-away $(AWAY)) $(if $(FOR),-for $(FOR)) $(if $(DIR),-dir $(DIR))
 
 # Hosts with reservations over N leaders killed under load.
 reservations:

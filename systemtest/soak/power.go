@@ -48,14 +48,24 @@ func (s *soak) powerAll(ctx context.Context, st api.Status, back *time.Time) err
 	if err := s.progress(ctx, 200); err != nil {
 		return err
 	}
-	after, err := s.settled(ctx)
-	if err != nil {
+	if err := s.told(ctx, st); err != nil {
 		return err
 	}
-	if after.Volumes[0].Losses == st.Volumes[0].Losses {
+	return s.proved(ctx, false)
+}
+
+// told finds out whether hosts were told of a loss since st, after all nodes have died. If not, there was none.
+func (s *soak) told(ctx context.Context, st api.Status) error {
+	after, err := s.settled(ctx)
+	switch {
+	case err != nil:
+		return err
+	case after.Volumes[0].Losses == st.Volumes[0].Losses:
 		s.rec.keep()
-	} else if s.say("hosts were told of a loss"); !s.cfg.Memory {
+	case s.cfg.Memory:
+		s.say("hosts were told of a loss")
+	default:
 		return errors.New("hosts were told of a loss, and what they write is durable")
 	}
-	return s.proved(ctx, false)
+	return nil
 }

@@ -51,6 +51,11 @@ func (k Kind) onDisks() bool {
 	return k == FullPool || slices.Contains(DiskKinds(), k)
 }
 
+// ofFiles tells whether a kind needs a replica's files.
+func (k Kind) ofFiles() bool {
+	return slices.Contains([]Kind{BitFlip, BadSectors, BadWrites, BadFlush, FullPool}, k)
+}
+
 // limit is the target for a kind's standstill: of its median and of its maximum; 0 means none. The targets are reported, not
 // asserted: a machine that does other things beside would fail them at random.
 func (k Kind) limit() (median, most time.Duration) {
@@ -98,6 +103,9 @@ func (s *soak) round(ctx context.Context, k Kind) (r Round, err error) {
 	if k.onDisks() && s.disks == nil {
 		return r, fmt.Errorf("the kind %s needs disks", k)
 	}
+	if k.ofFiles() && (s.cfg.Raw || len(s.cfg.Devices) > 0) {
+		return r, fmt.Errorf("the kind %s needs files", k)
+	}
 	leader, follower := s.cluster.Index(st.Leader), s.follower(st)
 	r.Kind, s.members = k, nil
 	for _, x := range st.Volumes[0].Replicas {
@@ -115,7 +123,7 @@ func (s *soak) round(ctx context.Context, k Kind) (r Round, err error) {
 	case LeaderStopped:
 		err = s.stopped(ctx, leader, true, &back)
 	case AllKilled:
-		err = s.allKilled(ctx, &back)
+		err = s.allKilled(ctx, st, &back)
 	case HandOver:
 		err = s.cluster.Client().Transfer(ctx, "")
 	case Terminated:
@@ -159,7 +167,7 @@ func (s *soak) round(ctx context.Context, k Kind) (r Round, err error) {
 	if err := s.progress(ctx, 200); err != nil {
 		return r, err
 	}
-	if was, is := st.Volumes[0].Losses, after.Volumes[0].Losses; was != is && k != PowerAll {
+	if was, is := st.Volumes[0].Losses, after.Volumes[0].Losses; was != is && k != PowerAll && k != AllKilled {
 		return r, fmt.Errorf("hosts were told of a loss (%d times, %d before) though one replica kept its power", is, was)
 	}
 	end := time.Now()
@@ -225,19 +233,23 @@ func (s *soak) stopped(ctx context.Context, i int, leads bool, back *time.Time) 
 }
 
 // allKilled kills everybody and starts everybody again.
-func (s *soak) allKilled(ctx context.Context, back *time.Time) error {
+func (s *soak) allKilled(ctx context.Context, st api.Status, back *time.Time) error {
 	for i := range s.cluster.Nodes {
 		if err := s.cluster.Kill(i); err != nil {
 			return err
 		}
 	}
+	s.rec.lose()
 	*back = time.Now()
 	for i := range s.cluster.Nodes {
 		if err := s.cluster.Start(i); err != nil {
 			return err
 		}
 	}
-	return s.progress(ctx, 200)
+	if err := s.progress(ctx, 200); err != nil {
+		return err
+	}
+	return s.told(ctx, st)
 }
 
 // follower is a node that does not lead, with a replica if there is such a one.

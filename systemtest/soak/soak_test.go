@@ -25,7 +25,7 @@ var (
 	limit    = flag.Duration("for", 0, "begin no round later; 0: no limit")
 	away     = flag.Duration("away", 10*time.Minute, "the longest absence of a node")
 	memory   = flag.Bool("memory", false, "the volume's durability is memory")
-	rawPools = flag.Bool("raw", false, "the pools of the disks are the disks themselves: for the kinds whose power fails")
+	rawPools = flag.Bool("raw", false, "the pools are the disks themselves, not file systems on them: without the kinds that need files of a replica")
 	keep     = flag.String("dir", "", "for the nodes' data; by default it is removed after a success")
 )
 
@@ -47,6 +47,9 @@ func TestSoak(t *testing.T) {
 		fmt.Printf("left out: %v: %v\n", DiskKinds(), err)
 	} else {
 		c.Kinds = append(c.Kinds, DiskKinds()...)
+	}
+	if *rawPools {
+		c.Kinds = slices.DeleteFunc(c.Kinds, Kind.ofFiles)
 	}
 	if *kinds != "" {
 		c.Kinds = nil

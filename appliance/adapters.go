@@ -20,7 +20,8 @@ import (
 
 // truths is the cluster as package truth wants it.
 type truths struct {
-	c *cluster.Cluster
+	c      *cluster.Cluster
+	limits *limits
 
 	mu   sync.Mutex
 	of   *catalog.State // which view is the translation of
@@ -43,6 +44,14 @@ func (t *truths) Propose(ctx context.Context, p truth.Proposal) (truth.Outcome, 
 	b, err := adapt.Body(p)
 	if err != nil {
 		return truth.Outcome{}, err
+	}
+	switch x := b.(type) {
+	case catalog.AddReplica:
+		x.Limits = t.limits.get(x.Volume)
+		b = x
+	case catalog.ResizeVolume:
+		x.Limits = t.limits.get(x.Volume)
+		b = x
 	}
 	r, err := t.c.Propose(ctx, catalog.Command{Body: b})
 	if err = t.verdict(err, p); err != nil {
@@ -90,7 +99,7 @@ func (r reignCluster) Space(ctx context.Context) []reign.Space { return r.space(
 
 // CreateVolume implements reign.Cluster.
 func (r reignCluster) CreateVolume(ctx context.Context, e peer.Epoch, v truth.Volume) error {
-	_, err := r.c.Propose(ctx, catalog.Command{Body: catalog.CreateVolume{Epoch: uint64(e), Volume: adapt.CatalogVolume(v)}})
+	_, err := r.c.Propose(ctx, catalog.Command{Body: catalog.CreateVolume{Epoch: uint64(e), Volume: adapt.CatalogVolume(v), Limits: r.limits.get(v.ID)}})
 	return r.verdict(err, nil)
 }
 

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
+	"sync"
 	"time"
 
 	"pmsapp/appliance/api"
@@ -14,45 +14,67 @@ import (
 	"pmsapp/replication/reign"
 )
 
-// promise is what of a pool is promised to volumes, in bytes: the whole size of each replica there, however little of it is written. Volumes
-// in the trash count, for they can come back, and so does what waits to be deleted, for it takes space.
-type promise struct{ all, trash int64 }
-
-// promises adds up what each pool has promised.
-func promises(st *catalog.State) map[ids.Pool]promise {
-	out := map[ids.Pool]promise{}
-	add := func(v catalog.Volume, trash bool) {
-		for _, p := range slices.Concat(v.Replicas, v.Gone) {
-			x := out[p.Pool]
-			if x.all += v.Size; trash {
-				x.trash += v.Size
-			}
-			out[p.Pool] = x
-		}
-	}
-	for _, v := range st.Volumes {
-		add(v, false)
-	}
-	for _, t := range st.Trash {
-		add(t.Volume, true)
-	}
-	return out
-}
-
 // tooMuch tells whether a pool of a size may not promise so much. A ratio of 0 is no limit.
 func tooMuch(promised, size int64, ratio float64) bool {
-	return ratio > 0 && size > 0 && float64(promised) > math.Floor(float64(size)*ratio)
+	return ratio > 0 && size > 0 && promised > most(size, ratio)
+}
+
+// most is how much a pool of a size may promise.
+func most(size int64, ratio float64) int64 { return int64(math.Floor(float64(size) * ratio)) }
+
+// limits are how much pools may promise, for the admins' commands that are under way, by volume. What is proposed for such a volume carries
+// them, and is judged when it is applied: of two commands that were both right when they were asked, one may be refused then.
+type limits struct {
+	mu sync.Mutex
+	of map[ids.Volume][]catalog.Limit
+}
+
+// set says what counts for a volume until forget is called.
+func (l *limits) set(v ids.Volume, list []catalog.Limit) (forget func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of == nil {
+		l.of = map[ids.Volume][]catalog.Limit{}
+	}
+	l.of[v] = list
+	return func() {
+		l.mu.Lock()
+		delete(l.of, v)
+		l.mu.Unlock()
+	}
+}
+
+func (l *limits) get(v ids.Volume) []catalog.Limit {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.of[v]
+}
+
+// limitsNow are the limits of all pools that answer; none where more is meant.
+func (n *node) limitsNow(ctx context.Context, over bool) (out []catalog.Limit) {
+	ratio := n.volumeTunables().OverSubscription
+	if over || ratio <= 0 {
+		return nil
+	}
+	for _, pools := range n.poolsOf(ctx, 2*time.Second) {
+		for _, p := range pools {
+			if id, err := ids.Parse(p.ID); err == nil && p.Size > 0 {
+				out = append(out, catalog.Limit{Pool: ids.Pool(id), Most: most(p.Size, ratio)})
+			}
+		}
+	}
+	return out
 }
 
 // mayPromise checks that the pools of places may promise more, bytes more each. Pools that do not answer are not judged: they cannot be
 // written to either.
 func (n *node) mayPromise(ctx context.Context, places []catalog.Place, more int64) error {
-	ratio, have := n.volumeTunables().OverSubscription, promises(n.cluster.State())
+	ratio, have := n.volumeTunables().OverSubscription, n.cluster.State().Promised()
 	said := n.poolsOf(ctx, 2*time.Second)
 	for _, p := range places {
 		for _, q := range said[p.Node] {
-			if q.ID == p.Pool.String() && tooMuch(have[p.Pool].all+more, q.Size, ratio) {
-				return overSubscribed(fmt.Sprintf("pool %s of node %s has %s, and would have promised %s", q.Path, q.Node, gib(q.Size), gib(have[p.Pool].all+more)), ratio)
+			if q.ID == p.Pool.String() && tooMuch(have[p.Pool].All+more, q.Size, ratio) {
+				return overSubscribed(fmt.Sprintf("pool %s of node %s has %s, and would have promised %s", q.Path, q.Node, gib(q.Size), gib(have[p.Pool].All+more)), ratio)
 			}
 		}
 	}
@@ -68,7 +90,7 @@ func overSubscribed(what string, ratio float64) error {
 
 // toldPlaces is told, for requests that look for places.
 func (n *node) toldPlaces(err error) error {
-	if errors.Is(err, reign.ErrPromised) {
+	if errors.Is(err, reign.ErrPromised) || errors.Is(err, catalog.ErrPromised) {
 		return overSubscribed("the pools that are there have promised too much for that", n.volumeTunables().OverSubscription)
 	}
 	return told(err)

@@ -47,6 +47,7 @@ func (n *node) AddReplica(ctx context.Context, _, name string, w api.NewReplica)
 		req.Instead = m.ID
 	}
 	req.Space = n.spaceFor(ctx, v.Size, w.OverSubscribe)
+	defer n.limits.set(v.ID, n.limitsNow(ctx, w.OverSubscribe))()
 	if err := n.reign.AddReplica(ctx, req); err != nil {
 		return api.Volume{}, n.toldPlaces(err)
 	}
@@ -178,8 +179,9 @@ func (n *node) ResizeVolume(ctx context.Context, _, name string, w api.NewSize) 
 			return api.Volume{}, err
 		}
 	}
+	defer n.limits.set(v.ID, n.limitsNow(ctx, w.OverSubscribe))()
 	if err := n.reign.ResizeVolume(ctx, v.ID, w.Size); err != nil {
-		return api.Volume{}, told(err)
+		return api.Volume{}, n.toldPlaces(err)
 	}
 	return n.show(v.ID)
 }

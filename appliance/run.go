@@ -55,6 +55,7 @@ type node struct {
 	once     sync.Once
 
 	poolCache poolCache
+	limits    limits
 	refusals  refusals
 
 	ruling sync.Mutex // held by who changes the rules of a share
@@ -152,7 +153,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	defer func() { err = errors.Join(err, n.cluster.Close()) }()
 	defer close(n.service.gone)
 	n.events = newEventLog(n.recordEvents, log)
-	truth := &truths{c: n.cluster}
+	truth := &truths{c: n.cluster, limits: &n.limits}
 	reservations := newReservations(n.cluster, cfg.Virtual.Portal != "")
 	defer reservations.close() // after the target's end, before the cluster's
 

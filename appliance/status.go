@@ -33,7 +33,7 @@ func (n *node) Status(ctx context.Context) (api.Status, error) {
 	} else {
 		pools = map[ids.Node][]api.Pool{n.cluster.Self(): n.ownPools()}
 	}
-	opinions, voters, promised := n.cluster.Opinions(), n.cluster.Voters(), promises(st)
+	opinions, voters, promised := n.cluster.Opinions(), n.cluster.Voters(), st.Promised()
 	for _, c := range adapt.Nodes(st) {
 		state := string(opinions[c.ID])
 		if c.ID == n.cluster.Self() {
@@ -112,7 +112,7 @@ func leaderless(s api.Status, voters int, empty bool) string {
 }
 
 // poolsIn describes a node's pools: those of the catalog, with what the node said of them.
-func poolsIn(c catalog.Node, said map[ids.Node][]api.Pool, promised map[ids.Pool]promise) []api.Pool {
+func poolsIn(c catalog.Node, said map[ids.Node][]api.Pool, promised map[ids.Pool]catalog.Promise) []api.Pool {
 	all := []api.Pool{}
 	for _, p := range c.Pools {
 		q := api.Pool{ID: p.ID.String(), Node: c.Name, Path: p.Path, Size: -1, Free: -1, State: "unknown"}
@@ -122,7 +122,7 @@ func poolsIn(c catalog.Node, said map[ids.Node][]api.Pool, promised map[ids.Pool
 		} else if ok {
 			q.State = "absent"
 		}
-		q.Drained, q.Promised, q.Trash = p.Draining, promised[p.ID].all, promised[p.ID].trash
+		q.Drained, q.Promised, q.Trash = p.Draining, promised[p.ID].All, promised[p.ID].Trash
 		all = append(all, q)
 	}
 	return all

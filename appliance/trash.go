@@ -85,7 +85,11 @@ func (n *node) RestoreVolume(ctx context.Context, request, name string, r api.Re
 			return api.Volume{}, err
 		}
 	}
-	err = n.propose(ctx, catalog.Command{Request: request, Body: catalog.RestoreVolume{Volume: t.Volume.ID, Since: t.Since, Name: r.As}})
+	err = n.propose(ctx, catalog.Command{Request: request, Body: catalog.RestoreVolume{Volume: t.Volume.ID, Since: t.Since, Name: r.As,
+		Limits: n.limitsNow(ctx, r.OverSubscribe)}})
+	if errors.Is(err, catalog.ErrPromised) {
+		return api.Volume{}, n.toldPlaces(err)
+	}
 	if errors.Is(err, api.ErrConflict) {
 		return api.Volume{}, api.Errorf(api.ErrConflict, "give it another name: pmsapp volume restore "+name+" --as NAME", "%v", err)
 	}

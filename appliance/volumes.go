@@ -71,6 +71,7 @@ func (n *node) createVolume(ctx context.Context, request string, w api.NewVolume
 		if req.On, err = n.places(w); err != nil {
 			return api.Volume{}, err
 		}
+		defer n.limits.set(v.ID, n.limitsNow(ctx, w.OverSubscribe))()
 		if _, err := n.reign.CreateVolume(ctx, req); err != nil {
 			return api.Volume{}, n.toldPlaces(err)
 		}
@@ -131,13 +132,13 @@ func (n *node) space(ctx context.Context) []reign.Space { return n.spaceFor(ctx,
 
 // spaceFor is space for one more replica of a size. Those that may not promise it are tight, unless over says that they may.
 func (n *node) spaceFor(ctx context.Context, size int64, over bool) (out []reign.Space) {
-	ratio, have := n.volumeTunables().OverSubscription, promises(n.cluster.State())
+	ratio, have := n.volumeTunables().OverSubscription, n.cluster.State().Promised()
 	for id, pools := range n.poolsOf(ctx, 2*time.Second) {
 		for _, p := range pools {
 			pid, err := ids.Parse(p.ID)
 			if err == nil && p.State == "ok" {
 				out = append(out, reign.Space{Node: id, Pool: ids.Pool(pid), Free: p.Free,
-					Tight: !over && tooMuch(have[ids.Pool(pid)].all+size, p.Size, ratio)})
+					Tight: !over && tooMuch(have[ids.Pool(pid)].All+size, p.Size, ratio)})
 			}
 		}
 	}

@@ -70,16 +70,16 @@ func (m *machine) three() (n [3]Node, v Volume) {
 	m.do(TakeOver{n[0].ID, 1})
 	v = Volume{ID: ids.NewVolume(), Lineage: ids.NewLineage(), Name: "v", Size: 1 << 20, Region: 1 << 20, Logical: 512,
 		Replicas: []Place{{n[0].ID, n[0].Pools[0].ID}, {n[1].ID, n[1].Pools[0].ID}}}
-	m.do(CreateVolume{1, v})
+	m.do(CreateVolume{1, v, nil})
 	return n, v
 }
 
 func TestVolumes(t *testing.T) {
 	m := newMachine(t)
 	n, v := m.three()
-	m.do(CreateVolume{1, v}) // again
-	m.fails(ErrNameTaken, CreateVolume{1, func() Volume { w := v; w.ID = ids.NewVolume(); return w }()})
-	m.fails(ErrEpoch, CreateVolume{2, v})
+	m.do(CreateVolume{1, v, nil}) // again
+	m.fails(ErrNameTaken, CreateVolume{1, func() Volume { w := v; w.ID = ids.NewVolume(); return w }(), nil})
+	m.fails(ErrEpoch, CreateVolume{2, v, nil})
 	if got := m.s.Volumes[v.ID]; got.Version != 1 || len(got.InSync) != 2 {
 		t.Fatal(got)
 	}
@@ -106,7 +106,7 @@ func TestVolumes(t *testing.T) {
 	m.do(RemoveExport{2, v.ID})
 	m.do(DeleteVolume{2, v.ID, 3, 0})
 	m.do(DeleteVolume{2, v.ID, 3, 0})
-	m.fails(ErrNoVolume, CreateVolume{2, v})
+	m.fails(ErrNoVolume, CreateVolume{2, v, nil})
 	m.fails(ErrEpoch, TakeOver{n[0].ID, 2})
 }
 
@@ -115,7 +115,7 @@ func TestRemoveUnfenced(t *testing.T) {
 	n, v := m.three()
 	alone := v
 	alone.ID, alone.Name, alone.Replicas = ids.NewVolume(), "alone", v.Replicas[1:]
-	m.do(CreateVolume{1, alone})
+	m.do(CreateVolume{1, alone, nil})
 	m.do(TakeOver{n[2].ID, 2})
 	r := m.do(RemoveUnfenced{2, []ids.Pool{n[0].Pools[0].ID}, []ids.Pool{n[1].Pools[0].ID}, ""})
 	if d := cmp.Diff([]ids.Volume{alone.ID}, r.Left); d != "" {

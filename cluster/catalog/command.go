@@ -91,6 +91,7 @@ type (
 	CreateVolume struct {
 		Epoch  uint64
 		Volume Volume
+		Limits []Limit `json:",omitempty"`
 	}
 	// DeleteVolume removes a volume that is not exported, and whose set has the named version; a repetition succeeds. It goes to
 	// the trash, to be kept for Keep seconds of State.Counted; with 0 it is gone for good.

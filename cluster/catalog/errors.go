@@ -42,6 +42,8 @@ var (
 	ErrToken = errors.New("catalog: the token")
 	// ErrLimit is returned when there would be too many of something.
 	ErrLimit = errors.New("catalog: too many")
+	// ErrPromised is returned when a pool would have promised more to volumes than it may.
+	ErrPromised = errors.New("catalog: the pool has promised too much")
 	// ErrInvalid is returned for a command whose values make no sense.
 	ErrInvalid = errors.New("catalog: invalid")
 	// ErrExists is returned for a second bootstrap.

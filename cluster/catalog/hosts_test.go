@@ -33,7 +33,7 @@ func TestHosts(t *testing.T) {
 	m.do(MapLUN{1, v.ID, Mapping{Host: "h2", LUN: 1, ReadOnly: true}})
 	w := v
 	w.ID, w.Name = ids.NewVolume(), "w"
-	m.do(CreateVolume{1, w})
+	m.do(CreateVolume{1, w, nil})
 	m.do(Served{1, []VolumeVersion{{Volume: w.ID, Version: 1}}})
 	m.fails(ErrInUse, MapLUN{1, w.ID, Mapping{Host: "h1", LUN: 1}})
 	if l := m.s.FreeLUN("h1"); l != 2 {

@@ -19,7 +19,8 @@ type (
 		Version uint64
 		Place   Place
 		Instead ids.Node
-		Why     string // of the Leave of Instead
+		Why     string  // of the Leave of Instead
+		Limits  []Limit `json:",omitempty"`
 	}
 	// RetireReplica has the replica on a node leave. If it was to take another's place, that one stays. It is rejected if no
 	// member of the in-sync set would stay.
@@ -50,7 +51,8 @@ type ResizeVolume struct {
 	Epoch   uint64
 	Volume  ids.Volume
 	Version uint64
-	Size    int64 // bytes, a multiple of 4096
+	Size    int64   // bytes, a multiple of 4096
+	Limits  []Limit `json:",omitempty"`
 }
 
 func (ResizeVolume) kind() Kind  { return "resize-volume" }
@@ -113,6 +115,9 @@ func (s *State) addReplica(b AddReplica) error {
 		return fmt.Errorf("%s: another replica is on its way out: %w", v.Name, ErrLimit)
 	case b.Instead.IsZero() && len(v.Replicas)-len(v.Leaving) >= MaxReplicas:
 		return fmt.Errorf("%s has %d replicas, no more are allowed: %w", v.Name, MaxReplicas, ErrLimit)
+	}
+	if err := s.mayPromise(b.Limits, []Place{b.Place}, v.Size); err != nil {
+		return err
 	}
 	if !b.Instead.IsZero() {
 		if !hasNode(v.Replicas, b.Instead) {
@@ -182,6 +187,11 @@ func (s *State) resizeVolume(b ResizeVolume) error {
 		return err
 	case b.Size < v.Size || b.Size > maxSize || b.Size%4096 != 0 || v.Size%4096 != 0:
 		return invalid("volume %s has %d bytes, and cannot have %d", v.Name, v.Size, b.Size)
+	}
+	if more := b.Size - v.Size; more > 0 {
+		if err := s.mayPromise(b.Limits, v.Replicas, more); err != nil {
+			return err
+		}
 	}
 	v.Size = b.Size
 	v.Version++

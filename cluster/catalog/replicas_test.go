@@ -19,16 +19,16 @@ func at(n Node) Place { return Place{n.ID, n.Pools[0].ID} }
 
 func (m *machine) add(v Volume, p Place, instead ids.Node) {
 	m.t.Helper()
-	m.do(AddReplica{1, v.ID, v.Version, p, instead, "asked"})
+	m.do(AddReplica{1, v.ID, v.Version, p, instead, "asked", nil})
 }
 
 func TestMoveReplica(t *testing.T) {
 	m, n, v := moving(t)
-	add := AddReplica{1, v().ID, 1, at(n[2]), n[1].ID, "asked"}
-	m.fails(ErrEpoch, AddReplica{2, v().ID, 1, at(n[2]), n[1].ID, ""})
-	m.fails(ErrInUse, AddReplica{1, v().ID, 1, at(n[1]), ids.Node{}, ""})
-	m.fails(ErrInvalid, AddReplica{1, v().ID, 1, Place{n[2].ID, n[1].Pools[0].ID}, ids.Node{}, ""})
-	m.fails(ErrNoReplica, AddReplica{1, v().ID, 1, at(n[2]), n[2].ID, ""})
+	add := AddReplica{1, v().ID, 1, at(n[2]), n[1].ID, "asked", nil}
+	m.fails(ErrEpoch, AddReplica{2, v().ID, 1, at(n[2]), n[1].ID, "", nil})
+	m.fails(ErrInUse, AddReplica{1, v().ID, 1, at(n[1]), ids.Node{}, "", nil})
+	m.fails(ErrInvalid, AddReplica{1, v().ID, 1, Place{n[2].ID, n[1].Pools[0].ID}, ids.Node{}, "", nil})
+	m.fails(ErrNoReplica, AddReplica{1, v().ID, 1, at(n[2]), n[2].ID, "", nil})
 	m.do(add)
 	m.fails(ErrVersion, add) // of two for one state one is applied
 	drop := func(n Node) DropReplica { return DropReplica{1, v().ID, v().Version, n.ID} }
@@ -43,7 +43,7 @@ func TestMoveReplica(t *testing.T) {
 	if got := v(); len(got.Leaving) != 0 || !slices.Equal(got.Gone, []Place{at(n[1])}) || hasNode(got.Replicas, n[1].ID) {
 		t.Fatalf("%+v", got)
 	}
-	m.fails(ErrInUse, AddReplica{1, v().ID, v().Version, at(n[1]), ids.Node{}, ""}) // its bytes are still there
+	m.fails(ErrInUse, AddReplica{1, v().ID, v().Version, at(n[1]), ids.Node{}, "", nil}) // its bytes are still there
 	m.do(ForgetReplica{1, v().ID, at(n[1])})
 	m.add(v(), at(n[1]), ids.Node{})
 	if got := v(); len(got.Replicas) != 3 || len(got.InSync) != 2 || len(got.Gone) != 0 {
@@ -59,14 +59,14 @@ func TestRetire(t *testing.T) {
 	m.add(v(), at(n[2]), n[0].ID)
 	m.do(retire(n[1]))
 	m.fails(ErrLastMember, retire(n[0]))
-	m.fails(ErrInUse, AddReplica{1, v().ID, v().Version, at(n[2]), n[0].ID, ""})
+	m.fails(ErrInUse, AddReplica{1, v().ID, v().Version, at(n[2]), n[0].ID, "", nil})
 	m.do(retire(n[2])) // called off: 0 stays
 	if got := v(); got.leaves(n[0].ID) || !got.leaves(n[1].ID) || !got.leaves(n[2].ID) {
 		t.Fatalf("%+v", got.Leaving)
 	}
 	m.do(TakeOver{n[1].ID, 2})
 	m.fails(ErrNotServed, RetireReplica{2, v().ID, v().Version, n[1].ID, ""})
-	m.fails(ErrNotServed, AddReplica{2, v().ID, v().Version, at(n[2]), ids.Node{}, ""})
+	m.fails(ErrNotServed, AddReplica{2, v().ID, v().Version, at(n[2]), ids.Node{}, "", nil})
 	m.fails(ErrNotServed, DropReplica{2, v().ID, v().Version, n[2].ID})
 }
 
@@ -115,7 +115,7 @@ func TestMaxPlaces(t *testing.T) {
 		more[i] = Node{ID: ids.NewNode(), Name: string(rune('a' + i)), Version: 1, Pools: []Pool{{ID: ids.NewPool(), Path: "/q"}}}
 		m.do(PutNode{Node: more[i]})
 	}
-	m.fails(ErrLimit, AddReplica{1, v().ID, v().Version, at(more[0]), ids.Node{}, ""})
+	m.fails(ErrLimit, AddReplica{1, v().ID, v().Version, at(more[0]), ids.Node{}, "", nil})
 	m.add(v(), at(more[0]), n[2].ID)
-	m.fails(ErrLimit, AddReplica{1, v().ID, v().Version, at(more[1]), n[1].ID, ""})
+	m.fails(ErrLimit, AddReplica{1, v().ID, v().Version, at(more[1]), n[1].ID, "", nil})
 }

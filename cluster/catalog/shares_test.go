@@ -27,8 +27,8 @@ func (m *machine) share(n [3]Node) Volume {
 	m.t.Helper()
 	v := Volume{ID: ids.NewVolume(), Lineage: ids.NewLineage(), Name: "s", Size: 1 << 20, Region: 1 << 20, Logical: 512, Share: true,
 		Replicas: []Place{{n[0].ID, n[0].Pools[0].ID}, {n[1].ID, n[1].Pools[0].ID}}}
-	m.do(CreateVolume{1, v})
-	m.do(CreateVolume{1, v}) // again: the tree stays
+	m.do(CreateVolume{1, v, nil})
+	m.do(CreateVolume{1, v, nil}) // again: the tree stays
 	m.do(Served{1, []VolumeVersion{{Volume: v.ID, Version: 1}}})
 	return v
 }
@@ -104,7 +104,7 @@ func TestShares(t *testing.T) {
 	if s, err = DecodeSnapshot(b); err != nil || cmp.Diff(m.s.Trees, s.Trees, sameTrees()) != "" || len(s.Trees) != 1 {
 		t.Fatal(err, s)
 	}
-	m.do(RestoreVolume{v.ID, m.s.Trash[v.ID].Since, ""})
+	m.do(RestoreVolume{v.ID, m.s.Trash[v.ID].Since, "", nil})
 	m.do(Served{2, []VolumeVersion{{Volume: v.ID, Version: 3}}})
 	if r := m.do(ChangeTree{2, v.ID, 3, mkdir("c")}); r.Tree[0].Status != filetree.Exist {
 		t.Fatal(r)

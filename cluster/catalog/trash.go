@@ -29,6 +29,7 @@ type (
 		Volume ids.Volume
 		Since  uint64
 		Name   string
+		Limits []Limit `json:",omitempty"`
 	}
 	// PurgeVolume makes a deletion final. With Expired it is rejected before its time. A repetition succeeds.
 	PurgeVolume struct {
@@ -125,6 +126,9 @@ func (s *State) restoreVolume(b RestoreVolume) error {
 	}
 	if _, taken := s.VolumeNamed(v.Name); taken {
 		return fmt.Errorf("a volume named %s: %w", v.Name, ErrNameTaken)
+	}
+	if err := s.mayPromise(b.Limits, v.Replicas, 0); err != nil { // it is counted already
+		return err
 	}
 	v.Version++
 	s.dropTrash(v.ID)

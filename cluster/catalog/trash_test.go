@@ -31,14 +31,14 @@ func TestTrash(t *testing.T) {
 	if r := m.do(RemoveUnfenced{1, []ids.Pool{n[1].Pools[0].ID}, []ids.Pool{n[0].Pools[0].ID}, ""}); len(r.Left) != 0 {
 		t.Fatal(r)
 	}
-	m.fails(ErrNoVolume, CreateVolume{1, v})
+	m.fails(ErrNoVolume, CreateVolume{1, v, nil})
 	other := v
 	other.ID, other.Lineage = ids.NewVolume(), ids.NewLineage()
-	m.do(CreateVolume{1, other})
-	m.fails(ErrNameTaken, RestoreVolume{v.ID, got.Since, ""})
-	m.fails(ErrNoVolume, RestoreVolume{v.ID, got.Since + 1, "w"})
-	m.do(RestoreVolume{v.ID, got.Since, "w"})
-	m.do(RestoreVolume{v.ID, got.Since, "w"})
+	m.do(CreateVolume{1, other, nil})
+	m.fails(ErrNameTaken, RestoreVolume{v.ID, got.Since, "", nil})
+	m.fails(ErrNoVolume, RestoreVolume{v.ID, got.Since + 1, "w", nil})
+	m.do(RestoreVolume{v.ID, got.Since, "w", nil})
+	m.do(RestoreVolume{v.ID, got.Since, "w", nil})
 	was.Name, was.Version = "w", 3
 	if d := cmp.Diff(was, m.s.Volumes[v.ID]); d != "" || len(m.s.Trash) != 0 {
 		t.Fatal(d)
@@ -59,7 +59,7 @@ func TestTrash(t *testing.T) {
 	m.do(CountTrash{159, 160})
 	m.do(PurgeVolume{v.ID, got.Since, true})
 	m.do(PurgeVolume{v.ID, got.Since, true})
-	m.fails(ErrNoVolume, RestoreVolume{v.ID, got.Since, ""})
+	m.fails(ErrNoVolume, RestoreVolume{v.ID, got.Since, "", nil})
 	if len(m.s.Trash) != 0 || len(m.s.Deleted) != 1 {
 		t.Fatal(m.s.Trash, m.s.Deleted)
 	}

@@ -196,6 +196,9 @@ func (s *State) createVolume(c Command, b CreateVolume) error {
 			return invalid("volume %s: two replicas on %s", v.Name, n.Name)
 		}
 	}
+	if err := s.mayPromise(b.Limits, v.Replicas, v.Size); err != nil {
+		return err
+	}
 	v.InSync = slices.Clone(v.Replicas) // invariant 15
 	v.Version, v.LastServed, v.Leaving, v.Gone, v.Adopted, v.Behind = 1, 0, nil, nil, Adoption{}, nil
 	v.Volatile, v.Losses = nil, 0

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"pmsapp/appliance/api"
@@ -45,10 +46,21 @@ func TestOverSubscription(t *testing.T) {
 	if _, err := cl.CreateVolume(ctx, api.NewVolume{Name: "b", Size: size, Replicas: 2, Nodes: on, OverSubscribe: true}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cl.CreateVolume(ctx, api.NewVolume{Name: "c", Size: size, Replicas: 1, Nodes: []string{"node3"}}); err != nil {
-		t.Fatal(err)
+	// Of two at once, each of which would do, one is made.
+	names, errs := []string{"c", "d"}, [2]error{}
+	var both sync.WaitGroup
+	for i, name := range names {
+		both.Go(func() {
+			_, errs[i] = cl.CreateVolume(ctx, api.NewVolume{Name: name, Size: size, Replicas: 1, Nodes: []string{"node3"}})
+		})
 	}
-	_, err = cl.ResizeVolume(ctx, "c", api.NewSize{Size: 2 * size})
+	both.Wait()
+	made := slices.Index(errs[:], nil)
+	if made < 0 {
+		t.Fatal(errs)
+	}
+	refused(errs[1-made])
+	_, err = cl.ResizeVolume(ctx, names[made], api.NewSize{Size: 2 * size})
 	refused(err)
 	_, err = cl.AddReplica(ctx, "a", api.NewReplica{Node: "node3"})
 	refused(err)

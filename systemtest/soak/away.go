@@ -13,20 +13,19 @@ import (
 )
 
 const (
-	awayLeast  = 10 * time.Second
 	regionSize = 1 << 20          // of the product's marks
 	marksCool  = 14 * time.Second // how long a region stays marked after its last write, with some room
 )
 
-// away has a node with a replica away, killed or stopped, for a time between awayLeast and the longest. What is written meanwhile goes to a part of the
+// away has a node with a replica away, killed or stopped, for a time between the shortest and the longest. What is written meanwhile goes to a part of the
 // volume: that much has to be copied, and no more than half as much again.
 func (s *soak) away(ctx context.Context, st api.Status, back *time.Time) error {
 	i := s.follower(st)
 	n, c := s.cluster.Nodes[i], s.cluster.Client()
 	// Short absences are as frequent as long ones, on a scale of powers.
-	long := time.Duration(float64(awayLeast) * math.Pow(float64(s.cfg.Away)/float64(awayLeast), rand.Float64()))
+	long := time.Duration(float64(s.cfg.Least) * math.Pow(float64(s.cfg.Away)/float64(s.cfg.Least), rand.Float64()))
 	if s.cfg.Ordered {
-		long = awayLeast
+		long = s.cfg.Least
 	}
 	s.load.confine(2 + rand.IntN(3))
 	defer s.load.confine(1)

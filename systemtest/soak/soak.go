@@ -34,6 +34,7 @@ type Config struct {
 	Devices []string
 	Disks   string        // the program that serves disks (systemtest/powerdisk): the nodes are on such; "": not, without the kinds that need them
 	Away    time.Duration // the longest absence of a node
+	Least   time.Duration // the shortest
 	Memory  bool          // the volume's durability is memory
 	Raw     bool          // the pools are on those disks themselves, not in file systems on them
 	Out     io.Writer

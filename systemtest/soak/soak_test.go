@@ -24,6 +24,7 @@ var (
 	race     = flag.Bool("races", false, "build the daemons with the race detector")
 	limit    = flag.Duration("for", 0, "begin no round later; 0: no limit")
 	away     = flag.Duration("away", 10*time.Minute, "the longest absence of a node")
+	least    = flag.Duration("least", 10*time.Second, "the shortest")
 	memory   = flag.Bool("memory", false, "the volume's durability is memory")
 	rawPools = flag.Bool("raw", false, "the pools are the disks themselves, not file systems on them: without the kinds that need files of a replica")
 	keep     = flag.String("dir", "", "for the nodes' data; by default it is removed after a success")
@@ -89,7 +90,7 @@ func TestSoakRaw(t *testing.T) {
 
 func soakTest(t *testing.T, c Config) {
 	c.Memory, c.Raw = c.Memory || *memory, c.Raw || *rawPools
-	c.Dir, c.Replicas, c.Size, c.Seed, c.Away, c.For, c.Out = *keep, *replicas, 64<<20, *seed, *away, *limit, testWriter{t}
+	c.Dir, c.Replicas, c.Size, c.Seed, c.Away, c.Least, c.For, c.Out = *keep, *replicas, 64<<20, *seed, *away, *least, *limit, testWriter{t}
 	if c.Binary == "" {
 		c.Binary = program.Build(t)
 	}

@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,45 +11,10 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-
 	"pmsapp/appliance/api"
-	"pmsapp/appliance/config"
 	"pmsapp/appliance/local"
+	"pmsapp/systemtest/program"
 )
-
-// program builds pmsapp as it ships.
-func program(t testing.TB) string {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "pmsapp")
-	cmd := exec.Command("go", "build", "-o", bin, "pmsapp/cmd/pmsapp")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building pmsapp: %v\n%s", err, out)
-	}
-	return bin
-}
-
-// form makes a cluster; its logs must tell of no panic.
-func form(t *testing.T, bin string, nodes int, witness bool, change func(int, *config.Config)) *local.Cluster {
-	t.Helper()
-	c, err := local.New(local.Config{Binary: bin, Dir: t.TempDir(), Nodes: nodes, Witness: witness, Change: change, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		c.Close()
-		for _, n := range c.Nodes {
-			b, _ := os.ReadFile(n.Log)
-			if i := strings.Index(string(b), "panic"); i >= 0 || t.Failed() {
-				t.Errorf("the log of %s: %s", n.Name, b[max(0, i):][:min(6000, len(b)-max(0, i))])
-			}
-		}
-	})
-	if err := c.Form(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
 
 // pmsapp runs a command of an admin and returns what it says.
 func pmsapp(t *testing.T, bin, file string, args ...string) (string, error) {
@@ -86,8 +50,8 @@ func TestScripts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts daemons")
 	}
-	bin := program(t)
-	c := form(t, bin, 3, true, nil)
+	bin := program.Build(t)
+	c := program.Cluster(t, local.Config{Binary: bin, Nodes: 3, Witness: true})
 	setup := func(e *testscript.Env) error {
 		e.Setenv("PATH", filepath.Dir(bin)+":"+os.Getenv("PATH"))
 		e.Setenv("PMSAPP_CONFIG", c.Nodes[0].File)

@@ -17,6 +17,7 @@ import (
 	"pmsapp/appliance/front"
 	"pmsapp/appliance/local"
 	"pmsapp/replication/initiator"
+	"pmsapp/systemtest/program"
 )
 
 // content is what the volume of a test has.
@@ -111,8 +112,8 @@ func TestDamage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts daemons")
 	}
-	bin := program(t)
-	c := form(t, bin, 3, false, nil)
+	bin := program.Build(t)
+	c := program.Cluster(t, local.Config{Binary: bin, Nodes: 3})
 	victim := c.Nodes[1]
 	if _, err := c.Client().CreateVolume(t.Context(), api.NewVolume{Name: "v", Size: 4 << 20, Replicas: 2, Nodes: []string{"node1", "node2"}}); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"pmsapp/systemtest/program"
 )
 
 func text(t *testing.T, path string) string {
@@ -57,7 +59,7 @@ func TestOperations(t *testing.T) {
 		}
 	}
 
-	bin := program(t)
+	bin := program.Build(t)
 	for _, group := range []string{"", "node", "pool", "volume", "lun", "host", "share", "event", "leader", "cluster"} {
 		args := strings.Fields(group + " --help")
 		out, err := exec.Command(bin, args...).CombinedOutput()

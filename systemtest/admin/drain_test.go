@@ -8,6 +8,8 @@ import (
 
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/config"
+	"pmsapp/appliance/local"
+	"pmsapp/systemtest/program"
 )
 
 // TestDrain empties a pool and the leader's node, and makes anew what a node that is gone has held.
@@ -15,8 +17,8 @@ func TestDrain(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts daemons")
 	}
-	bin := program(t)
-	c := form(t, bin, 4, false, func(_ int, cfg *config.Config) { cfg.Timeouts.ReplaceAfter = 3 * time.Second })
+	bin := program.Build(t)
+	c := program.Cluster(t, local.Config{Binary: bin, Nodes: 4, Change: func(_ int, cfg *config.Config) { cfg.Timeouts.ReplaceAfter = 3 * time.Second }})
 	file := c.Nodes[3].File
 	ok := func(args ...string) {
 		t.Helper()

@@ -9,6 +9,8 @@ import (
 
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/config"
+	"pmsapp/appliance/local"
+	"pmsapp/systemtest/program"
 )
 
 // TestOverSubscription: what would promise more of a pool than the ratio allows is refused, unless it is said; volumes in the trash count,
@@ -17,7 +19,7 @@ func TestOverSubscription(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts daemons")
 	}
-	c := form(t, program(t), 3, false, func(_ int, f *config.Config) { f.Volumes.OverSubscription = 0.1 })
+	c := program.Cluster(t, local.Config{Binary: program.Build(t), Nodes: 3, Change: func(_ int, f *config.Config) { f.Volumes.OverSubscription = 0.1 }})
 	cl, ctx := c.Client(), t.Context()
 	pool := func(s api.Status, node string) api.Pool {
 		for _, n := range s.Nodes {

@@ -18,6 +18,7 @@ import (
 
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/local"
+	"pmsapp/systemtest/program"
 )
 
 // shout sends b to a port and waits a moment for what comes back; errors are the port's good right.
@@ -76,8 +77,8 @@ func TestGarbage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts daemons")
 	}
-	bin := program(t)
-	c := form(t, bin, 3, false, nil)
+	bin := program.Build(t)
+	c := program.Cluster(t, local.Config{Binary: bin, Nodes: 3})
 	if _, err := c.Client().CreateVolume(t.Context(), api.NewVolume{Name: "v", Size: 4 << 20, Replicas: 2}); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/local"
+	"pmsapp/systemtest/program"
 )
 
 // on tells whether a volume's replicas are on exactly these nodes, in sync, and nothing is left elsewhere.
@@ -47,8 +48,8 @@ func TestReplicas(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts daemons")
 	}
-	bin := program(t)
-	c := form(t, bin, 3, false, nil)
+	bin := program.Build(t)
+	c := program.Cluster(t, local.Config{Binary: bin, Nodes: 3})
 	ok := func(args ...string) string {
 		t.Helper()
 		out, err := pmsapp(t, bin, c.Nodes[0].File, args...)

@@ -15,7 +15,9 @@ import (
 
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/front"
+	"pmsapp/appliance/local"
 	"pmsapp/replication/initiator"
+	"pmsapp/systemtest/program"
 )
 
 // TestResize makes a volume larger under load, twice: with all members, and while one is away. The host is told.
@@ -23,8 +25,8 @@ func TestResize(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts daemons")
 	}
-	bin := program(t)
-	c := form(t, bin, 3, false, nil)
+	bin := program.Build(t)
+	c := program.Cluster(t, local.Config{Binary: bin, Nodes: 3})
 	ok := func(args ...string) {
 		t.Helper()
 		if out, err := pmsapp(t, bin, c.Nodes[0].File, args...); err != nil {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"pmsapp/appliance/api"
+	"pmsapp/appliance/local"
+	"pmsapp/systemtest/program"
 )
 
 // TestResync has a replica miss a few regions, and pauses, limits and resumes its way back, over a hand-over: it gets what it missed,
@@ -16,8 +18,8 @@ func TestResync(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts daemons")
 	}
-	bin := program(t)
-	c := form(t, bin, 3, false, nil)
+	bin := program.Build(t)
+	c := program.Cluster(t, local.Config{Binary: bin, Nodes: 3})
 	ok := func(args ...string) string {
 		t.Helper()
 		out, err := pmsapp(t, bin, c.Nodes[0].File, args...)

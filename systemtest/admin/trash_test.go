@@ -11,6 +11,7 @@ import (
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/config"
 	"pmsapp/appliance/local"
+	"pmsapp/systemtest/program"
 )
 
 // TestTrash: a deleted volume keeps its bytes and its identity over a change of the leader and the death of a node that held it, and
@@ -19,8 +20,8 @@ func TestTrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts daemons")
 	}
-	bin := program(t)
-	c := form(t, bin, 3, false, func(_ int, f *config.Config) { f.Volumes.TrashKeep = 20 * time.Second })
+	bin := program.Build(t)
+	c := program.Cluster(t, local.Config{Binary: bin, Nodes: 3, Change: func(_ int, f *config.Config) { f.Volumes.TrashKeep = 20 * time.Second }})
 	cl := c.Client()
 	made, err := cl.CreateVolume(t.Context(), api.NewVolume{Name: "v", Size: 4 << 20, Replicas: 2, Nodes: []string{"node1", "node2"}})
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"pmsapp/appliance/front"
 	"pmsapp/appliance/local"
 	"pmsapp/replication/initiator"
+	"pmsapp/systemtest/program"
 )
 
 // TestLife is what an admin does to a running cluster at bad moments.
@@ -26,8 +27,8 @@ func TestLife(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts daemons")
 	}
-	bin := program(t)
-	c := form(t, bin, 3, false, nil)
+	bin := program.Build(t)
+	c := program.Cluster(t, local.Config{Binary: bin, Nodes: 3})
 	first := c.Nodes[0].File
 	ok := func(args ...string) string {
 		t.Helper()
@@ -197,8 +198,8 @@ func TestFull(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts daemons")
 	}
-	bin := program(t)
-	c := form(t, bin, 7, false, nil)
+	bin := program.Build(t)
+	c := program.Cluster(t, local.Config{Binary: bin, Nodes: 7})
 	tok, err := c.Client().NewToken(t.Context(), false)
 	if err == nil {
 		cfg := config.Default()
@@ -228,7 +229,7 @@ func TestReadOnly(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	bin := filepath.Join(dir, "pmsapp")
-	b, err := os.ReadFile(program(t))
+	b, err := os.ReadFile(program.Build(t))
 	if err == nil {
 		err = os.WriteFile(bin, b, 0o755)
 	}

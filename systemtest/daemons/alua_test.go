@@ -10,6 +10,7 @@ import (
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/local"
 	"pmsapp/replication/initiator"
+	"pmsapp/systemtest/program"
 )
 
 // path is one session with one portal, as a multipath host has it.
@@ -101,7 +102,7 @@ func (p *path) groups() map[uint16]byte {
 // TestPaths: a multipath host with a session with each node's own portal, and none with the virtual address. Ports and groups keep
 // their numbers, all paths agree on who is active, and a failover is told where the host is logged in already.
 func TestPaths(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3})
+	c := program.Cluster(t, local.Config{Nodes: 3})
 	if _, err := c.Client().CreateVolume(t.Context(), api.NewVolume{Name: "v", Size: 64 << 20, Replicas: 3}); err != nil {
 		t.Fatal(err)
 	}

@@ -12,13 +12,14 @@ import (
 
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/local"
+	"pmsapp/systemtest/program"
 )
 
 // TestBlackStart: all nodes lose power while one alone has the newest bytes, and come back in every order, each late. As long as that one is
 // missing the volume is not served by any other, and status names it and nobody else; once it is there, and another that votes, the
 // newest bytes are, without a human.
 func TestBlackStart(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3})
+	c := program.Cluster(t, local.Config{Nodes: 3})
 	const newest, stale = 0, 1 // node1 and node2; node3 has no replica
 	export(t, c, api.NewVolume{Size: 16 << 20, Replicas: 2, Nodes: []string{"node1", "node2"}}).Close()
 	orders := [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}

@@ -22,12 +22,6 @@ import (
 	"pmsapp/systemtest/program"
 )
 
-// form starts a cluster.
-func form(t *testing.T, cfg local.Config) *local.Cluster {
-	t.Helper()
-	return program.Cluster(t, cfg)
-}
-
 // export makes a volume a LUN and logs in to it as a host that tries all portals.
 func export(t *testing.T, c *local.Cluster, v api.NewVolume) *initiator.Disk {
 	t.Helper()
@@ -100,7 +94,7 @@ func check(t *testing.T, d *initiator.Disk, off int64, n int, b byte) {
 // TestOutOfReach: the only replica's node is gone. I/O is held, not failed; status and the event log say what is waited for; and
 // the write that was held ends well when the node is back (invariant 5).
 func TestOutOfReach(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3})
+	c := program.Cluster(t, local.Config{Nodes: 3})
 	st, err := c.Client().Status(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
@@ -197,7 +191,7 @@ func TestHungDisk(t *testing.T) {
 			exec.Command("fsfreeze", "-u", pools[frozen]).Run()
 		}
 	})
-	c := form(t, local.Config{Nodes: 3, Dir: filepath.Join(dir, "cluster"), Change: func(i int, cfg *config.Config) {
+	c := program.Cluster(t, local.Config{Nodes: 3, Dir: filepath.Join(dir, "cluster"), Change: func(i int, cfg *config.Config) {
 		if i < 2 {
 			cfg.Pools = []string{pools[i]}
 		}
@@ -248,7 +242,7 @@ func TestHungDisk(t *testing.T) {
 func TestFullPool(t *testing.T) {
 	dir := t.TempDir()
 	small := mount(t, dir, "small", "128M")
-	c := form(t, local.Config{Nodes: 3, Dir: filepath.Join(dir, "cluster"), Change: func(i int, cfg *config.Config) {
+	c := program.Cluster(t, local.Config{Nodes: 3, Dir: filepath.Join(dir, "cluster"), Change: func(i int, cfg *config.Config) {
 		if i == 1 {
 			cfg.Pools = []string{small}
 		}
@@ -306,7 +300,7 @@ func TestFullPool(t *testing.T) {
 
 // TestPortalThatDoesNotServe: it accepts the login, answers INQUIRY, and NOT READY 04h/0Bh to everything that needs the medium.
 func TestPortalThatDoesNotServe(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3})
+	c := program.Cluster(t, local.Config{Nodes: 3})
 	export(t, c, api.NewVolume{Size: 64 << 20, Replicas: 2})
 	st := settled(t, c)
 	for i, n := range c.Nodes {
@@ -351,7 +345,7 @@ func TestPortalThatDoesNotServe(t *testing.T) {
 
 // TestShutdown: after `cluster shutdown` the nodes come back in the opposite order, and nothing has to be copied.
 func TestShutdown(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3})
+	c := program.Cluster(t, local.Config{Nodes: 3})
 	d := export(t, c, api.NewVolume{Size: 64 << 20, Replicas: 3})
 	if err := d.WriteAt(t.Context(), pattern(1<<20, 7), 0); err != nil {
 		t.Fatal(err)
@@ -394,7 +388,7 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // TestWitness: two storage nodes and a witness. The leader dies, the other storage node goes on, and the witness never leads.
 func TestWitness(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3, Witness: true})
+	c := program.Cluster(t, local.Config{Nodes: 3, Witness: true})
 	d := export(t, c, api.NewVolume{Size: 64 << 20, Replicas: 2})
 	for round := range 2 {
 		st := settled(t, c)

@@ -14,13 +14,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/config"
 	"pmsapp/appliance/local"
 	buffers "pmsapp/internal/block"
 	"pmsapp/replication/initiator"
 	"pmsapp/systemtest/loop"
+	"pmsapp/systemtest/program"
 )
 
 // onDevices starts a cluster whose pools are block devices.
@@ -31,7 +31,7 @@ func onDevices(t *testing.T, sizes ...int64) (*local.Cluster, []*loop.Device) {
 	for i, size := range sizes {
 		devices = append(devices, device(t, dir, dir, i, size))
 	}
-	c := form(t, local.Config{Nodes: len(sizes), Dir: filepath.Join(dir, "cluster"), Change: func(i int, cfg *config.Config) {
+	c := program.Cluster(t, local.Config{Nodes: len(sizes), Dir: filepath.Join(dir, "cluster"), Change: func(i int, cfg *config.Config) {
 		cfg.Pools = []string{devices[i].Path}
 	}})
 	return c, devices
@@ -249,7 +249,7 @@ func vanishes(t *testing.T, leads bool) {
 	dir := t.TempDir()
 	host := mount(t, dir, "host", "256M")
 	devices := []*loop.Device{device(t, dir, dir, 0, 128<<20), device(t, dir, dir, 1, 128<<20), device(t, dir, host, 2, 128<<20)}
-	c := form(t, local.Config{Nodes: 3, Dir: filepath.Join(dir, "cluster"), Change: func(i int, cfg *config.Config) { cfg.Pools = []string{devices[i].Path} }})
+	c := program.Cluster(t, local.Config{Nodes: 3, Dir: filepath.Join(dir, "cluster"), Change: func(i int, cfg *config.Config) { cfg.Pools = []string{devices[i].Path} }})
 	// A node is a member before the leader has fenced its pools, by the time of some flushes.
 	if err := local.Wait(t.Context(), "the pools to be reachable", 20*time.Second, func(ctx context.Context) (bool, error) {
 		_, err := c.Client().CreateVolume(ctx, api.NewVolume{Name: "v", Size: 64 << 20, Replicas: 3})

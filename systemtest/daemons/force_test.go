@@ -20,7 +20,7 @@ import (
 // TestForce: the only in-sync replica is gone. An admin has the volume go on with the stale one, after being told what that means; when
 // the node comes back it is copied over, and what it had alone is never seen again.
 func TestForce(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3})
+	c := program.Cluster(t, local.Config{Nodes: 3})
 	st, err := c.Client().Status(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +133,7 @@ func TestForce(t *testing.T) {
 // TestForceLostDisks: of three replicas one was away, and then the disks of the two others are lost. The volume goes on with the first, and
 // when one of the lost disks comes back with the newest bytes, it gets a copy of the new history: nothing of the old one is served.
 func TestForceLostDisks(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3})
+	c := program.Cluster(t, local.Config{Nodes: 3})
 	st, err := c.Client().Status(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)

@@ -14,12 +14,13 @@ import (
 	"pmsapp/appliance/local"
 	"pmsapp/internal/iscsi"
 	"pmsapp/replication/initiator"
+	"pmsapp/systemtest/program"
 )
 
 // TestHosts: hosts see their LUNs under their numbers and nothing else; who is not known, or does not prove who it is, is refused,
 // and an event says so.
 func TestHosts(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3})
+	c := program.Cluster(t, local.Config{Nodes: 3})
 	client := c.Client()
 	for _, v := range []string{"a", "b"} {
 		if _, err := client.CreateVolume(t.Context(), api.NewVolume{Name: v, Size: 64 << 20, Replicas: 2}); err != nil {

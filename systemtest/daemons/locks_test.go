@@ -13,6 +13,7 @@ import (
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/local"
 	"pmsapp/replication/initiator"
+	"pmsapp/systemtest/program"
 )
 
 // ticket is what a lock block holds: a number that grows by one with each holder, and a nonce that says who it is.
@@ -84,7 +85,7 @@ func (l *locks) contend(ctx context.Context, t *testing.T, d *initiator.Disk) {
 // TestLocks: hosts take a lock by COMPARE AND WRITE while leaders are killed. No number has two winners, none that was won is
 // lost, and nobody who holds the lock was told otherwise, though leaders have died before their answer (invariant 18).
 func TestLocks(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3})
+	c := program.Cluster(t, local.Config{Nodes: 3})
 	if _, err := c.Client().CreateVolume(t.Context(), api.NewVolume{Name: "v", Size: 64 << 20, Replicas: 2}); err != nil {
 		t.Fatal(err)
 	}

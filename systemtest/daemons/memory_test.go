@@ -6,6 +6,7 @@ import (
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/local"
 	"pmsapp/replication/initiator"
+	"pmsapp/systemtest/program"
 )
 
 // wce tells whether MODE SENSE says that there is a write cache.
@@ -22,7 +23,7 @@ func wce(t *testing.T, d *initiator.Disk) bool {
 // page cache, nor what a disk's own cache has: nothing may be lost here at all, flushed or not, though the program has to act as
 // if it could. A loss of power is simulated (systemtest/sim).
 func TestMemory(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3})
+	c := program.Cluster(t, local.Config{Nodes: 3})
 	d := export(t, c, api.NewVolume{Size: 16 << 20, Replicas: 2, Nodes: []string{"node1", "node2"}, Durability: api.Memory})
 	if v := settled(t, c).Volumes[0]; v.Durability != api.Memory || !v.Cached || !wce(t, d) {
 		t.Fatalf("%+v", v)

@@ -11,12 +11,13 @@ import (
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/local"
 	"pmsapp/replication/initiator"
+	"pmsapp/systemtest/program"
 )
 
 // TestRedirection: a host that knows one node's portal, and neither multipath nor the virtual address, is sent to the node that
 // serves, and finds the next one from the same portal when that dies. Discovery names the portals that it may use, and no others.
 func TestRedirection(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3})
+	c := program.Cluster(t, local.Config{Nodes: 3})
 	if _, err := c.Client().CreateVolume(t.Context(), api.NewVolume{Name: "v", Size: 64 << 20, Replicas: 3}); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"pmsapp/appliance/local"
 	"pmsapp/internal/iscsi"
 	"pmsapp/replication/initiator"
+	"pmsapp/systemtest/program"
 )
 
 var failovers = flag.Int("failovers", 5, "how many leaders TestReservations kills")
@@ -148,7 +149,7 @@ func (m *member) holds(by *member, typ byte) {
 // registration all the time. Leaders are killed. Whoever is shut out never writes, whoever is not is never refused, and what was
 // answered holds after each failover (invariant 17).
 func TestReservations(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3})
+	c := program.Cluster(t, local.Config{Nodes: 3})
 	if _, err := c.Client().CreateVolume(t.Context(), api.NewVolume{Name: "v", Size: 64 << 20, Replicas: 2}); err != nil {
 		t.Fatal(err)
 	}

@@ -6,11 +6,12 @@ import (
 
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/local"
+	"pmsapp/systemtest/program"
 )
 
 // TestScrubReports: a report says when its scrub began and ended, and which command it answers; so nobody takes an earlier one for his own.
 func TestScrubReports(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3})
+	c := program.Cluster(t, local.Config{Nodes: 3})
 	d := export(t, c, api.NewVolume{Size: 16 << 20, Replicas: 2})
 	if err := d.WriteAt(t.Context(), pattern(1<<20, 1), 0); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"pmsapp/internal/nfs3"
 	"pmsapp/internal/nfsclient"
 	"pmsapp/internal/xdr"
+	"pmsapp/systemtest/program"
 )
 
 // Procedures and answers of NLM version 4.
@@ -51,7 +52,7 @@ func nlm(ctx context.Context, c *nfsclient.Client, proc uint32, host string, fil
 // TestLocksOverALeadersDeath: a lock stays its owner's when the leader has died, nobody has to reclaim it; who waits for it asks
 // again, as lock managers do, and gets it when it is free.
 func TestLocksOverALeadersDeath(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3, NFS: true})
+	c := program.Cluster(t, local.Config{Nodes: 3, NFS: true})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if _, err := c.Client().CreateShare(ctx, api.NewVolume{Name: "s", Size: 64 << 20, Replicas: 2}); err != nil {

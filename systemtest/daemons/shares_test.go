@@ -15,6 +15,7 @@ import (
 	"pmsapp/appliance/local"
 	"pmsapp/internal/nfs3"
 	"pmsapp/internal/nfsclient"
+	"pmsapp/systemtest/program"
 )
 
 // mountShare makes a share, exports it and mounts it as a client that tries all nodes in turn.
@@ -49,7 +50,7 @@ func mountShare(t *testing.T, c *local.Cluster, replicas int) (*nfsclient.Client
 // TestShareOverALeadersDeath: a client that makes, fills, renames and removes files, each once, while the leader is killed,
 // again and again: no error, no stale handle, nothing lost, nothing twice.
 func TestShareOverALeadersDeath(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3, NFS: true})
+	c := program.Cluster(t, local.Config{Nodes: 3, NFS: true})
 	cl, root := mountShare(t, c, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()

@@ -14,12 +14,13 @@ import (
 	"pmsapp/appliance/local"
 	"pmsapp/internal/nfs3"
 	"pmsapp/internal/nfsclient"
+	"pmsapp/systemtest/program"
 )
 
 // TestShareAtTheVirtualAddress: a client that knows one address mounts there and goes on there when the leader has died; the
 // address carries MOUNT by UDP, too.
 func TestShareAtTheVirtualAddress(t *testing.T) {
-	c := form(t, local.Config{Nodes: 3, NFS: true})
+	c := program.Cluster(t, local.Config{Nodes: 3, NFS: true})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if _, err := c.Client().CreateShare(ctx, api.NewVolume{Name: "s", Size: 256 << 20, Replicas: 2}); err != nil {
@@ -79,7 +80,7 @@ func TestShareAtTheVirtualAddress(t *testing.T) {
 
 // TestNobodyListens: a share that is exported where no node listens for NFS is no silent success.
 func TestNobodyListens(t *testing.T) {
-	c := form(t, local.Config{Nodes: 1})
+	c := program.Cluster(t, local.Config{Nodes: 1})
 	if _, err := c.Client().CreateShare(t.Context(), api.NewVolume{Name: "s", Size: 64 << 20, Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package guest
 
 import (
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -59,7 +58,7 @@ exec ip netns exec "$n" %s "$@"
 	if err := os.WriteFile(wrapper, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c, err := local.New(local.Config{Binary: wrapper, Dir: dir, Nodes: nodes, Log: slog.New(slog.DiscardHandler), Change: func(i int, c *config.Config) {
+	c := program.Cluster(t, local.Config{Binary: wrapper, Dir: dir, Nodes: nodes, Change: func(i int, c *config.Config) {
 		ip := nodeAddress(i)
 		c.Address = config.Address{Cluster: ip + ":7460", API: ip + ":7443", Portal: "0.0.0.0:3260", PeerPortal: ip + ":3261", NFS: "0.0.0.0:2049", Portmap: "0.0.0.0:111"}
 		c.Virtual = config.Default().Virtual
@@ -69,20 +68,6 @@ exec ip netns exec "$n" %s "$@"
 			c.Address.Portal = ip + ":3260"
 		}
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		c.Close()
-		if t.Failed() {
-			for _, n := range c.Nodes {
-				t.Logf("%s:\n%s", n.Name, n.Tail(40))
-			}
-		}
-	})
-	if err := c.Form(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	return &cluster{Cluster: c, t: t}
 }
 

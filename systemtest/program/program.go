@@ -1,4 +1,4 @@
-// Package program builds pmsapp for the tests that run real daemons.
+// Package program builds pmsapp, and forms clusters of it, for the tests that run real daemons.
 package program
 
 import (

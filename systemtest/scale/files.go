@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,9 +59,7 @@ func takeOverFiles(ctx context.Context) error {
 		return err
 	}
 	resident(c, "after the take-overs")
-	slices.Sort(few)
-	slices.Sort(many)
-	a, b := few[len(few)/2], many[len(many)/2]
+	a, b := median(few), median(many)
 	fmt.Printf("from the leader's death until a client's GETATTR is answered: no file %v, median %v; %d files %v, median %v: %v more (target: under 1 s)\n",
 		few, a, *files, many, b, b-a)
 	return nil

@@ -187,15 +187,18 @@ func takeOver(ctx context.Context) error {
 	if many, err = kill(ctx, c, nil); err != nil {
 		return err
 	}
-	slices.Sort(few)
-	slices.Sort(many)
-	a, b := few[len(few)/2], many[len(many)/2]
+	a, b := median(few), median(many)
 	fmt.Printf("from the leader's death until all volumes are served: 1 volume %v, median %v; %d volumes %v, median %v: %v more (target: under 1 s)\n",
 		few, a, *volumes, many, b, b-a)
 	for _, n := range c.Nodes {
 		fmt.Printf("  %s: %.0f MiB resident\n", n.Name, status(n.PID(), "VmRSS"))
 	}
 	return nil
+}
+
+func median(all []time.Duration) time.Duration {
+	all = slices.Sorted(slices.Values(all))
+	return all[len(all)/2]
 }
 
 // create makes volumes with two replicas, several at a time.

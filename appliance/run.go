@@ -54,6 +54,7 @@ type node struct {
 	stop     chan struct{} // closed by a cluster's shutdown
 	once     sync.Once
 
+	clients   clients
 	poolCache poolCache
 	limits    limits
 	refusals  refusals
@@ -145,6 +146,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 			"reserve":  cluster.Handle(n.handleReserve),
 			"sessions": cluster.Handle(n.handleSessions),
 			"identity": cluster.Handle(n.handleIdentity),
+			"clients":  cluster.Handle(n.clients.handleClients),
 		})
 	if err != nil {
 		return err
@@ -200,7 +202,8 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	n.service.reservations, n.service.door = reservations, door
 	if cfg.Virtual.Portal != "" {
 		n.service.vip = vip.New(vip.Config{Addr: netip.MustParseAddrPort(cfg.Virtual.Portal).Addr(), Prefix: cfg.Virtual.Prefix,
-			Interface: cfg.Virtual.Interface, Lifetime: cfg.Virtual.Lifetime, Services: n.virtualServices(), Guardian: guardian, Log: log})
+			Interface: cfg.Virtual.Interface, Lifetime: cfg.Virtual.Lifetime, Services: n.virtualServices(), Guardian: guardian,
+			Former: n.clients.Former, Log: log})
 	}
 	n.api = api.NewServer(n, n.adminDigest, log)
 	close(n.service.ready) // what cluster has told meanwhile is acted on now
@@ -215,6 +218,9 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	work.Go(func() { n.watchScrubs(rctx) })
 	work.Go(func() { n.pools.retry(rctx, n.cluster.Refresh) })
 	work.Go(func() { n.emptyTrash(rctx) })
+	if n.service.vip != nil {
+		work.Go(func() { n.tellClients(rctx) })
+	}
 	for _, l := range portals {
 		work.Go(func() { n.serveErr("the portal "+l.Addr().String(), n.target.Serve(l)) })
 	}

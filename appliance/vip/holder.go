@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,10 @@ type Config struct {
 	// Services are served at the address while it is held: those for which this node does not listen on every address anyway.
 	Services []Service
 	Guardian *Guardian // of Addr; nil: there is none
-	Log      *slog.Logger
+	// Former are the connections that clients may still believe to have with the node that held the address before; it is called
+	// while the address is held. nil: there are none.
+	Former func() []Connection
+	Log    *slog.Logger
 }
 
 // Service is a port of the address. Either function may be nil; both serve until what they were given is closed.
@@ -35,6 +39,15 @@ type Service struct {
 	Stream func(net.Listener) error   // TCP
 	Packet func(net.PacketConn) error // UDP
 }
+
+// Connection is a TCP connection between a client and a port of the address.
+type Connection struct {
+	Port   uint16
+	Client netip.AddrPort
+}
+
+// MaxConnections is of how many connections a node tells the others.
+const MaxConnections = 4096
 
 // Holder has the address while it is told to. Its methods are for one owner.
 type Holder struct {
@@ -52,6 +65,9 @@ type addresses interface {
 	add(c Config) (fresh bool, err error)
 	remove(c Config) error
 	announce(c Config) error
+	// wake has clients find out that their connections are gone.
+	wake(c Config, all []Connection) error
+	connections(c Config) ([]Connection, error)
 }
 
 // New returns a Holder that does not hold.
@@ -59,6 +75,14 @@ func New(c Config) *Holder { return &Holder{cfg: c, addrs: kernel{}} }
 
 // Bound tells whether this node has the address.
 func (h *Holder) Bound() bool { return h.bound.Load() }
+
+// Connections are those of clients to the address now, at most MaxConnections, in order. Without an interface there are none.
+func (h *Holder) Connections() ([]Connection, error) {
+	if h.cfg.Interface == "" {
+		return nil, nil
+	}
+	return h.addrs.connections(h.cfg)
+}
 
 // Hold begins to hold the address and returns at once.
 func (h *Holder) Hold() {
@@ -150,9 +174,28 @@ func (h *Holder) step(all *sockets) (time.Duration, error) {
 		if err := h.addrs.announce(h.cfg); err != nil {
 			h.cfg.Log.Warn("the virtual address was not announced; hosts may take a while to find it", "err", err)
 		}
+		if err := h.wake(); err != nil {
+			h.cfg.Log.Warn("clients that wait for the former leader's answers were not told; they may take a minute to find out", "err", err)
+		}
 	}
 	if err != nil {
 		return retry, err
 	}
 	return pause, nil
+}
+
+// wake tells the clients of the former leader whose connections are not here.
+func (h *Holder) wake() error {
+	if h.cfg.Former == nil {
+		return nil
+	}
+	former := h.cfg.Former()
+	if len(former) == 0 {
+		return nil
+	}
+	here, err := h.addrs.connections(h.cfg)
+	if err != nil {
+		return err
+	}
+	return h.addrs.wake(h.cfg, slices.DeleteFunc(slices.Clone(former), func(c Connection) bool { return slices.Contains(here, c) }))
 }

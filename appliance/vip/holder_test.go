@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -162,6 +163,7 @@ type recorded struct {
 	begun     time.Time
 	there     bool
 	announced int
+	woken     []Connection
 	fail      error
 }
 
@@ -190,11 +192,33 @@ func (r *recorded) announce(Config) error {
 	return nil
 }
 
+func (r *recorded) wake(_ Config, all []Connection) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.woken = append(r.woken, all...)
+	return nil
+}
+
+// connections are one more with each renewal.
+func (r *recorded) connections(Config) ([]Connection, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return connectionsFrom(1, len(r.adds)), nil
+}
+
+// connectionsFrom are those of ports from one on, before another.
+func connectionsFrom(first, end int) (all []Connection) {
+	for i := first; i < end; i++ {
+		all = append(all, Connection{2049, netip.AddrPortFrom(netip.MustParseAddr("192.0.2.9"), uint16(i))})
+	}
+	return all
+}
+
 func TestRenews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &recorded{begun: time.Now(), fail: errors.New("no such interface")}
 		h := New(Config{Addr: netip.MustParseAddr("192.0.2.1"), Prefix: 24, Interface: "eth9", Lifetime: 3 * time.Second,
-			Log: slog.New(slog.DiscardHandler)})
+			Former: func() []Connection { return connectionsFrom(1, 4) }, Log: slog.New(slog.DiscardHandler)})
 		h.addrs = r
 		h.Hold()
 		time.Sleep(time.Second)
@@ -208,6 +232,10 @@ func TestRenews(t *testing.T) {
 		synctest.Wait()                              // orders what follows after all that was recorded
 		if !h.Bound() || r.announced != announcements || len(r.adds) != 11 {
 			t.Fatal(h.Bound(), r.announced, r.adds)
+		}
+		// With each announcement those that have not come.
+		if want := slices.Concat(connectionsFrom(1, 4), connectionsFrom(2, 4), connectionsFrom(3, 4)); !slices.Equal(r.woken, want) {
+			t.Fatal(r.woken)
 		}
 		h.Release()
 		if r.there || h.Bound() {

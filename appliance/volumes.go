@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"slices"
 	"time"
 
@@ -67,17 +68,42 @@ func (n *node) createVolume(ctx context.Context, request string, w api.NewVolume
 		return api.Volume{}, api.Errorf(api.ErrConflict, "choose another name", "a volume named %s exists", w.Name)
 	}
 	if _, made := st.Volumes[v.ID]; !made {
-		req := reign.CreateVolume{Volume: v, Copies: w.Replicas, Space: n.spaceFor(ctx, w.Size, w.OverSubscribe)}
+		req := reign.CreateVolume{Volume: v, Copies: w.Replicas}
 		if req.On, err = n.places(w); err != nil {
 			return api.Volume{}, err
 		}
 		defer n.limits.set(v.ID, n.limitsNow(ctx, w.OverSubscribe))()
-		if _, err := n.reign.CreateVolume(ctx, req); err != nil {
+		if err := n.makeVolume(ctx, req, w.OverSubscribe); err != nil {
 			return api.Volume{}, n.toldPlaces(err)
 		}
 		n.awaitServed(ctx, v.ID)
 	}
 	return n.show(v.ID)
+}
+
+// reachWait is how long a volume waits for pools that its leader has not reached yet.
+const reachWait = 2 * time.Second
+
+// makeVolume makes a volume where there is space. Who leads since a moment ago has not reached all pools yet.
+func (n *node) makeVolume(ctx context.Context, req reign.CreateVolume, over bool) error {
+	for until := time.Now().Add(reachWait); ; {
+		early := reaching(n.reign.Status())
+		req.Space = n.spaceFor(ctx, req.Volume.Size, over)
+		_, err := n.reign.CreateVolume(ctx, req)
+		if !errors.Is(err, reign.ErrNoPlace) || !early || !time.Now().Before(until) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// reaching tells whether nothing is known yet of a node's pools: its first session is being opened.
+func reaching(st reign.Status) bool {
+	return slices.ContainsFunc(st.Nodes, func(x reign.NodeStatus) bool { return !x.Reachable && x.Err == "" })
 }
 
 // places checks where a volume is to have its replicas, and finds the nodes that were named.

@@ -89,7 +89,7 @@ func memory(ctx context.Context) error {
 	errs := make([]error, count)
 	for i := range count {
 		name := fmt.Sprintf("v%d", i)
-		if _, err := c.Client().CreateVolume(ctx, api.NewVolume{Name: name, Size: size, Replicas: 3}); err != nil {
+		if _, err := c.Client().CreateVolume(ctx, api.NewVolume{Name: name, Size: size, Replicas: 3, OverSubscribe: true}); err != nil {
 			return err
 		}
 		lun, err := c.Client().Export(ctx, api.NewLUN{Volume: name})
@@ -214,7 +214,7 @@ func create(ctx context.Context, c *local.Cluster, from, to int) error {
 		go func() {
 			var err error
 			for i := from + w; i < to && err == nil; i += parallel {
-				_, err = c.Client().CreateVolume(ctx, api.NewVolume{Name: fmt.Sprintf("volume%d", i), Size: 64 << 20, Replicas: 2})
+				_, err = c.Client().CreateVolume(ctx, api.NewVolume{Name: fmt.Sprintf("volume%d", i), Size: 64 << 20, Replicas: 2, OverSubscribe: true})
 			}
 			errs <- err
 		}()

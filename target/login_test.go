@@ -108,16 +108,41 @@ func TestCHAP(t *testing.T) {
 	}
 }
 
+func (c *client) text(s string) string {
+	c.t.Helper()
+	var h iscsi.BHS
+	h.Init(iscsi.OpTextReq, iscsi.FlagFinal)
+	h.SetTTT(iscsi.NoTag)
+	c.send(&h, []byte(s))
+	return string(c.expect(iscsi.OpTextResp).data)
+}
+
+// TestSendTargets: in a session with a target, that one is told of and never all (RFC 7143 appendix C); and whatever a request asks, one
+// question in it is answered: it must not be answered a thousand times over.
+func TestSendTargets(t *testing.T) {
+	_, addr := serve(t, &fakeProvider{many: 5})
+	entry := fmt.Sprintf("TargetName=%s\x00TargetAddress=%s,1\x00", testTarget, addr)
+	c := login(t, addr)
+	if got := c.text("SendTargets=All\x00"); got != "SendTargets=Reject\x00" {
+		t.Errorf("%q", got)
+	}
+	if got := c.text("SendTargets=\x00"); got != entry {
+		t.Errorf("%q", got)
+	}
+	if got := c.text("SendTargets=" + testTarget + "\x00"); got != entry {
+		t.Errorf("%q", got)
+	}
+	d := login(t, addr, func(c *iscsi.InitiatorLoginConfig) { c.Discovery, c.Target = true, "" })
+	got := d.text(strings.Repeat("SendTargets=All\x00", 400))
+	if n := strings.Count(got, "TargetName="); n != 7 || !strings.HasSuffix(got, strings.Repeat("SendTargets=Reject\x00", 399)) {
+		t.Errorf("%d targets in %d bytes", n, len(got))
+	}
+}
+
 func TestDiscovery(t *testing.T) {
 	_, addr := serve(t, &fakeProvider{})
 	c := login(t, addr, func(c *iscsi.InitiatorLoginConfig) { c.Discovery, c.Target = true, "" })
-	text := func(s string) string {
-		var h iscsi.BHS
-		h.Init(iscsi.OpTextReq, iscsi.FlagFinal)
-		h.SetTTT(iscsi.NoTag)
-		c.send(&h, []byte(s))
-		return string(c.expect(iscsi.OpTextResp).data)
-	}
+	text := c.text
 	entry := func(name string) string {
 		return fmt.Sprintf("TargetName=%s\x00TargetAddress=%s,1\x00", name, addr)
 	}

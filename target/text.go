@@ -2,6 +2,7 @@ package target
 
 import (
 	"fmt"
+	"strings"
 
 	"pmsapp/internal/iscsi"
 )
@@ -73,7 +74,9 @@ func (s *session) textResponse(h *iscsi.BHS) {
 	s.answer(a, part)
 }
 
+// textAnswers answers keys. A request has one SendTargets (RFC 7143 appendix C): others are rejected, for each may be a long answer.
 func (s *session) textAnswers(pairs []iscsi.Pair) (out []iscsi.Pair) {
+	asked := false
 	for _, p := range pairs {
 		if p.Key != iscsi.KeySendTargets {
 			value := "Reject"
@@ -83,9 +86,14 @@ func (s *session) textAnswers(pairs []iscsi.Pair) (out []iscsi.Pair) {
 			out = append(out, iscsi.Pair{Key: p.Key, Value: value})
 			continue
 		}
+		if asked || p.Value == "All" && !s.login.Discovery {
+			out = append(out, iscsi.Pair{Key: p.Key, Value: "Reject"})
+			continue
+		}
+		asked = true
 		for _, d := range s.srv.cfg.Provider.Discover(s.login) {
 			switch {
-			case p.Value == "All" && s.login.Discovery, p.Value == d.Name, p.Value == "" && d.Name == s.login.Target:
+			case p.Value == "All", p.Value == d.Name, p.Value == "" && strings.EqualFold(d.Name, s.login.Target):
 			default:
 				continue
 			}

@@ -174,6 +174,33 @@ func TestCopyBetweenUnits(t *testing.T) {
 	r.sense(r.do(xcopy(0, list), list, 0), 2, 0x040b)
 }
 
+// TestCopyOfOthers: what a host is not mapped is neither source nor destination of its copies, though the target serves it to others.
+func TestCopyOfOthers(t *testing.T) {
+	r := newRig(t)
+	r.write(0, pattern(4096))
+	theirs := *r
+	theirs.dev, theirs.lu = blocktest.NewMemory(devSize, 512), scsi.NewLU(ids.NewVolume())
+	if err := theirs.lu.Serve(theirs.dev, &scsitest.Keeper{TargetPorts: []uint16{3}}); err != nil {
+		t.Fatal(err)
+	}
+	theirs.target = scsi.NewTarget("iqn.2026-11.app.pmsapp:test", 3)
+	if err := theirs.target.SetLUNs(map[uint16]*scsi.LU{1: theirs.lu, 2: r.lu}); err != nil {
+		t.Fatal(err)
+	}
+	them := theirs.host("them")
+	both := [][]byte{r.designator(), them.designator()}
+	writes := theirs.dev.Writes() + r.dev.Writes()
+	for _, s := range []segment{{0, 1, 8, 0, 100}, {1, 0, 8, 0, 100}, {1, 1, 8, 0, 100}} {
+		list := copyList(1, both, s)
+		r.sense(r.do(xcopy(0, list), list, 0), 0xa, 0x0d02)
+	}
+	if n := theirs.dev.Writes() + r.dev.Writes(); n != writes {
+		t.Errorf("%d writes", n-writes)
+	}
+	list := copyList(1, both, segment{0, 1, 8, 0, 100})
+	them.good(them.do(xcopy(0, list), list, 0)) // who is mapped both may
+}
+
 // TestCopyReadOnly: a unit that the host may not write is a source, whichever unit is asked, and no destination.
 func TestCopyReadOnly(t *testing.T) {
 	r := newRig(t)

@@ -156,6 +156,53 @@ func TestFlood(t *testing.T) {
 	victim.ping()
 }
 
+// TestPings: an initiator that asks for its own data back and takes none of it makes the target hold little of it, in order or out of it; in a
+// session for discovery, which anybody may have, less.
+func TestPings(t *testing.T) {
+	_, addr := serve(t, &fakeProvider{})
+	for name, c := range map[string]struct {
+		out       bool // CmdSNs before it are missing
+		discovery bool
+		size      int
+		bound     uint64
+	}{
+		"a host's": {false, false, 256 << 10, 2 << 20}, "a stranger's": {false, true, 8 << 10, 256 << 10},
+		"a host's, out of order": {true, false, 16 << 10, 256 << 10}, "a stranger's, out of order": {true, true, 8 << 10, 256 << 10},
+	} {
+		cl := login(t, addr, func(l *iscsi.InitiatorLoginConfig) {
+			if l.Wish.MaxRecv = 512; c.discovery {
+				l.Discovery, l.Target = true, ""
+			}
+			if !c.discovery {
+				l.Wish.MaxRecv = c.size
+			}
+		})
+		if c.discovery && cl.params.MaxSend > 8<<10 {
+			t.Errorf("%s: %d bytes in a PDU", name, cl.params.MaxSend)
+		}
+		data := make([]byte, c.size)
+		heap := heapInUse()
+		cl.conn.SetWriteDeadline(time.Now().Add(time.Second))
+		for i := range uint32(127) {
+			var h iscsi.BHS
+			h.Init(iscsi.OpNopOut, iscsi.FlagFinal)
+			h.SetITT(i)
+			h.SetTTT(iscsi.NoTag)
+			h.SetExpStatSN(cl.statSN)
+			if h.SetCmdSN(cl.cmdSN + i); c.out {
+				h.SetCmdSN(cl.cmdSN + 1 + i)
+			}
+			if cl.w.Write(&h, nil, data) != nil || cl.w.Flush() != nil {
+				break // it takes no more, or has ended the session
+			}
+		}
+		if now := heapInUse(); now > heap+c.bound {
+			t.Errorf("%s: %d KiB", name, (now-heap)>>10)
+		}
+		cl.conn.Close()
+	}
+}
+
 // heapInUse is what is in use after all garbage is collected, pools included.
 func heapInUse() uint64 {
 	var m runtime.MemStats

@@ -21,7 +21,7 @@ const (
 // item is something to be sent. An R2T has copies of what it needs: its task may be stopped before it is sent.
 type item struct {
 	kind       itemKind
-	slot       bool // it has a place in session.control
+	slots      int  // its places in session.control
 	last       bool // the connection ends after it
 	quiet      bool // itemAnswer: it takes no StatSN
 	task       *Task
@@ -46,24 +46,27 @@ func (s *session) push(it item) {
 	}
 }
 
-// answer queues a PDU that the reader owes to the initiator. It waits while too many of them wait to be sent.
+// answer queues a PDU that the reader owes to the initiator. It waits while too many of them wait to be sent, or too much.
 func (s *session) answer(h *iscsi.BHS, data []byte) {
-	if !s.place() {
+	n := min(1+len(data)/controlData, maxControl)
+	if !s.place(n) {
 		return
 	}
 	s.mu.Lock()
-	s.push(item{kind: itemAnswer, slot: true, head: h, data: data})
+	s.push(item{kind: itemAnswer, slots: n, head: h, data: data})
 	s.mu.Unlock()
 }
 
-// place takes a place for an answer in the queue; false: the session is over.
-func (s *session) place() bool {
-	select {
-	case s.control <- struct{}{}:
-		return true
-	case <-s.dead:
-		return false
+// place takes places for an answer in the queue; false: the session is over. The reader alone calls it, so what it waits for comes back.
+func (s *session) place(n int) bool {
+	for range n {
+		select {
+		case s.control <- struct{}{}:
+		case <-s.dead:
+			return false
+		}
 	}
+	return true
 }
 
 // sender is what sends the answers of a session: the writer, or the reader where it can do so at once.
@@ -219,7 +222,7 @@ func (o *sender) settle(batch []item) {
 		if batch[i].task != nil {
 			s.recycle(batch[i].task)
 		}
-		if batch[i].slot {
+		for range batch[i].slots {
 			<-s.control
 		}
 		batch[i] = item{}

@@ -13,8 +13,11 @@ type request struct {
 	data []byte
 }
 
-// maxEarlyData bounds the data of a PDU, other than a command, that came before its turn.
-const maxEarlyData = 16 << 10
+// maxEarlyData bounds the data of a PDU, other than a command, that came before its turn, and maxAllEarly of all of them.
+const (
+	maxEarlyData = 16 << 10
+	maxAllEarly  = 4 * maxEarlyData
+)
 
 // receive is the loop of the reader. It returns why the session is over.
 func (s *session) receive() error {
@@ -76,6 +79,7 @@ func (s *session) takeEarly() error {
 			s.accept(r.task, r.task.pushing)
 			s.proceed(r.task)
 		default:
+			s.earlyData -= len(r.data)
 			if err := s.handle(&r.head, r.data); err != nil {
 				return err
 			}
@@ -95,7 +99,7 @@ func (s *session) request(h *iscsi.BHS) error {
 	if v == vIgnore {
 		return s.reader.Discard()
 	}
-	if v == vEarly && n > maxEarlyData {
+	if v == vEarly && (n > maxEarlyData || s.earlyData+n > maxAllEarly) {
 		return fmt.Errorf("%w: %s out of order with %d bytes", ErrProtocol, h.Opcode(), n)
 	}
 	var data []byte
@@ -106,6 +110,7 @@ func (s *session) request(h *iscsi.BHS) error {
 		}
 	}
 	if v == vEarly {
+		s.earlyData += n
 		s.mu.Lock()
 		s.window.early[h.CmdSN()] = &request{head: *h, data: data}
 		s.mu.Unlock()
@@ -219,13 +224,13 @@ func (s *session) manage(h *iscsi.BHS) error {
 		s.answer(a, nil)
 		return nil
 	}
-	if !s.place() {
+	if !s.place(1) {
 		return nil
 	}
 	then(func(r Response) {
 		a.SetResponse(byte(r))
 		s.mu.Lock()
-		s.push(item{kind: itemAnswer, slot: true, head: a})
+		s.push(item{kind: itemAnswer, slots: 1, head: a})
 		s.mu.Unlock()
 	})
 	return nil

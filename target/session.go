@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	maxImmediate = 16 // immediate commands of a session under way
-	maxControl   = 64 // answers to other PDUs than commands that wait to be sent
-	maxFree      = 32 // tasks kept for reuse beyond those in use
+	maxImmediate = 16      // immediate commands of a session under way
+	maxControl   = 64      // answers to other PDUs than commands that wait to be sent
+	controlData  = 1 << 10 // bytes of data in such an answer that take a further place
+	maxFree      = 32      // tasks kept for reuse beyond those in use
 )
 
 // session is a logged-in connection: with MaxConnections=1 the two are one. Two goroutines serve it: the reader, which
@@ -38,6 +39,8 @@ type session struct {
 	reader *iscsi.Reader
 	done   func(*Task)
 	text   textState
+	// earlyData is the reader's: bytes of the requests that came before their turn.
+	earlyData int
 
 	exec sync.Mutex // serialises the calls of nexus
 	over bool       // guarded by exec: the nexus was ended
@@ -63,7 +66,7 @@ type session struct {
 	attended  bool   // the reader looks at queue before it waits: the writer need not be woken
 
 	wake    chan struct{} // of size 1: the writer has something to do
-	control chan struct{} // of size maxControl: places for control answers in queue
+	control chan struct{} // of size maxControl: places for control answers in queue, by their number and their data
 	dead    chan struct{} // closed when the session is to end
 	gone    chan struct{} // closed when it has ended: invariant 4 holds for all its tasks
 	waits   bool          // guarded by budget.mu

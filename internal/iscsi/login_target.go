@@ -312,7 +312,11 @@ func (l *TargetLogin) identified() (LoginStatus, error) {
 	if l.names.Initiator == "" || l.names.Target == "" && !l.names.Discovery {
 		return LoginMissingParameter, nil
 	}
-	l.neg = newNegotiation(l.cfg.Wish, l.names.Discovery)
+	wish := l.cfg.Wish
+	if l.names.Discovery { // anybody may have such a session, which needs no more
+		wish.MaxRecv = min(wish.MaxRecv, LoginMaxData)
+	}
+	l.neg = newNegotiation(wish, l.names.Discovery)
 	auth, status := l.cfg.Auth(l.names)
 	l.auth = auth
 	return status, nil

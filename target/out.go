@@ -48,7 +48,7 @@ func (s *session) push(it item) {
 
 // answer queues a PDU that the reader owes to the initiator. It waits while too many of them wait to be sent, or too much.
 func (s *session) answer(h *iscsi.BHS, data []byte) {
-	n := min(1+len(data)/controlData, maxControl)
+	n := min(1+len(data)/controlData, maxControl/2) // not all: a reset that takes a while may have one
 	if !s.place(n) {
 		return
 	}

@@ -340,7 +340,7 @@ func (c *Cluster) Propose(ctx context.Context, cmd catalog.Command) (catalog.Res
 	if cmd.Time.IsZero() {
 		cmd.Time = time.Now()
 	}
-	b, err := catalog.Encode(cmd)
+	b, err := c.State().Encode(cmd)
 	if err != nil {
 		return catalog.Result{}, err
 	}

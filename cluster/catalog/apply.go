@@ -25,7 +25,7 @@ type Result struct {
 func Apply(s *State, index uint64, entry []byte) (*State, Result, error) {
 	next := s.clone()
 	next.Index = index
-	c, err := decode(entry)
+	c, since, err := decode(entry)
 	if err != nil {
 		return next, Result{}, err
 	}
@@ -36,7 +36,7 @@ func Apply(s *State, index uint64, entry []byte) (*State, Result, error) {
 			}
 		}
 	}
-	if since := kinds()[c.Body.kind()].since; since > s.oldest() {
+	if since > s.oldest() {
 		return next, Result{}, fmt.Errorf("%w: %s needs version %d, and it has %d", ErrOldNode, c.Body.kind(), since, s.oldest())
 	}
 	changed := next.clone()

@@ -19,11 +19,11 @@ type machine struct {
 	at time.Time // of the commands
 }
 
-func newMachine(t *testing.T) *machine { return &machine{t: t, s: Empty()} }
+func newMachine(t *testing.T) *machine { return &machine{t: t, s: Empty(), at: time.Unix(1e9, 0)} }
 
 func (m *machine) try(c Command) (Result, error) {
 	m.t.Helper()
-	b, err := Encode(c)
+	b, err := m.s.Encode(c)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func (m *machine) three() (n [3]Node, v Volume) {
 	m.t.Helper()
 	m.do(Bootstrap{ids.NewCluster(), ids.NewLineage(), make([]byte, 32)})
 	for i := range n {
-		n[i] = Node{ID: ids.NewNode(), Name: fmt.Sprint("node", i), Version: 1, Pools: []Pool{{ID: ids.NewPool(), Path: "/p"}}}
+		n[i] = Node{ID: ids.NewNode(), Name: fmt.Sprint("node", i), Version: Version, Pools: []Pool{{ID: ids.NewPool(), Path: "/p"}}}
 		m.do(PutNode{Node: n[i]})
 	}
 	m.do(TakeOver{n[0].ID, 1})
@@ -266,6 +266,11 @@ func FuzzApply(f *testing.F) {
 		}
 		f.Add(e)
 	}
+	change, err := Empty().Encode(Command{Body: ChangeTree{1, ids.NewVolume(), 1, mkdir("a")}, Time: time.Unix(0, 1)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(change)
 	f.Add([]byte(`{"kind":"served","body":{"Epoch":1,"Volumes":[{}]}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := newMachine(t)

@@ -187,7 +187,7 @@ type wire struct {
 	Body    json.RawMessage `json:"body"`
 }
 
-// Encode writes a command for the log.
+// Encode writes a command for the log, in the form that every version can read.
 func Encode(c Command) ([]byte, error) {
 	body, err := json.Marshal(c.Body)
 	if err != nil {
@@ -203,25 +203,29 @@ func Encode(c Command) ([]byte, error) {
 	return b, nil
 }
 
-// decode reads a command from the log.
-func decode(b []byte) (Command, error) {
+// decode reads a command from the log, and tells since which version it is known in this form.
+func decode(b []byte) (c Command, since int, err error) {
 	if len(b) > MaxCommand {
-		return Command{}, ErrTooLong
+		return Command{}, 0, ErrTooLong
+	}
+	if len(b) > 0 && b[0] == binaryForm {
+		c, err = decodeBinary(b)
+		return c, binarySince, err
 	}
 	var w wire
 	if err := json.Unmarshal(b, &w); err != nil {
-		return Command{}, fmt.Errorf("%w: %w", ErrUnreadable, err)
+		return Command{}, 0, fmt.Errorf("%w: %w", ErrUnreadable, err)
 	}
 	k, ok := kinds()[w.Kind]
 	if !ok {
-		return Command{}, fmt.Errorf("%w: %.40q", ErrUnknownCommand, string(w.Kind))
+		return Command{}, 0, fmt.Errorf("%w: %.40q", ErrUnknownCommand, string(w.Kind))
 	}
 	if len(w.Request) > 128 {
-		return Command{}, fmt.Errorf("%w: a request id of %d bytes", ErrUnreadable, len(w.Request))
+		return Command{}, 0, fmt.Errorf("%w: a request id of %d bytes", ErrUnreadable, len(w.Request))
 	}
 	body, err := k.read(w.Body)
 	if err != nil {
-		return Command{}, fmt.Errorf("%w: %s: %w", ErrUnreadable, w.Kind, err)
+		return Command{}, 0, fmt.Errorf("%w: %s: %w", ErrUnreadable, w.Kind, err)
 	}
-	return Command{Request: w.Request, Time: w.Time, Body: body}, nil
+	return Command{Request: w.Request, Time: w.Time, Body: body}, k.since, nil
 }

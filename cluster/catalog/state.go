@@ -11,8 +11,8 @@ import (
 	"pmsapp/internal/reserve"
 )
 
-// Version is the newest version of the commands that this program knows.
-const Version = 1
+// Version is the newest version of the commands that this program knows. 2 has a shorter form of changes of trees (binary.go).
+const Version = 2
 
 // Limits. What is over a limit is evicted by log index, the oldest first.
 const (

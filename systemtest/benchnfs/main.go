@@ -1,5 +1,6 @@
 // Command benchnfs compares a share with two replicas of a cluster of three real daemons with Debian's nfs-ganesha (VFS), one
-// copy, on the same file system: one client for both, one connection, in turn, medians and ratios. `make bench-nfs` runs it. It
+// copy, on the same file system: one client for both, one connection, in turn, medians and ratios. Two versions of the program can be
+// compared in the same way (-beside). `make bench-nfs` runs it. It
 // needs root and the Debian packages nfs-ganesha, nfs-ganesha-vfs and rpcbind, and nothing else running on the machine.
 package main
 
@@ -20,6 +21,8 @@ import (
 
 var (
 	binary = flag.String("binary", "bin/pmsapp", "the program")
+	beside = flag.String("beside", "", "other versions of the program, separated by commas, each in a cluster of its own, in turn with -binary")
+	alone  = flag.Bool("alone", false, "without ganesha: ratios are those to the first cluster")
 	rounds = flag.Int("rounds", 5, "how often each case is run on each side")
 	length = flag.Duration("time", 2*time.Second, "of one run")
 	size   = flag.Int64("size", 256<<20, "of the files, in bytes")
@@ -75,17 +78,30 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	theirs, err := startGanesha(ctx, dir)
-	if err != nil {
-		return fmt.Errorf("ganesha: %w", err)
+	var sides []*side
+	defer func() {
+		for _, s := range sides {
+			s.stop()
+		}
+	}()
+	if !*alone {
+		theirs, err := startGanesha(ctx, dir)
+		if err != nil {
+			return fmt.Errorf("ganesha: %w", err)
+		}
+		sides = append(sides, theirs)
 	}
-	defer theirs.stop()
-	ours, err := startOurs(ctx, filepath.Join(dir, "cluster"))
-	if err != nil {
-		return fmt.Errorf("the cluster: %w", err)
+	programs := []string{*binary}
+	if *beside != "" {
+		programs = append(programs, strings.Split(*beside, ",")...)
 	}
-	defer ours.stop()
-	sides := []*side{theirs, ours}
+	for i, program := range programs {
+		ours, err := startOurs(ctx, program, i, filepath.Join(dir, fmt.Sprint("cluster", i)))
+		if err != nil {
+			return fmt.Errorf("the cluster: %w", err)
+		}
+		sides = append(sides, ours)
+	}
 	for _, s := range sides {
 		if s.file, err = s.make(ctx, "file", *size); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
@@ -141,7 +157,9 @@ func compare(ctx context.Context, j job, sides []*side) error {
 	}
 	fmt.Println(j.name)
 	fmt.Println(all[0].Line(sides[0].name, 0, 0, sides[0].procs))
-	fmt.Println(all[1].Line(sides[1].name, measure.Median(all[0].Rates), j.target, sides[1].procs))
+	for i := range sides[1:] {
+		fmt.Println(all[i+1].Line(sides[i+1].name, measure.Median(all[0].Rates), j.target, sides[i+1].procs))
+	}
 	return nil
 }
 

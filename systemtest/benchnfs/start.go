@@ -22,15 +22,16 @@ import (
 	"pmsapp/systemtest/bench/measure"
 )
 
-// startOurs starts three nodes and makes a share with two replicas, one of them at the leader.
-func startOurs(ctx context.Context, dir string) (*side, error) {
-	bin, err := filepath.Abs(*binary)
+// startOurs starts three nodes of the i-th program and makes a share with two replicas, one of them at the leader.
+func startOurs(ctx context.Context, program string, i int, dir string) (*side, error) {
+	bin, err := filepath.Abs(program)
 	if err != nil {
 		return nil, err
 	}
+	first := 1 + 16*i // the clusters have addresses of their own
 	ports := make([]string, 3)
 	for i := range ports {
-		if ports[i], err = freePort(fmt.Sprintf("127.0.0.%d", i+1)); err != nil {
+		if ports[i], err = freePort(fmt.Sprintf("127.0.0.%d", first+i)); err != nil {
 			return nil, err
 		}
 	}
@@ -40,6 +41,9 @@ func startOurs(ctx context.Context, dir string) (*side, error) {
 		return nil, err
 	}
 	s := &side{name: "pmsapp, 2 replicas", stop: c.Close}
+	if i > 0 {
+		s.name = fmt.Sprint("beside ", i)
+	}
 	if err := s.makeShare(ctx, c); err != nil {
 		c.Close()
 		return nil, err

@@ -3,6 +3,7 @@ package share
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"pmsapp/internal/filetree"
 	"pmsapp/internal/nfs3"
@@ -14,6 +15,7 @@ const (
 	maxQueued = 1024 // ops that wait
 	maxBatch  = 512  // ops in a batch
 	maxBytes  = 256 << 10
+	patience  = time.Millisecond // how long a batch waits for more
 )
 
 // proposal is ops that are applied one after the other, in one batch.
@@ -65,35 +67,73 @@ func (s *Share) change(ctx context.Context, ops ...filetree.Op) (filetree.Result
 // propose brings what waits into the catalog, as much as there is at once: many calls share one flush of the log.
 func (s *Share) propose() {
 	var next *proposal // did not fit
+	var before [2]int  // ops of the last two batches
 	for {
-		first := next
-		next = nil
-		if first == nil {
+		var b batch
+		if next == nil {
 			select {
-			case first = <-s.proposals:
+			case next = <-s.proposals:
 			case <-s.ctx.Done():
 				return
 			}
 		}
-		all := []*proposal{first}
-		n, size := len(first.ops), bytesOf(first)
-	collect:
-		for {
-			select {
-			case p := <-s.proposals:
-				if n+len(p.ops) > maxBatch || size+bytesOf(p) > maxBytes {
-					next = p
-					break collect
-				}
-				all = append(all, p)
-				n, size = n+len(p.ops), size+bytesOf(p)
-			default:
-				break collect
-			}
-		}
-		s.commit(all, n)
+		b.add(next)
+		next = s.gather(&b, max(before[0], before[1]))
+		before = [2]int{before[1], b.n}
+		s.commit(b.all, b.n)
 		if s.ctx.Err() != nil {
 			return // change looks at it too
+		}
+	}
+}
+
+// batch is proposals that go into the catalog together.
+type batch struct {
+	all  []*proposal
+	n    int // ops
+	size int // bytes, at most
+}
+
+// add takes a proposal in, or says that it does not fit.
+func (b *batch) add(p *proposal) bool {
+	size := bytesOf(p)
+	if len(b.all) > 0 && (b.n+len(p.ops) > maxBatch || b.size+size > maxBytes) {
+		return false
+	}
+	b.all, b.n, b.size = append(b.all, p), b.n+len(p.ops), b.size+size
+	return true
+}
+
+// gather adds what waits to a batch, and what comes within patience, until it has as many ops as are wanted: those who were
+// answered with the last batches are about to come again, and a batch costs three nodes far more than an op of it. Where calls come
+// one at a time nothing is waited for. It returns what did not fit, nil if all did.
+func (s *Share) gather(b *batch, want int) *proposal {
+	var late *time.Timer
+	for {
+		select {
+		case p := <-s.proposals:
+			if !b.add(p) {
+				return p
+			}
+			continue
+		default:
+		}
+		if b.n >= want {
+			return nil
+		}
+		if late == nil {
+			late = time.NewTimer(patience)
+			defer late.Stop()
+		}
+		select {
+		case p := <-s.proposals:
+			if !b.add(p) {
+				return p
+			}
+		case <-late.C:
+			return nil
+		case <-s.ctx.Done():
+			return nil
 		}
 	}
 }

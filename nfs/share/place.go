@@ -13,7 +13,7 @@ import (
 // Sizes of pieces, in bytes.
 const (
 	smallPiece = 64 << 10
-	holePiece  = 1 << 20
+	holePiece  = 4 << 20
 	largePiece = 16 << 20
 )
 
@@ -138,7 +138,7 @@ func (f *file) piece(t *filetree.Tree, n filetree.Inode, ino uint64, at, end int
 			hi = max(hi, lo+min(power(n.Used), largePiece))
 		}
 	} else {
-		size := min(max(power(n.Used/16), smallPiece), holePiece)
+		size := min(max(power(n.Used/8), smallPiece), holePiece)
 		lo, hi = at&^(size-1), max(hi, at&^(size-1)+size)
 		limit = roundUp(n.Size)
 	}

@@ -23,8 +23,11 @@ var errGone = errors.New("rpc: closed by the client")
 // callCost is what a call takes beside its record: its goroutine, its places in tables, and a short reply.
 const callCost = 4096
 
-// conn is a connection. The goroutine of run reads; each call has one of its own; whoever has a reply to send when nobody
-// is sending sends all that there are.
+// maxIdle bounds the goroutines, of all connections, that wait for a call.
+const maxIdle = 256
+
+// conn is a connection. The goroutine of run reads; each call has one to itself, that had others before if it can be; whoever has
+// a reply to send when nobody is sending sends all that there are.
 type conn struct {
 	srv    *Server
 	net    net.Conn
@@ -32,6 +35,7 @@ type conn struct {
 	ctx    context.Context
 	end    context.CancelCauseFunc
 	slots  chan struct{} // one for each call under way, until its reply is sent
+	jobs   chan job      // from the reader to a goroutine that waits for a call
 	calls  sync.WaitGroup
 	known  bool // the reader's
 	number uint64
@@ -40,6 +44,12 @@ type conn struct {
 	mu      sync.Mutex
 	queue   []*answer
 	sending bool
+}
+
+// job is a call that was read, and the bytes of incoming memory that it holds.
+type job struct {
+	rec  sunrpc.Record
+	held int64
 }
 
 // answer is a reply to be sent, and what it holds until then.
@@ -51,6 +61,7 @@ type answer struct {
 // run serves the connection until it ends, and returns why.
 func (c *conn) run() error {
 	err := c.read()
+	close(c.jobs)
 	if errors.Is(err, errDraining) {
 		c.calls.Wait() // their replies are sent, or the server's patience ends
 		err = ErrShutdown
@@ -105,11 +116,24 @@ func (c *conn) read() error {
 			c.srv.incoming.give(c, held)
 			return c.why(err)
 		}
-		c.calls.Add(1)
-		go func() {
-			defer c.calls.Done()
-			c.call(rec, held)
-		}()
+		select {
+		case c.jobs <- job{rec, held}:
+		default:
+			c.calls.Go(func() { c.work(job{rec, held}) })
+		}
+	}
+}
+
+// work serves a call, and then others as long as there are some and not too many wait for one: a new goroutine would have to
+// grow its stack for each.
+func (c *conn) work(j job) {
+	for more := true; more; c.srv.idle.Add(-1) {
+		c.call(j)
+		if c.srv.idle.Add(1) > maxIdle {
+			more = false
+			continue
+		}
+		j, more = <-c.jobs
 	}
 }
 
@@ -144,13 +168,17 @@ func (c *conn) why(err error) error {
 	return err
 }
 
-// call serves one call and sends its reply. It owns a slot and the held bytes of incoming memory.
-func (c *conn) call(rec sunrpc.Record, held int64) {
-	a := &answer{incoming: held}
-	a.r.out = c
-	a.r.B = make([]byte, sunrpc.MarkLen, 512)
-	err := c.srv.serve(c.ctx, rec.Decoder(), &Call{Client: c.client, Server: addrPort(c.net.LocalAddr()), Conn: c.number, Elder: c.elders.Load() > 0}, &a.r, false)
-	rec.Free()
+// call serves one call and sends its reply. It owns a slot and what the job holds.
+func (c *conn) call(j job) {
+	a, ok := c.srv.answers.Get().(*answer)
+	if !ok {
+		a = &answer{}
+		a.r.B = make([]byte, 0, 512)
+	}
+	a.incoming, a.r.out = j.held, c
+	a.r.B = a.r.B[:sunrpc.MarkLen]
+	err := c.srv.serve(c.ctx, j.rec.Decoder(), &Call{Client: c.client, Server: addrPort(c.net.LocalAddr()), Conn: c.number, Elder: c.elders.Load() > 0}, &a.r, false)
+	j.rec.Free()
 	if err != nil {
 		c.done(a)
 		c.end(err)
@@ -165,5 +193,10 @@ func (c *conn) done(a *answer) {
 	a.r.free()
 	c.srv.incoming.give(c, a.incoming)
 	c.srv.outgoing.give(c, a.r.reserve)
+	if b := a.r.B; cap(b) <= callCost {
+		*a = answer{}
+		a.r.B = b[:0]
+		c.srv.answers.Put(a)
+	}
 	<-c.slots
 }

@@ -24,6 +24,8 @@ type Server struct {
 	ctx      context.Context
 	end      context.CancelCauseFunc
 	draining atomic.Bool
+	idle     atomic.Int32 // goroutines of connections that wait for a call
+	answers  sync.Pool    // of *answer
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
@@ -98,7 +100,7 @@ func (s *Server) start(nc net.Conn) {
 		}
 		return
 	}
-	c := &conn{srv: s, net: nc, client: client, slots: make(chan struct{}, s.cfg.Calls)}
+	c := &conn{srv: s, net: nc, client: client, slots: make(chan struct{}, s.cfg.Calls), jobs: make(chan job)}
 	c.ctx, c.end = context.WithCancelCause(s.ctx)
 	s.accepted++
 	c.number = s.accepted

@@ -35,12 +35,19 @@ type cache struct {
 // cacheShard has the blocks of some granules.
 type cacheShard struct {
 	mu    sync.Mutex
-	index map[uint64]uint32 // slots by keys
-	slots []cacheSlot       // those in use, and those that were
-	limit int               // of len(slots)
-	free  []uint32          // slots that are not used
-	mem   []byte            // limit blocks
+	index map[uint64]*cacheGroup // by keys, without the bits of the block within its granule
+	slots []cacheSlot            // those in use, and those that were
+	limit int                    // of len(slots)
+	free  []uint32               // slots that are not used
+	mem   []byte                 // limit blocks
 	hand  int
+}
+
+// cacheGroup has the slots of a granule's blocks, plus 1; 0: none. One without any is not kept. A long read finds its blocks by few
+// look-ups.
+type cacheGroup struct {
+	blocks int
+	slots  [cacheGranule]uint32
 }
 
 // cacheSlot is a place for a block. One that is not used has no key in index.
@@ -65,7 +72,7 @@ func newCache(bytes int64) (*cache, error) {
 	c := &cache{mem: mem}
 	for i := range c.shards {
 		s := &c.shards[i]
-		s.index, s.limit, s.mem = map[uint64]uint32{}, n, mem[i*n*cacheBlock:(i+1)*n*cacheBlock]
+		s.index, s.limit, s.mem = map[uint64]*cacheGroup{}, n, mem[i*n*cacheBlock:(i+1)*n*cacheBlock]
 	}
 	return c, nil
 }
@@ -130,8 +137,9 @@ func (c *cache) get(number uint64, b []byte, off int64) bool {
 		s := c.shard(number, g)
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		group := s.group(number<<cacheIndexBits | uint64(first))
 		for i := first; i < end; i++ {
-			k, ok := s.index[number<<cacheIndexBits|uint64(i)]
+			k, ok := group.slot(uint64(i))
 			if !ok {
 				return false
 			}
@@ -157,18 +165,12 @@ func (c *cache) writing(number uint64, off, n int64) {
 		c.stripe(number, g).begun.Add(1)
 		s := c.shard(number, g)
 		s.mu.Lock()
-		if end-first > int64(len(s.index)) { // of a large range that is zeroed
-			for key, k := range s.index {
-				if key>>cacheIndexBits == number && int64(key&(1<<cacheIndexBits-1)) >= first && int64(key&(1<<cacheIndexBits-1)) < end {
-					s.drop(key, k)
-				}
-			}
-		} else {
-			for i := first; i < end; i++ {
-				key := number<<cacheIndexBits | uint64(i)
-				if k, ok := s.index[key]; ok {
-					s.drop(key, k)
-				}
+		group := s.group(number<<cacheIndexBits | uint64(first))
+		for i := first; i < end && group != nil; i++ {
+			if k, ok := group.slot(uint64(i)); ok {
+				s.forget(number<<cacheIndexBits | uint64(i))
+				s.slots[k] = cacheSlot{}
+				s.free = append(s.free, k)
 			}
 		}
 		s.mu.Unlock()
@@ -186,11 +188,24 @@ func (c *cache) written(number uint64, off, n int64) {
 	})
 }
 
-// drop forgets a block. Called with mu.
-func (s *cacheShard) drop(key uint64, k uint32) {
-	delete(s.index, key)
-	s.slots[k] = cacheSlot{}
-	s.free = append(s.free, k)
+// group has the blocks of a key's granule; nil: there are none. Called with mu.
+func (s *cacheShard) group(key uint64) *cacheGroup { return s.index[key/cacheGranule] }
+
+// slot returns where a block is, if it is kept. Called with the shard's mu.
+func (g *cacheGroup) slot(key uint64) (k uint32, ok bool) {
+	if g == nil || g.slots[key%cacheGranule] == 0 {
+		return 0, false
+	}
+	return g.slots[key%cacheGranule] - 1, true
+}
+
+// forget takes a block that is kept out of the index. Called with mu.
+func (s *cacheShard) forget(key uint64) {
+	g := s.group(key)
+	g.slots[key%cacheGranule] = 0
+	if g.blocks--; g.blocks == 0 {
+		delete(s.index, key/cacheGranule)
+	}
 }
 
 // cacheTicket is what a read that is to be kept has seen before it began.
@@ -236,10 +251,16 @@ func (c *cache) keep(number uint64, b []byte, off int64, t *cacheTicket) {
 
 // insert keeps a block, in the place of one that was not asked for since the hand last passed. Called with mu.
 func (s *cacheShard) insert(key uint64, b []byte) {
-	k, ok := s.index[key]
+	k, ok := s.group(key).slot(key)
 	if !ok {
 		k = s.place()
-		s.index[key] = k
+		g := s.group(key) // after place, which may have taken the last of its blocks
+		if g == nil {
+			g = &cacheGroup{}
+			s.index[key/cacheGranule] = g
+		}
+		g.blocks++
+		g.slots[key%cacheGranule] = k + 1
 		s.slots[k] = cacheSlot{key: key}
 	}
 	copy(s.block(k), b)
@@ -260,7 +281,7 @@ func (s *cacheShard) place() uint32 {
 		s.hand = (s.hand + 1) % len(s.slots)
 		x := &s.slots[k] // none is free: all are used
 		if !x.hit {
-			delete(s.index, x.key)
+			s.forget(x.key)
 			return uint32(k)
 		}
 		x.hit = false

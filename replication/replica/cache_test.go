@@ -87,9 +87,24 @@ func TestCacheModel(t *testing.T) {
 	}
 	kept := 0
 	for i := range c.shards {
-		kept += len(c.shards[i].index)
-		if s := &c.shards[i]; len(s.index) > s.limit || len(s.slots) > s.limit {
-			t.Fatal("more than it may have")
+		s := &c.shards[i]
+		indexed := 0
+		for key, g := range s.index {
+			n := 0
+			for b := range uint64(cacheGranule) {
+				if k, ok := g.slot(b); ok {
+					n++
+					if s.slots[k].key != key*cacheGranule+b {
+						t.Fatal("a slot has another block than the index says")
+					}
+				}
+			}
+			if indexed += n; n != g.blocks || n == 0 {
+				t.Fatalf("%d blocks of a granule, %d counted", n, g.blocks)
+			}
+		}
+		if kept += indexed; indexed+len(s.free) != len(s.slots) || len(s.slots) > s.limit {
+			t.Fatal("more than it may have, or a slot is lost")
 		}
 	}
 	if hits < 100 || kept == 0 {
@@ -222,7 +237,7 @@ func TestKeptReadsRace(t *testing.T) {
 
 // BenchmarkKept is a read of 4 KiB that the cache has.
 func BenchmarkKept(b *testing.B) {
-	c, err := newCache(64 << 20)
+	c, err := newCache(256 << 20)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -238,6 +253,28 @@ func BenchmarkKept(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		if !c.get(n, buf, int64(i%4096)*4096) {
 			b.Fatal("it is not there")
+		}
+	}
+}
+
+// BenchmarkCacheGet reads 1 MiB that is kept.
+func BenchmarkCacheGet(b *testing.B) {
+	c, err := newCache(256 << 20)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.close()
+	p := make([]byte, 1<<20)
+	number := c.number()
+	for off := int64(0); off < 32<<20; off += int64(len(p)) {
+		var t cacheTicket
+		c.reading(number, off, int64(len(p)), &t)
+		c.keep(number, p, off, &t)
+	}
+	b.SetBytes(int64(len(p)))
+	for off := int64(0); b.Loop(); off = (off + int64(len(p))) % (32 << 20) {
+		if !c.get(number, p, off) {
+			b.Fatal("not kept")
 		}
 	}
 }

@@ -9,11 +9,13 @@ import (
 )
 
 const (
-	cacheBlock    = sumBlock
-	cacheGranule  = 64 // blocks of a replica that share a shard, and a count of writes
-	cacheShards   = 64
-	cacheStripes  = 4096
-	cacheMostFill = 1 << 20 // bytes of a read that are kept; a longer one is of somebody who reads once
+	cacheBlock   = sumBlock
+	cacheGranule = 64 // blocks of a replica that share a shard, and a count of writes
+	// cacheGroupBlocks divides cacheGranule. A block that is kept without its neighbours costs a group: 72 bytes and a map's entry.
+	cacheGroupBlocks = 16
+	cacheShards      = 64
+	cacheStripes     = 4096
+	cacheMostFill    = 1 << 20 // bytes of a read that are kept; a longer one is of somebody who reads once
 	// A key is a number of a replica and a block's index in it.
 	cacheIndexBits = 36
 	cacheNumbers   = 1 << (64 - cacheIndexBits)
@@ -35,7 +37,7 @@ type cache struct {
 // cacheShard has the blocks of some granules.
 type cacheShard struct {
 	mu    sync.Mutex
-	index map[uint64]*cacheGroup // by keys, without the bits of the block within its granule
+	index map[uint64]*cacheGroup // by keys / cacheGroupBlocks
 	slots []cacheSlot            // those in use, and those that were
 	limit int                    // of len(slots)
 	free  []uint32               // slots that are not used
@@ -43,11 +45,11 @@ type cacheShard struct {
 	hand  int
 }
 
-// cacheGroup has the slots of a granule's blocks, plus 1; 0: none. One without any is not kept. A long read finds its blocks by few
+// cacheGroup has the slots of neighbouring blocks, plus 1; 0: none. One without any is not kept. A long read finds its blocks by few
 // look-ups.
 type cacheGroup struct {
 	blocks int
-	slots  [cacheGranule]uint32
+	slots  [cacheGroupBlocks]uint32
 }
 
 // cacheSlot is a place for a block. One that is not used has no key in index.
@@ -137,8 +139,11 @@ func (c *cache) get(number uint64, b []byte, off int64) bool {
 		s := c.shard(number, g)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		group := s.group(number<<cacheIndexBits | uint64(first))
+		var group *cacheGroup
 		for i := first; i < end; i++ {
+			if i == first || i%cacheGroupBlocks == 0 {
+				group = s.group(number<<cacheIndexBits | uint64(i))
+			}
 			k, ok := group.slot(uint64(i))
 			if !ok {
 				return false
@@ -165,8 +170,11 @@ func (c *cache) writing(number uint64, off, n int64) {
 		c.stripe(number, g).begun.Add(1)
 		s := c.shard(number, g)
 		s.mu.Lock()
-		group := s.group(number<<cacheIndexBits | uint64(first))
-		for i := first; i < end && group != nil; i++ {
+		var group *cacheGroup
+		for i := first; i < end; i++ {
+			if i == first || i%cacheGroupBlocks == 0 {
+				group = s.group(number<<cacheIndexBits | uint64(i))
+			}
 			if k, ok := group.slot(uint64(i)); ok {
 				s.forget(number<<cacheIndexBits | uint64(i))
 				s.slots[k] = cacheSlot{}
@@ -188,23 +196,23 @@ func (c *cache) written(number uint64, off, n int64) {
 	})
 }
 
-// group has the blocks of a key's granule; nil: there are none. Called with mu.
-func (s *cacheShard) group(key uint64) *cacheGroup { return s.index[key/cacheGranule] }
+// group has a key's block and its neighbours; nil: there are none. Called with mu.
+func (s *cacheShard) group(key uint64) *cacheGroup { return s.index[key/cacheGroupBlocks] }
 
 // slot returns where a block is, if it is kept. Called with the shard's mu.
 func (g *cacheGroup) slot(key uint64) (k uint32, ok bool) {
-	if g == nil || g.slots[key%cacheGranule] == 0 {
+	if g == nil || g.slots[key%cacheGroupBlocks] == 0 {
 		return 0, false
 	}
-	return g.slots[key%cacheGranule] - 1, true
+	return g.slots[key%cacheGroupBlocks] - 1, true
 }
 
 // forget takes a block that is kept out of the index. Called with mu.
 func (s *cacheShard) forget(key uint64) {
 	g := s.group(key)
-	g.slots[key%cacheGranule] = 0
+	g.slots[key%cacheGroupBlocks] = 0
 	if g.blocks--; g.blocks == 0 {
-		delete(s.index, key/cacheGranule)
+		delete(s.index, key/cacheGroupBlocks)
 	}
 }
 
@@ -257,10 +265,10 @@ func (s *cacheShard) insert(key uint64, b []byte) {
 		g := s.group(key) // after place, which may have taken the last of its blocks
 		if g == nil {
 			g = &cacheGroup{}
-			s.index[key/cacheGranule] = g
+			s.index[key/cacheGroupBlocks] = g
 		}
 		g.blocks++
-		g.slots[key%cacheGranule] = k + 1
+		g.slots[key%cacheGroupBlocks] = k + 1
 		s.slots[k] = cacheSlot{key: key}
 	}
 	copy(s.block(k), b)

@@ -91,16 +91,16 @@ func TestCacheModel(t *testing.T) {
 		indexed := 0
 		for key, g := range s.index {
 			n := 0
-			for b := range uint64(cacheGranule) {
+			for b := range uint64(cacheGroupBlocks) {
 				if k, ok := g.slot(b); ok {
 					n++
-					if s.slots[k].key != key*cacheGranule+b {
+					if s.slots[k].key != key*cacheGroupBlocks+b {
 						t.Fatal("a slot has another block than the index says")
 					}
 				}
 			}
 			if indexed += n; n != g.blocks || n == 0 {
-				t.Fatalf("%d blocks of a granule, %d counted", n, g.blocks)
+				t.Fatalf("%d blocks of a group, %d counted", n, g.blocks)
 			}
 		}
 		if kept += indexed; indexed+len(s.free) != len(s.slots) || len(s.slots) > s.limit {

@@ -15,7 +15,7 @@ import (
 const (
 	clientsEvery  = 250 * time.Millisecond
 	clientsAgain  = 10 * time.Second // to a node that was told already: it may have started anew
-	clientsWithin = time.Second      // for a node's answer
+	clientsWithin = time.Second      // for a node's answer; and until one that gave none is told again
 )
 
 // clients knows which connections there were to the virtual address while another node had it. Only these hints are lost with them: what a
@@ -43,10 +43,11 @@ func (c *clients) handleClients(_ context.Context, _ ids.Node, all []vip.Connect
 	return struct{}{}, nil
 }
 
-// toldClients is what a node was told, and when.
+// toldClients is what a node was told.
 type toldClients struct {
-	all []vip.Connection
-	at  time.Time
+	heard bool
+	all   []vip.Connection
+	next  time.Time // when to tell it again in any case
 }
 
 // tellClients tells the others, as long as ctx lasts, while this node has the address.
@@ -87,17 +88,18 @@ func (n *node) tellAll(ctx context.Context, known map[ids.Node]toldClients, all 
 	now := time.Now()
 	var to []ids.Node
 	for id, other := range n.cluster.State().Nodes {
-		if t := known[id]; id != n.cluster.Self() && !other.Witness && (!slices.Equal(t.all, all) || now.Sub(t.at) >= clientsAgain) {
+		if t := known[id]; id != n.cluster.Self() && !other.Witness && (!now.Before(t.next) || t.heard && !slices.Equal(t.all, all)) {
 			to = append(to, id)
 		}
 	}
 	for _, id := range to {
 		calls.Go(func() {
-			if n.cluster.Call(ctx, id, "clients", all, nil) != nil {
-				return // it is away, or of a version that does not know this: it is told again
+			t := toldClients{heard: true, all: all, next: now.Add(clientsAgain)}
+			if n.cluster.Call(ctx, id, "clients", all, nil) != nil { // it is away, or of a version that does not know this
+				t = toldClients{next: now.Add(clientsWithin)}
 			}
 			mu.Lock()
-			known[id] = toldClients{all, now}
+			known[id] = t
 			mu.Unlock()
 		})
 	}

@@ -218,7 +218,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 	work.Go(func() { n.watchScrubs(rctx) })
 	work.Go(func() { n.pools.retry(rctx, n.cluster.Refresh) })
 	work.Go(func() { n.emptyTrash(rctx) })
-	if n.service.vip != nil {
+	if n.service.vip != nil && cfg.Virtual.Interface != "" {
 		work.Go(func() { n.tellClients(rctx) })
 	}
 	for _, l := range portals {

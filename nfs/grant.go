@@ -40,6 +40,7 @@ type waiter struct {
 // ask again by themselves. DESIGN.md, "Locks", says why no lock is lost or taken away.
 type grants struct {
 	srv  *Server
+	find time.Duration // findTimeout
 	ctx  context.Context
 	end  context.CancelCauseFunc
 	work sync.WaitGroup
@@ -56,7 +57,7 @@ type waitedFor struct {
 }
 
 func newGrants(s *Server) *grants {
-	g := &grants{srv: s, running: map[waitedFor]bool{}}
+	g := &grants{srv: s, find: findTimeout, running: map[waitedFor]bool{}}
 	g.ctx, g.end = context.WithCancelCause(context.Background())
 	return g
 }
@@ -260,7 +261,7 @@ func (g *grants) tell(ctx context.Context, w *waiter) error {
 	if port == 0 {
 		port = 111
 	}
-	find, cancel := context.WithTimeout(ctx, findTimeout)
+	find, cancel := context.WithTimeout(ctx, g.find)
 	defer cancel()
 	r, err := g.callBack(find, w, uint32(port), sunrpc.Header{Prog: nfs3.PortProgram, Vers: portVersion, Proc: portGet}, func(e *xdr.Encoder) {
 		for _, v := range [...]uint32{lockProgram, lockVersion, tcp, 0} {

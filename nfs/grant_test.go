@@ -80,12 +80,24 @@ func lockManager(t *testing.T) (uint16, chan granted) {
 func openWith(t *testing.T) (*door, nfs3.Handle, chan granted) {
 	t.Helper()
 	port, calls := lockManager(t)
-	d, f := openAt(t, port)
+	d, f := openAt(t, port, nfs.FindSlowly)
 	return d, f, calls
 }
 
-// openAt is open with clients whose portmap is at a port.
-func openAt(t *testing.T, port uint16) (*door, nfs3.Handle) {
+// told is the next callback.
+func told(t *testing.T, calls chan granted) granted {
+	t.Helper()
+	select {
+	case g := <-calls:
+		return g
+	case <-time.After(30 * time.Second):
+		t.Fatal("nobody is told of a lock")
+		return granted{}
+	}
+}
+
+// openAt is open with clients whose portmap is at a port, and a server that is changed before it serves.
+func openAt(t *testing.T, port uint16, set ...func(*nfs.Server)) (*door, nfs3.Handle) {
 	t.Helper()
 	d := open(t)
 	f := d.file("f", 0o666, "")
@@ -97,6 +109,9 @@ func openAt(t *testing.T, port uint16) (*door, nfs3.Handle) {
 	srv, err := nfs.New(nfs.Config{Exports: d.exports, Key: []byte("key"), ClientPortmap: port, Ports: nfs.Ports{NFS: at.Port(), Mount: at.Port(), Portmap: at.Port()}})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range set {
+		f(srv)
 	}
 	go srv.Serve(l)
 	t.Cleanup(func() {
@@ -145,7 +160,7 @@ func TestGranted(t *testing.T) {
 	d.is(f, "the second asks again", owned("b"), 2, isBlocked)
 	d.is(f, "UNLOCK", owned("a"), 4, isGranted)
 	// It was the first to ask again, so it is behind the third now.
-	g := <-calls
+	g := told(t, calls)
 	if g.owner != "c" || g.off != 0 || g.len != 10 || string(g.file) != string(f) {
 		t.Errorf("%+v", g)
 	}
@@ -154,7 +169,7 @@ func TestGranted(t *testing.T) {
 	}
 	g.answer <- isGranted
 	d.is(f, "UNLOCK", owned("c"), 4, isGranted)
-	g = <-calls
+	g = told(t, calls)
 	if g.owner != "b" {
 		t.Error(g.owner)
 	}
@@ -174,7 +189,7 @@ func TestNotWanted(t *testing.T) {
 	d.is(f, "CANCEL", owned("c"), 3, isGranted)
 	d.is(f, "CANCEL again", owned("c"), 3, isDenied)
 	d.is(f, "UNLOCK", owned("a"), 4, isGranted)
-	g := <-calls
+	g := told(t, calls)
 	// While its client is told, it asks again: it must not be answered before that is settled, or it would be granted and
 	// taken away.
 	again := make(chan uint32, 1)
@@ -197,7 +212,7 @@ func TestNotWanted(t *testing.T) {
 	default:
 	}
 	g.answer <- isDenied
-	next := <-calls
+	next := told(t, calls)
 	if next.owner != "d" {
 		t.Error(next.owner)
 	}
@@ -218,7 +233,7 @@ func TestUntold(t *testing.T) {
 	if _, err := d.c.RPC().Call(t.Context(), 100024, 1, 6, func(e *xdr.Encoder) { e.String("h"); e.Uint32(1) }, nil); err != nil {
 		t.Fatal(err)
 	}
-	g := <-calls // the owner of the first was started anew
+	g := told(t, calls) // the owner of the first was started anew
 	d.srv.Drop(errors.New("lost"))
 	g.answer <- 9 // no status of a refusal or a grant that we know: it does not want it
 	d.is(f, "asked again", owned("b"), 2, isGranted)
@@ -283,7 +298,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	d.is(f, "the first asks again", owned("a"), 2, isGranted)
 	d.is(f, "UNLOCK of the first", owned("a"), 4, isGranted)
-	if g := <-calls; g.owner != "c" {
+	if g := told(t, calls); g.owner != "c" {
 		t.Error(g.owner)
 	} else {
 		g.answer <- isGranted

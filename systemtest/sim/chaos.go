@@ -128,7 +128,11 @@ func (c *Cluster) startChaos() {
 		}
 		c.w.After(c.w.Rand.Between(pace/10, pace), strike)
 	}
-	strike()
+	if c.breaks(BreakRelay) {
+		c.relay()
+	} else {
+		strike()
+	}
 	c.startChanges()
 	c.changeDurability()
 	if c.plan.forces {
@@ -137,6 +141,51 @@ func (c *Cluster) startChaos() {
 	if len(c.vols) > 1 && c.w.Rand.Chance(0.4) {
 		c.w.After(c.w.Rand.Between(0, c.plan.chaos), c.deleteVolume)
 	}
+}
+
+// relay has each of three members be away in such an order that one has to get from the second what only the third knew that it missed:
+// where that is left out it shows, and by chance it hardly ever comes about.
+func (c *Cluster) relay() {
+	i, way := c.w.Rand.Intn(3), 1+c.w.Rand.Intn(2)
+	first, second, third := c.nodes[i], c.nodes[(i+way)%3], c.nodes[(i+2*way)%3]
+	at := time.Duration(0)
+	step := func(pause time.Duration, fn func()) {
+		at += pause
+		c.w.After(at, func() {
+			if !c.calmed {
+				fn()
+			}
+		})
+	}
+	stop := func(n *node) func() {
+		return func() {
+			if n.proc.Alive() {
+				n.stop(false)
+			}
+		}
+	}
+	start := func(n *node) func() {
+		return func() {
+			if !n.proc.Alive() {
+				n.start()
+			}
+		}
+	}
+	step(time.Second, stop(first))
+	bad := func(share float64) func() { // its disk is away, and its vote is not: else nobody leads
+		return func() {
+			for _, p := range second.pools {
+				p.bad = share
+			}
+		}
+	}
+	c.plan.mediums = true
+	step(2*time.Second, bad(1))
+	step(2*time.Second, bad(0))
+	step(3*time.Second, stop(third))
+	step(0, start(first))
+	step(4*time.Second, start(third))
+	step(4*time.Second, c.relay)
 }
 
 // after runs fn later, unless the faults are over by then: calm mends everything itself.

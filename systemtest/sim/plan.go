@@ -65,6 +65,9 @@ func newPlan(c *Cluster) *plan {
 		p.stretch, p.chaos, p.think = 3, 25*time.Second, max(p.think, 100*time.Millisecond)
 	}
 	p.replace = []time.Duration{0, 1500 * time.Millisecond, 5 * time.Second}[r.Intn(3)]
+	if c.breaks(BreakRelay) {
+		p.replace, p.chaos = 0, 20*time.Second
+	}
 	p.replacements = 1 + r.Intn(2)
 	p.lease = []time.Duration{500 * time.Millisecond, time.Second, 3 * time.Second}[r.Intn(3)]
 	if r.Chance(0.6) {

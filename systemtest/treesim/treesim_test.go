@@ -58,7 +58,7 @@ func TestReplay(t *testing.T) {
 }
 
 // bitesWithin is how many seeds a break may live through.
-const bitesWithin = 60
+const bitesWithin = 600
 
 // TestBites: each rule that is broken on purpose is found.
 func TestBites(t *testing.T) {

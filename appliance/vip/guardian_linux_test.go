@@ -103,24 +103,26 @@ func leader(t *testing.T, lock string) {
 		l, err := netlink.LinkByName("near")
 		return err == nil && netlink.LinkSetUp(l) == nil
 	})
-	read := func(l net.Listener) error {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return err
-			}
-			if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
-				return err
-			}
-			fmt.Println("read") // and no answer
-		}
-	}
 	h := New(Config{Addr: netip.MustParseAddr(guarded), Prefix: 24, Interface: "near", Lifetime: 3 * time.Second, Guardian: g,
-		Services: []Service{{Port: 2049, Stream: read}}, Log: slog.Default()})
+		Services: []Service{{Port: 2049, Stream: silent}}, Log: slog.Default()})
 	h.Hold()
 	waitFor(t, "the address", h.Bound)
 	fmt.Println("held")
 	select {}
+}
+
+// silent reads calls of 4 bytes, and answers none.
+func silent(l net.Listener) error {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
+			return err
+		}
+		fmt.Println("read") // and no answer
+	}
 }
 
 func guardedDeath(t *testing.T, announce bool) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -48,18 +47,6 @@ func host(t *testing.T, list string) {
 		l, err := netlink.LinkByName("near")
 		return err == nil && netlink.LinkSetUp(l) == nil
 	})
-	silent := func(l net.Listener) error {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return err
-			}
-			if _, err := io.ReadFull(c, make([]byte, 4)); err != nil {
-				return err
-			}
-			fmt.Println("read") // and no answer
-		}
-	}
 	h := New(Config{Addr: netip.MustParseAddr(guarded), Prefix: 24, Interface: "near", Lifetime: 3 * time.Second,
 		Services: []Service{{Port: 2049, Stream: silent}}, Former: func() []Connection { return former }, Log: slog.Default()})
 	h.Hold()

@@ -13,14 +13,8 @@ func (r *replica) execute(c *peer.Call, s *Session) error {
 	}
 	r.use.RLock()
 	defer r.use.RUnlock()
-	if r.gone || r.foreign != nil {
-		return fmt.Errorf("volume %s: %w", c.Volume, peer.ErrNoReplica)
-	}
-	if err := r.state(); err != nil {
-		return brokenError(err)
-	}
-	if !s.means(c, r.incarnation) {
-		return fmt.Errorf("volume %s: what was written to it before it was durable may be lost: %w", c.Volume, peer.ErrNoReplica)
+	if err := r.usable(c, s); err != nil {
+		return err
 	}
 	switch c.Kind {
 	case peer.Flush:
@@ -43,11 +37,8 @@ func (r *replica) execute(c *peer.Call, s *Session) error {
 	case peer.AddMissed, peer.DropMissed:
 		return r.changeMissed(c)
 	}
-	if c.Off < 0 || c.Len <= 0 || c.Off%512 != 0 || c.Len%512 != 0 || c.Off > r.spec.Size || c.Len > r.spec.Size-c.Off {
-		return fmt.Errorf("%d bytes at %d of %d: %w", c.Len, c.Off, r.spec.Size, peer.ErrInvalid)
-	}
-	if (c.Kind == peer.Read || c.Kind == peer.Write) && int64(len(c.Data)) != c.Len {
-		return fmt.Errorf("%d bytes of data for %d: %w", len(c.Data), c.Len, peer.ErrInvalid)
+	if err := r.valid(c); err != nil {
+		return err
 	}
 	switch c.Kind {
 	case peer.ReadMissed:
@@ -69,22 +60,58 @@ func (r *replica) execute(c *peer.Call, s *Session) error {
 	return fmt.Errorf("command %d: %w", c.Kind, peer.ErrInvalid)
 }
 
-// change marks, applies and flushes (invariant 12).
-func (r *replica) change(c *peer.Call) error {
-	if c.Seq == 0 {
+// usable tells why a session's command cannot be carried out. Called with use, shared.
+func (r *replica) usable(c *peer.Call, s *Session) error {
+	if r.gone || r.foreign != nil {
+		return fmt.Errorf("volume %s: %w", c.Volume, peer.ErrNoReplica)
+	}
+	if err := r.state(); err != nil {
+		return brokenError(err)
+	}
+	if !s.means(c, r.incarnation) {
+		return fmt.Errorf("volume %s: what was written to it before it was durable may be lost: %w", c.Volume, peer.ErrNoReplica)
+	}
+	return nil
+}
+
+// valid checks the range of a command that has one, and what a write must have. Called with use, shared.
+func (r *replica) valid(c *peer.Call) error {
+	if c.Off < 0 || c.Len <= 0 || c.Off%512 != 0 || c.Len%512 != 0 || c.Off > r.spec.Size || c.Len > r.spec.Size-c.Off {
+		return fmt.Errorf("%d bytes at %d of %d: %w", c.Len, c.Off, r.spec.Size, peer.ErrInvalid)
+	}
+	if (c.Kind == peer.Read || c.Kind == peer.Write) && int64(len(c.Data)) != c.Len {
+		return fmt.Errorf("%d bytes of data for %d: %w", len(c.Data), c.Len, peer.ErrInvalid)
+	}
+	if (c.Kind == peer.Write || c.Kind == peer.Zero) && c.Seq == 0 {
 		return fmt.Errorf("a write without a Seq: %w", peer.ErrInvalid)
 	}
-	first, last := uint32(c.Off/r.spec.Region), uint32((c.Off+c.Len-1)/r.spec.Region)
-	r.mu.Lock()
-	mark := r.marks.begin(first, last, c.Seq, c.Durable)
+	return nil
+}
+
+// regions are those that a write touches.
+func (r *replica) regions(c *peer.Call) (first, last uint32) {
+	return uint32(c.Off / r.spec.Region), uint32((c.Off + c.Len - 1) / r.spec.Region)
+}
+
+// begin says that a write is about to happen, and returns whether its mark must be made durable first. Called with mu.
+func (r *replica) begin(c *peer.Call) (mark bool) {
+	first, last := r.regions(c)
+	mark = r.marks.begin(first, last, c.Seq, c.Durable)
 	r.volatile = r.volatile || c.Volatile
 	for x := first; x <= last && len(r.clearing) > 0; x++ {
 		delete(r.clearing, x)
 	}
+	return mark
+}
+
+// change marks, applies and flushes (invariant 12).
+func (r *replica) change(c *peer.Call) error {
+	r.mu.Lock()
+	mark := r.begin(c)
 	r.mu.Unlock()
 	err := r.apply(c, mark)
 	r.mu.Lock()
-	r.marks.end(first, last)
+	r.marks.end(r.regions(c))
 	r.mu.Unlock()
 	return err
 }

@@ -345,6 +345,19 @@ func (f *memFile) writeAt(b []byte, off int64) error {
 	return f.in(off, int64(len(b)), true, func() { f.n.data.Write(off, b) })
 }
 
+func (f *memFile) takesMany() bool { return true }
+
+// writeMany writes in any order.
+func (f *memFile) writeMany(_ *queues, list []fileWrite) {
+	f.d.mu.Lock()
+	first := f.d.rnd.Intn(len(list))
+	f.d.mu.Unlock()
+	for i := range list {
+		w := &list[(first+i)%len(list)]
+		w.err = f.writeAt(w.data, w.off)
+	}
+}
+
 func (f *memFile) zero(off, n int64) error {
 	return f.in(off, n, true, func() { f.n.data.Zero(off, n) })
 }

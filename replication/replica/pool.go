@@ -21,13 +21,14 @@ const (
 
 // pool is a directory, or a block device, that holds replicas.
 type pool struct {
-	disk  disk
-	give  func() error // gives disk up
-	id    ids.Pool
-	path  string
-	super file   // locked as long as the pool is open
-	cache *cache // of reads; nil: none
-	work  *workers
+	disk   disk
+	give   func() error // gives disk up
+	id     ids.Pool
+	path   string
+	super  file   // locked as long as the pool is open
+	cache  *cache // of reads; nil: none
+	work   *workers
+	queues queues // for batches of writes
 	// shapes makes and deletes replicas, one at a time and in the order of their coming: I/O must not wait for a worker meanwhile.
 	shapes *workers
 	freer  *freer
@@ -359,5 +360,6 @@ func (p *pool) close() {
 		p.epochs.f.close()
 	}
 	p.super.close()
+	p.queues.close()
 	p.give() // all that was answered is durable
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"pmsapp/internal/block"
 	"pmsapp/internal/ids"
@@ -35,6 +36,8 @@ type replica struct {
 	cache       *cache // of reads; set before it is used
 	flush       group  // of data
 	commit      group  // of the map
+	batches     batcher
+	batched     atomic.Bool // small writes go in batches: the data's file takes many at once
 
 	knowing sync.Mutex // held, over I/O, by who changes others
 
@@ -80,6 +83,8 @@ func (r *replica) open() error {
 	if r.data, err = r.disk.open(filepath.Join(r.dir, fileData), 512); err != nil {
 		return fmt.Errorf("the data: %w", err)
 	}
+	many, ok := r.data.(manyWriter)
+	r.batched.Store(ok && many.takesMany())
 	if n, err := r.data.size(); err != nil || n < spec.Size { // a longer one is what is left of a growth: zeros
 		return fmt.Errorf("the data: %w: it has %d bytes, and should have %d (%w)", ErrDamaged, n, spec.Size, errors.Join(err))
 	}

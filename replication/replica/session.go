@@ -187,10 +187,14 @@ func (s *Session) Submit(c *peer.Call) {
 	s.mu.Unlock()
 	switch c.Kind {
 	case peer.Create, peer.Delete, peer.Reset, peer.Grow:
-		p.shapes.run(job{s, c, p, r})
+		p.shapes.run(job{s: s, c: c, p: p, r: r})
 	default:
-		if c.Lent == nil || !p.work.lend(c.Lent, job{s, c, p, r}) {
-			p.work.run(job{s, c, p, r})
+		switch j := (job{s: s, c: c, p: p, r: r}); {
+		case c.Lent != nil && p.work.lend(c.Lent, j):
+		case r != nil && r.batchable(c):
+			r.batches.add(j)
+		default:
+			p.work.run(j)
 		}
 	}
 }
@@ -231,24 +235,38 @@ func (s *Session) ended(p *pool) error {
 	return s.cause
 }
 
-// job is a command on its way.
+// job is a command on its way. Without one it is a runner of the replica's batches, or has those writes of one that are to be marked.
 type job struct {
-	s *Session
-	c *peer.Call
-	p *pool
-	r *replica
+	s      *Session
+	c      *peer.Call
+	p      *pool
+	r      *replica
+	marked *batch
 }
 
 // run carries a job out, unless its session has ended meanwhile.
 func (j job) run() {
-	s, c := j.s, j.c
-	err := s.Err()
+	switch {
+	case j.marked != nil:
+		j.r.runMarked(j.p, j.marked)
+		return
+	case j.c == nil:
+		j.r.runBatches(j.p)
+		return
+	}
+	err := j.s.Err()
 	if err == nil {
 		err = j.execute()
 	}
 	if err == nil {
-		s.renamed(c)
+		j.s.renamed(j.c)
 	}
+	j.end(err)
+}
+
+// end answers a command.
+func (j job) end(err error) {
+	s, c := j.s, j.c
 	if cause := s.ended(j.p); cause != nil {
 		err = cause
 	}

@@ -46,6 +46,13 @@ func (w *workers) run(j job) {
 	}
 }
 
+// crowded tells whether jobs wait although all goroutines are at work.
+func (w *workers) crowded() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.idle == 0 && w.count == w.limit && w.head < len(w.waiting)
+}
+
 // lentJob is a job that the goroutine runs that has brought it.
 type lentJob struct {
 	w *workers

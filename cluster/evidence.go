@@ -126,6 +126,9 @@ func (s *store) each(f func(*raft.Log) error) error {
 		return err
 	}
 	snapshot := m.Meta.Index
+	if first > snapshot+1 {
+		return fmt.Errorf("log entries %d to %d are in no snapshot and missing: %w", snapshot+1, first-1, ErrCorrupt)
+	}
 	for i := first; i <= last && i > 0; i++ {
 		var l raft.Log
 		if err := s.GetLog(i, &l); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -247,16 +248,23 @@ func (k *sink) Close() error {
 	}
 	err = k.store.update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketSnapshot())
+		// Raft cuts the log off behind a snapshot from the leader, and this one may have been under way since before.
+		if sm, ok, err := aboutIn(b); err != nil {
+			return err
+		} else if ok && sm.Meta.Index > k.meta.Index {
+			return fmt.Errorf("a snapshot up to entry %d, and there is one up to %d: %w", k.meta.Index, sm.Meta.Index, errSuperseded)
+		}
 		if err := b.Put(keyMeta(), meta); err != nil {
 			return err
 		}
 		return b.Delete(keyState())
 	})
-	if err != nil {
-		return err
-	}
-	return snapshots{k.store}.sweep()
+	snapshots{k.store}.endRun(k.run)
+	return errors.Join(err, snapshots{k.store}.sweep())
 }
+
+// errSuperseded is returned at the end of a snapshot where a newer one came meanwhile.
+var errSuperseded = errors.New("a newer snapshot came meanwhile")
 
 // Cancel gives it up; the next attempt removes its parts.
 func (k *sink) Cancel() error {

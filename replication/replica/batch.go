@@ -190,7 +190,7 @@ func (r *replica) carry(p *pool, x *batch, marked bool) {
 	}
 	r.mu.Lock()
 	for i, j := range x.jobs {
-		r.marks.end(r.regions(j.c))
+		r.finish(j.c)
 		if err != nil && x.errs[i] == nil && (marked || !j.c.Volatile) {
 			x.errs[i] = brokenError(err)
 		}

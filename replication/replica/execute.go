@@ -97,11 +97,23 @@ func (r *replica) regions(c *peer.Call) (first, last uint32) {
 func (r *replica) begin(c *peer.Call) (mark bool) {
 	first, last := r.regions(c)
 	mark = r.marks.begin(first, last, c.Seq, c.Durable)
-	r.volatile = r.volatile || c.Volatile
+	if c.Volatile {
+		r.volatile = true
+		r.taken++
+		r.taking++
+	}
 	for x := first; x <= last && len(r.clearing) > 0; x++ {
 		delete(r.clearing, x)
 	}
 	return mark
+}
+
+// finish says that a write that has begun is over. Called with mu.
+func (r *replica) finish(c *peer.Call) {
+	r.marks.end(r.regions(c))
+	if c.Volatile {
+		r.taking--
+	}
 }
 
 // change marks, applies and flushes (invariant 12).
@@ -111,7 +123,7 @@ func (r *replica) change(c *peer.Call) error {
 	r.mu.Unlock()
 	err := r.apply(c, mark)
 	r.mu.Lock()
-	r.marks.end(r.regions(c))
+	r.finish(c)
 	r.mu.Unlock()
 	return err
 }

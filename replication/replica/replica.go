@@ -47,7 +47,9 @@ type replica struct {
 	// clearing are the regions whose sums are being made durable, each for the Clear that came last, until a write touches them.
 	clearing map[uint32]uint64
 	clears   uint64
-	volatile bool   // writes were taken in that need not be durable when they are answered
+	volatile bool   // writes were taken in that need not be durable when they are answered, and no flush has covered them all
+	taken    uint64 // how many of them there were
+	taking   int    // those that are under way
 	failures uint64 // of the disk, when the files were opened: see disk
 	broken   error  // a write of the map, or a flush, failed: what the disk has is not known until it is opened anew
 }
@@ -229,14 +231,22 @@ func (r *replica) describe() peer.FencedReplica {
 // flushData makes all writes that have returned durable. After a flush that failed the next may succeed without the bytes:
 // the kernel may have dropped them. So there is none (invariant 10).
 func (r *replica) flushData() error {
-	if err := r.state(); err != nil {
+	r.mu.Lock()
+	err, taken, taking := r.stateLocked(), r.taken, r.taking
+	r.mu.Unlock()
+	if err != nil {
 		return err
 	}
-	err := r.data.flush()
-	if err != nil {
+	if err := r.data.flush(); err != nil {
 		r.fail(fmt.Errorf("flushing the data of %s: %w", r.spec.Volume, err))
+		return err
 	}
-	return err
+	r.mu.Lock()
+	if taking == 0 && taken == r.taken {
+		r.volatile = false // this flush began when all of them had been written: none is lost any more
+	}
+	r.mu.Unlock()
+	return nil
 }
 
 // commitMap makes what has changed in the map durable.

@@ -301,8 +301,10 @@ func (n *Node) acknowledge(ctx context.Context, s *Session) error {
 		return err
 	}
 	busy := n.drain(ctx)
+	for p := range n.reopen(ctx, pools, busy) {
+		busy[p] = busy[p] || !s.admits(p) // of a pool that its commands use the session is told no less than before
+	}
 	f := peer.Fenced{Highest: s.fenced.Highest}
-	renewed := false
 	for _, p := range pools {
 		st, known := s.pools[p.id]
 		if !known {
@@ -313,7 +315,6 @@ func (n *Node) acknowledge(ctx context.Context, s *Session) error {
 			fp.Previous = st.before[k-1].Hi
 		}
 		if !fp.Busy {
-			renewed = p.renew() || renewed
 			for _, r := range p.all() {
 				fp.Replicas = append(fp.Replicas, r.describe())
 			}
@@ -321,11 +322,41 @@ func (n *Node) acknowledge(ctx context.Context, s *Session) error {
 		}
 		f.Pools = append(f.Pools, fp)
 	}
-	if renewed {
-		n.renewed()
-	}
 	s.setFenced(f)
 	return nil
+}
+
+// reopen has the replicas opened anew whose flush has failed, in all pools at once but those that are busy, and returns the pools in
+// which that is not over after a while: a disk that begins to fail may well hang next.
+func (n *Node) reopen(ctx context.Context, pools []*pool, busy map[ids.Pool]bool) map[ids.Pool]bool {
+	under := map[ids.Pool]<-chan struct{}{}
+	for _, p := range pools {
+		if busy[p.id] {
+			continue
+		}
+		if over := p.reopen(n.renewed); over != nil {
+			under[p.id] = over
+		}
+	}
+	left := map[ids.Pool]bool{}
+	if len(under) == 0 {
+		return left
+	}
+	ctx, cancel := context.WithTimeout(ctx, recordWait)
+	defer cancel()
+	for p, over := range under {
+		select {
+		case <-over:
+			continue
+		default:
+		}
+		select {
+		case <-over:
+		case <-ctx.Done():
+			left[p] = true
+		}
+	}
+	return left
 }
 
 // renewed says that a flush failed and the replica was opened anew.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -33,13 +34,14 @@ type pool struct {
 	shapes *workers
 	freer  *freer
 
-	recorder sync.WaitGroup
+	recorder sync.WaitGroup // of those that record epochs, or open replicas anew
 
 	shape sync.Mutex // held, over I/O, by who makes, deletes or renews replicas
 
-	mu        sync.Mutex // guards what follows; never held over I/O, for every command takes it
-	epochs    slots      // used by who has set recording
-	recording bool       // an epoch is being recorded
+	mu        sync.Mutex    // guards what follows; never held over I/O, for every command takes it
+	epochs    slots         // used by who has set recording
+	recording bool          // an epoch is being recorded
+	reopening chan struct{} // closed when replicas have been opened anew; nil: none is
 	accepted  []peer.EpochRange
 	written   Written // what the catalog was when the newest was recorded
 	failed    error   // recording an epoch failed: the pool is as good as absent
@@ -336,6 +338,28 @@ func (p *pool) reset(spec peer.Spec) error {
 		return err
 	}
 	return p.createLocked(spec)
+}
+
+// reopen has renew done beside the caller, and returns what is closed at its end; nil if there is nothing to do. told is called if a
+// replica was opened anew.
+func (p *pool) reopen(told func()) <-chan struct{} {
+	broken := slices.ContainsFunc(p.all(), func(r *replica) bool { return r.state() != nil })
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reopening == nil && broken {
+		over := make(chan struct{})
+		p.reopening = over
+		p.recorder.Go(func() { // ends when the disk answers
+			if p.renew() {
+				told()
+			}
+			p.mu.Lock()
+			p.reopening = nil
+			p.mu.Unlock()
+			close(over)
+		})
+	}
+	return p.reopening
 }
 
 // renew opens the replicas anew whose flush has failed. It leaves those that have commands in progress.

@@ -33,6 +33,7 @@ type host struct {
 	ids     []ids.Pool
 	written func() Written
 	cache   int64
+	disk    disk
 }
 
 func newHost(t *testing.T, pools int) *host {
@@ -48,7 +49,7 @@ func newHost(t *testing.T, pools int) *host {
 
 func (h *host) start() {
 	h.t.Helper()
-	n, err := OpenNode(Config{Dir: h.dir, Cluster: h.cluster, Written: h.written, Cache: h.cache, Log: slog.New(slog.DiscardHandler)})
+	n, err := OpenNode(Config{Dir: h.dir, Cluster: h.cluster, Written: h.written, Cache: h.cache, disk: h.disk, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -71,6 +71,13 @@ func (s *Session) admit(p ids.Pool, replicas []peer.FencedReplica) {
 	}
 }
 
+// admits tells whether commands use a pool.
+func (s *Session) admits(p ids.Pool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.admitted[p]
+}
+
 // means tells whether a command is for this incarnation of its replica. One that reads the map begins with what there is.
 func (s *Session) means(c *peer.Call, now ids.ID) bool {
 	s.mu.Lock()

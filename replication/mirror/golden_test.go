@@ -33,7 +33,7 @@ var update = flag.Bool("update", false, "write the golden scripts anew")
 //	decided ok|unknown|epoch|version|last|notreplica [set=A,B] [version=N]
 //	retire NODE SET
 //	memory yes|no
-//	tick DURATION | resync NODE [empty] | stop NODE | granted [scrub] | scrub | drain | close | status
+//	tick DURATION | resync NODE [empty] | stop NODE | granted [scrub] | scrub [stop] | drain | close | status
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -182,7 +182,9 @@ func (s *script) command(f []string) {
 		}
 		s.core.Retire(fromLetter(words[0]), set)
 	case "scrub":
-		if err := s.core.StartScrub(ScrubOrder{Rate: 1 << 20}); err != nil {
+		if len(words) > 0 {
+			s.core.StopScrub()
+		} else if err := s.core.StartScrub(ScrubOrder{Rate: 1 << 20}); err != nil {
 			fmt.Fprintln(&s.out, err)
 		}
 	case "granted":

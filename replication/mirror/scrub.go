@@ -91,6 +91,10 @@ func (c *Core) endScrub(why error) {
 		return
 	}
 	c.scrub = nil
+	if k := c.scrubWaits; k != nil { // the next scrub's may wait, too
+		c.scrubWaits = nil
+		c.endChunk(k)
+	}
 	rep := c.scrubReport(sc)
 	rep.Stopped, rep.Ended = why, rep.Began.Add(c.now-sc.began)
 	if why == nil {

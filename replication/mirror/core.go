@@ -288,7 +288,7 @@ func outcomeOf(err error) outcome {
 // be reconciled. Drained tells the end; the caller bounds the wait.
 func (c *Core) Drain() {
 	if !c.draining && !c.ended {
-		c.draining = true
+		c.draining, c.rescan = true, true // a mend that waits for a region ends
 		c.abortResync(ErrStopped)
 	}
 	c.run()

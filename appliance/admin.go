@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"pmsapp/appliance/api"
@@ -318,9 +319,30 @@ func (n *node) Transfer(ctx context.Context, _ string, t api.Transfer) error {
 	return told(n.reign.HandOver(ctx, to))
 }
 
+// settleLimit bounds settleVolumes: a volume that waits for a member is not waited for.
+const settleLimit = 5 * time.Second
+
+// settleVolumes has the volumes that are served here finish their I/O, make durable what they have acknowledged, and clear their marks, as a
+// hand-over does; from then on they hold what comes. So whoever leads next, with whichever of their replicas, finds all of it, and the
+// power may fail.
+func (n *node) settleVolumes(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	var work sync.WaitGroup
+	for id, m := range n.service.open() {
+		work.Go(func() {
+			if err := m.Drain(ctx); err != nil {
+				n.log.Warn("a volume was closed with I/O under way", "volume", id.String(), "err", err)
+			}
+		})
+	}
+	work.Wait()
+}
+
 // ShutdownCluster implements api.Backend: all volumes are closed here first, so that any node may come back first.
 func (n *node) ShutdownCluster(ctx context.Context, _ string) error {
 	n.service.close()
+	n.settleVolumes(ctx)
 	n.reign.Follow()
 	n.hosts.StandbyAll()
 	var failed error

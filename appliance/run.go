@@ -261,10 +261,12 @@ wait:
 	n.mu.Unlock()
 	stop, stopped := context.WithTimeout(context.Background(), 10*time.Second)
 	defer stopped()
-	// 1. Another node serves before this one stops to: hosts wait for milliseconds, not for an election.
+	// 1. Another node serves before this one stops to: hosts wait for milliseconds, not for an election. Where there is none, nothing is left
+	// in memory alone.
 	if cause == nil && n.cluster.IsLeader() {
 		if err := n.reign.HandOver(stop, ids.Node{}); err != nil {
 			log.Info("there is nobody to hand over to", "err", err)
+			n.settleVolumes(stop)
 		}
 	}
 	// 2. No host finds this node any more, or it would come again while the rest ends.

@@ -150,6 +150,9 @@ func (r *replica) readMissed(c *peer.Call) error {
 		k = e.slot
 	}
 	c.Extents = r.marks.missed(k, uint32(c.Off/r.spec.Region), uint32((c.Off+c.Len-1)/r.spec.Region), r.spec)
+	if n := len(c.Extents) - 1; n >= 0 { // the volume may end within a region of a replica that is larger
+		c.Extents[n].Len = min(c.Extents[n].Len, c.Off+c.Len-c.Extents[n].Off)
+	}
 	return nil
 }
 

@@ -147,9 +147,10 @@ func (m *marks) dropMissed(k int, first, last uint32) {
 	}
 }
 
-// regionsIn checks an extent and returns its regions.
+// regionsIn checks an extent and returns its regions. One that ends within a region ends where the volume does, than which the replica may be
+// larger: what lies behind is zeros everywhere.
 func regionsIn(x peer.Extent, spec peer.Spec) (first, last uint32, err error) {
-	if x.Off < 0 || x.Len <= 0 || x.Off%spec.Region != 0 || x.Off > spec.Size-x.Len || x.Len%spec.Region != 0 && x.Off+x.Len != spec.Size {
+	if x.Off < 0 || x.Len <= 0 || x.Off%spec.Region != 0 || x.Len%512 != 0 || x.Off > spec.Size-x.Len {
 		return 0, 0, fmt.Errorf("regions of %d bytes at %d of %d: %w", x.Len, x.Off, spec.Size, peer.ErrInvalid)
 	}
 	return uint32(x.Off / spec.Region), uint32((x.Off + x.Len - 1) / spec.Region), nil

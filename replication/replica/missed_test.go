@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -309,5 +310,42 @@ func TestKnowThenGrow(t *testing.T) {
 		check(large.Size, want)
 		must(t, s, peer.Command{Kind: peer.Clear, Volume: v, Regions: []peer.RegionSeq{{Region: last, Seq: 99}}})
 		check(large.Size, want)
+	}
+}
+
+// TestMissedOfLarger: a growth may have come to an end on this replica alone, so that its volume ends within a region of it. It answers for
+// what was asked and no more, or the leader's end of a session takes it for a peer that it does not understand; and it takes regions up to
+// where the volume ends.
+func TestMissedOfLarger(t *testing.T) {
+	h := newHost(t, 1)
+	s := h.open(1)
+	spec := h.spec(0)
+	spec.Size = 3<<20 + 4096
+	v, volume := spec.Volume, spec.Size
+	must(t, s, peer.Command{Kind: peer.Create, Spec: spec})
+	spec.Size = 8 << 20
+	must(t, s, peer.Command{Kind: peer.Grow, Volume: v, Spec: spec})
+	absent := peer.Other{ID: peer.ReplicaID{Node: ids.Node{1}, Pool: ids.Pool{1}, Birth: ids.ID{1}}, Absent: true, All: true}
+	must(t, s, peer.Command{Kind: peer.Know, Volume: v, Others: []peer.Other{absent}})
+	absent.All = false
+	missed := func(want ...peer.Extent) {
+		t.Helper()
+		for _, of := range []peer.Other{absent, {}} {
+			a := must(t, s, peer.Command{Kind: peer.ReadMissed, Volume: v, Len: volume, Others: []peer.Other{of}})
+			if d := cmp.Diff(want, a.Extents); d != "" {
+				t.Fatal(d)
+			}
+		}
+	}
+	all, last := peer.Extent{Len: volume}, peer.Extent{Off: 3 << 20, Len: 4096}
+	missed(all)
+	must(t, s, peer.Command{Kind: peer.DropMissed, Volume: v, Others: []peer.Other{absent}, Missed: []peer.Extent{all}})
+	missed()
+	must(t, s, peer.Command{Kind: peer.AddMissed, Volume: v, Others: []peer.Other{absent}, Missed: []peer.Extent{last}})
+	missed(last)
+	for _, x := range []peer.Extent{{Off: 4096, Len: 1 << 20}, {Off: 7 << 20, Len: 2 << 20}, {Off: 8 << 20, Len: 4096}, {Len: 100}} {
+		if err := do(t, s, peer.Command{Kind: peer.AddMissed, Volume: v, Others: []peer.Other{absent}, Missed: []peer.Extent{x}}).Err; !errors.Is(err, peer.ErrInvalid) {
+			t.Errorf("%+v: %v", x, err)
+		}
 	}
 }

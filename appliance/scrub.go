@@ -25,7 +25,8 @@ type scrubs struct {
 }
 
 // due is the volume whose scrub is to begin: the one whose last is the longest ago, if that is more than the interval and none
-// is under way. One that never was scrubbed is due when this node has led for an hour: a new cluster is busy enough.
+// is under way. One that never was scrubbed is due when this node has led for an hour: a new cluster is busy enough. So is one whose last
+// has not ended yet by this clock: another leader's, or this one, was ahead then, and it may be years until that time comes.
 func (s *scrubs) due(now time.Time, every time.Duration, open map[ids.Volume]mirror.Status, st *catalog.State) (next ids.Volume, ok bool) {
 	if every == 0 {
 		return next, false
@@ -36,7 +37,7 @@ func (s *scrubs) due(now time.Time, every time.Duration, open map[ids.Volume]mir
 			return ids.Volume{}, false
 		}
 		at := s.since.Add(firstScrub - every)
-		if r := st.Volumes[v].Scrub; r != nil {
+		if r := st.Volumes[v].Scrub; r != nil && !r.Ended.After(now) {
 			at = r.Ended
 		}
 		if at.Before(oldest) || at.Equal(oldest) && ok && v.String() < next.String() {

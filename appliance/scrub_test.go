@@ -11,11 +11,12 @@ import (
 
 func TestScrubsDue(t *testing.T) {
 	now, week := time.Unix(1e9, 0), 7*24*time.Hour
-	a, b, c := ids.Volume{1}, ids.Volume{2}, ids.Volume{3}
+	a, b, c, d := ids.Volume{1}, ids.Volume{2}, ids.Volume{3}, ids.Volume{4}
 	scrubbed := func(v ids.Volume, ago time.Duration) catalog.Volume {
 		return catalog.Volume{ID: v, Scrub: &catalog.ScrubReport{Ended: now.Add(-ago)}}
 	}
-	st := &catalog.State{Volumes: map[ids.Volume]catalog.Volume{a: scrubbed(a, week+time.Hour), b: scrubbed(b, 2*week), c: {ID: c}}}
+	st := &catalog.State{Volumes: map[ids.Volume]catalog.Volume{a: scrubbed(a, week+time.Hour), b: scrubbed(b, 2*week), c: {ID: c},
+		d: scrubbed(d, -9*365*24*time.Hour)}}
 	idle := func(vs ...ids.Volume) map[ids.Volume]mirror.Status {
 		m := map[ids.Volume]mirror.Status{}
 		for _, v := range vs {
@@ -35,6 +36,8 @@ func TestScrubsDue(t *testing.T) {
 		{"none is due", time.Minute, 3 * week, idle(a, b, c), ids.Volume{}},
 		{"never, and it leads for long enough", 2 * time.Hour, 3 * week, idle(a, b, c), c},
 		{"never, and it has just begun to lead", time.Minute, week, idle(c), ids.Volume{}},
+		{"by a clock that was years ahead, and it leads for long enough", 2 * time.Hour, 3 * week, idle(a, d), d},
+		{"by a clock that was years ahead, and it has just begun to lead", time.Minute, week, idle(d), ids.Volume{}},
 		{"one is under way", time.Minute, week, map[ids.Volume]mirror.Status{a: {}, b: {Scrub: &mirror.ScrubStatus{}}}, ids.Volume{}},
 		{"only by command", time.Minute, 0, idle(a, b, c), ids.Volume{}},
 	} {

@@ -218,3 +218,67 @@ func TestForceLostDisks(t *testing.T) {
 	check(t, d, 0, 4096, 3)
 	check(t, d, 4096, 4096, 1)
 }
+
+// TestForceInReign: both members of a volume in memory die, and one comes back while the other stays away, which may have had what was
+// acknowledged and not flushed. The leader, which has no replica and a quorum, goes on leading under its epoch, with the mirror open: it
+// says for whom it waits. An admin has the volume go on with the replica that is there, and hosts are told that something may be lost.
+func TestForceInReign(t *testing.T) {
+	c := program.Cluster(t, local.Config{Nodes: 5})
+	st, err := c.Client().Status(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	others := slices.DeleteFunc([]string{"node1", "node2", "node3"}, func(n string) bool { return n == st.Leader })[:2]
+	here, away := c.Index(others[0]), c.Index(others[1])
+	d := export(t, c, api.NewVolume{Size: 16 << 20, Replicas: 2, Nodes: others, Durability: api.Memory})
+	if err := d.WriteAt(t.Context(), pattern(8192, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, c, "the members to be volatile", func(s api.Status) bool { return s.Leader != "" && s.Volumes[0].Cached })
+	if err := d.WriteAt(t.Context(), pattern(4096, 2), 4096); err != nil {
+		t.Fatal(err)
+	}
+	reign := settled(t, c)
+	for _, do := range []func(int) error{c.Pause, c.Kill} {
+		for _, i := range []int{here, away} {
+			if err := do(i); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := c.Start(here); err != nil {
+		t.Fatal(err)
+	}
+	held := make(chan error, 1)
+	go func() { held <- d.WriteAt(context.Background(), pattern(4096, 3), 0) }()
+	expect(t, c, "the volume to wait for who may have what was not flushed", func(s api.Status) bool {
+		return s.Leader == reign.Leader && s.Epoch == reign.Epoch && !s.Volumes[0].Served && strings.Contains(s.Volumes[0].Reason+s.Volumes[0].Holding, others[1])
+	})
+	if err := local.Wait(t.Context(), "it to be forced", 30*time.Second, func(ctx context.Context) (bool, error) {
+		out, err := c.Client().ForceVolume(ctx, "v", api.Force{Replica: others[0], Confirm: "v"})
+		return out.Done, err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-held:
+		if err != nil {
+			t.Error("the write that was held:", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("a write is held although the volume was forced")
+	}
+	expect(t, c, "it to be served by the same leader, and hosts to be told", func(s api.Status) bool {
+		return s.Leader == reign.Leader && s.Epoch > reign.Epoch && s.Volumes[0].Served && s.Volumes[0].Losses == 1 && synced(s) == 1
+	})
+	check(t, d, 0, 4096, 3)
+	if err := c.Start(away); err != nil {
+		t.Fatal(err)
+	}
+	settled(t, c)
+	if err := c.Kill(here); err != nil {
+		t.Fatal(err)
+	}
+	check(t, d, 0, 4096, 3)
+	check(t, d, 4096, 4096, 2) // a process that is killed takes nothing with it
+}

@@ -122,7 +122,7 @@ func (c *call) lock(ctx context.Context, a lockArgs) (uint32, rangelock.Lock, er
 		l.Len = 0
 	}
 	f, err := c.file(ctx, a.file)
-	if err == nil {
+	if err == nil && c.rpc.Proc != lockUnlock && c.rpc.Proc != lockCancel { // what is his everybody may give back, whoever owns the file by now
 		err = c.mayLock(f, a.exclusive)
 	}
 	if err != nil {
@@ -167,7 +167,7 @@ func (c *call) lock(ctx context.Context, a lockArgs) (uint32, rangelock.Lock, er
 
 // mayLock checks whether the caller may lock a file: who may write it, or may read it for a lock that others share.
 func (c *call) mayLock(f Ref, exclusive bool) error {
-	if exclusive && c.rule.ReadOnly && c.rpc.Proc != lockUnlock {
+	if exclusive && c.rule.ReadOnly {
 		return denied{nfs3.ErrROFS}
 	}
 	a, found, err := c.peek(f)

@@ -3,6 +3,7 @@ package nfs
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"pmsapp/internal/nfs3"
 	"pmsapp/internal/rangelock"
@@ -41,12 +42,14 @@ func (s *Server) nsm(ctx context.Context, rc *rpc.Call, _ *rpc.Reply) error {
 func (s *Server) release(ctx context.Context, rc *rpc.Call, name string) error {
 	c := &call{srv: s, rpc: rc, caller: Caller{Client: rc.Client.Addr(), XID: rc.XID}}
 	c.caller.Sum = c.sum([]byte(name))
-	for _, e := range s.cfg.Exports.All() {
-		if err := s.releaseIn(ctx, c.caller, e, name); err != nil {
-			return err
-		}
+	exports := s.cfg.Exports.All()
+	errs := make([]error, len(exports))
+	var all sync.WaitGroup
+	for i, e := range exports { // at once: one that is not served keeps the call waiting, and no other share from its release
+		all.Go(func() { errs[i] = s.releaseIn(ctx, c.caller, e, name) })
 	}
-	return nil
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 func (s *Server) releaseIn(ctx context.Context, c Caller, e *Export, name string) error {

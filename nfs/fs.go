@@ -236,6 +236,7 @@ type Locker interface {
 	Holds(Ref, rangelock.Lock) (bool, error)
 	// Locked returns a lock that would be in the way of one, nil if there is none.
 	Locked(context.Context, Ref, rangelock.Lock) (*rangelock.Lock, error)
-	// Release takes all locks of a client in this share away: it has been started anew. Owner.Addr and Owner.Host count.
-	Release(context.Context, Caller, rangelock.Owner) error
+	// Release takes the locks of a client in this share away that it has not taken in this state: it has been started anew. Owner.Addr and
+	// Owner.Host count; all locks go if the state is 0.
+	Release(ctx context.Context, c Caller, client rangelock.Owner, state uint32) error
 }

@@ -74,7 +74,11 @@ func (g *grants) close() {
 func (w *waiter) file() waitedFor { return waitedFor{w.share, w.ref} }
 
 // same tells whether two are the same request.
-func (w *waiter) same(o *waiter) bool { return w.file() == o.file() && w.lock == o.lock }
+func (w *waiter) same(o *waiter) bool {
+	a, b := w.lock, o.lock
+	a.State, b.State = 0, 0 // CANCEL does not say it
+	return w.file() == o.file() && a == b
+}
 
 // settle waits until nothing is being granted to the owner of w in its file, and forgets w if it waits from before: the
 // client asks for it anew.

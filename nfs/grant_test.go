@@ -230,7 +230,7 @@ func TestUntold(t *testing.T) {
 	d, f, calls := openWith(t)
 	d.is(f, "the first", owned("a"), 2, isGranted)
 	d.is(f, "the second", owned("b"), 2, isBlocked)
-	if _, err := d.c.RPC().Call(t.Context(), 100024, 1, 6, func(e *xdr.Encoder) { e.String("h"); e.Uint32(1) }, nil); err != nil {
+	if _, err := d.c.RPC().Call(t.Context(), 100024, 1, 6, func(e *xdr.Encoder) { e.String("h"); e.Uint32(3) }, nil); err != nil {
 		t.Fatal(err)
 	}
 	g := told(t, calls) // the owner of the first was started anew

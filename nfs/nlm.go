@@ -52,6 +52,7 @@ type lockArgs struct {
 	owner     string
 	pid       uint32
 	off, len  uint64
+	state     uint32 // NSM's number of the client's start, in LOCK and NM_LOCK
 }
 
 func (a *lockArgs) decode(d *xdr.Decoder, proc uint32) {
@@ -65,8 +66,8 @@ func (a *lockArgs) decode(d *xdr.Decoder, proc uint32) {
 	a.caller, a.file, a.owner = d.String(maxCaller), nfs3.Handle(d.String(maxNetobj)), d.String(maxNetobj)
 	a.pid, a.off, a.len = d.Uint32(), d.Uint64(), d.Uint64()
 	if proc == lockLock || proc == lockNoMon {
-		d.Bool()   // whether it is reclaimed: nothing has to be
-		d.Uint32() // the client's NSM state
+		d.Bool() // whether it is reclaimed: nothing has to be
+		a.state = d.Uint32()
 	}
 }
 
@@ -77,11 +78,11 @@ func (s *Server) nlm(ctx context.Context, rc *rpc.Call, out *rpc.Reply) error {
 		return nil
 	case lockFreeAll:
 		name := rc.Args.String(maxCaller)
-		rc.Args.Uint32()
+		rc.Args.Uint32() // a state that XNFS says is not used
 		if rc.Args.Err() != nil {
 			return sunrpc.GarbageArgs
 		}
-		return s.release(ctx, rc, name)
+		return s.release(ctx, rc, name, 0)
 	case lockTest, lockLock, lockCancel, lockUnlock, lockNoMon:
 	default:
 		return sunrpc.ProcUnavail
@@ -116,7 +117,7 @@ func (s *Server) nlm(ctx context.Context, rc *rpc.Call, out *rpc.Reply) error {
 
 // lock does what a call asks for. With lockDenied of a TEST comes the lock that is in the way.
 func (c *call) lock(ctx context.Context, a lockArgs) (uint32, rangelock.Lock, error) {
-	l := rangelock.Lock{Off: a.off, Len: a.len, Exclusive: a.exclusive,
+	l := rangelock.Lock{Off: a.off, Len: a.len, Exclusive: a.exclusive, State: a.state,
 		Owner: rangelock.Owner{Addr: c.caller.Client, Host: a.caller, PID: int32(a.pid), Handle: a.owner}}
 	if a.len == 1<<64-1 { // another way to say "to the end"
 		l.Len = 0

@@ -19,6 +19,7 @@ type lockCall struct {
 	pid              uint32
 	off, len         uint64
 	exclusive, block bool
+	state            uint32 // 1 if 0
 }
 
 func (l lockCall) encode(file nfs3.Handle) func(*xdr.Encoder) {
@@ -38,7 +39,7 @@ func (l lockCall) encode(file nfs3.Handle) func(*xdr.Encoder) {
 		e.Uint64(l.len)
 		if l.proc == 2 || l.proc == 22 {
 			e.Bool(false)
-			e.Uint32(1)
+			e.Uint32(max(l.state, 1))
 		}
 	}
 }
@@ -100,7 +101,7 @@ func TestLocks(t *testing.T) {
 		name             string
 		want             uint32
 	}{{100024, 1, 6, "c", denied}, {100024, 1, 6, "b", granted}, {100021, 4, 23, "c", granted}} {
-		if _, err := d.c.RPC().Call(t.Context(), c.prog, c.vers, c.proc, func(e *xdr.Encoder) { e.String(c.name); e.Uint32(1) }, nil); err != nil {
+		if _, err := d.c.RPC().Call(t.Context(), c.prog, c.vers, c.proc, func(e *xdr.Encoder) { e.String(c.name); e.Uint32(3) }, nil); err != nil {
 			t.Fatal(err)
 		}
 		is(fmt.Sprint("after a notification ", i), lockCall{host: "c", off: 60, len: 1}, 2, c.want)

@@ -2,6 +2,7 @@ package nfs
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"sync"
 
@@ -28,31 +29,34 @@ func (s *Server) nsm(ctx context.Context, rc *rpc.Call, _ *rpc.Reply) error {
 		return nil
 	case stateNotify:
 		name := rc.Args.String(maxCaller)
-		rc.Args.Uint32()
+		state := rc.Args.Uint32()
 		if rc.Args.Err() != nil {
 			return sunrpc.GarbageArgs
 		}
-		return s.release(ctx, rc, name)
+		return s.release(ctx, rc, name, state)
 	}
 	return sunrpc.ProcUnavail
 }
 
-// release takes the locks of a client away, in all shares that are exported to it. Only those that came from the caller's
-// own address: nobody gives away another's.
-func (s *Server) release(ctx context.Context, rc *rpc.Call, name string) error {
+// release takes the locks of a client away, in all shares that are exported to it, but for those that it has taken in this state, the number
+// of its new start: it says so by and by, long after it has locked what it uses now. Only those that came from the caller's own address:
+// nobody gives away another's.
+func (s *Server) release(ctx context.Context, rc *rpc.Call, name string, state uint32) error {
 	c := &call{srv: s, rpc: rc, caller: Caller{Client: rc.Client.Addr(), XID: rc.XID}}
-	c.caller.Sum = c.sum([]byte(name))
+	c.caller.Sum = c.sum(binary.BigEndian.AppendUint32([]byte(name), state))
 	exports := s.cfg.Exports.All()
 	errs := make([]error, len(exports))
 	var all sync.WaitGroup
 	for i, e := range exports { // at once: one that is not served keeps the call waiting, and no other share from its release
-		all.Go(func() { errs[i] = s.releaseIn(ctx, c.caller, e, name) })
+		all.Go(func() {
+			errs[i] = s.releaseIn(ctx, c.caller, e, rangelock.Owner{Addr: c.caller.Client, Host: name}, state)
+		})
 	}
 	all.Wait()
 	return errors.Join(errs...)
 }
 
-func (s *Server) releaseIn(ctx context.Context, c Caller, e *Export, name string) error {
+func (s *Server) releaseIn(ctx context.Context, c Caller, e *Export, client rangelock.Owner, state uint32) error {
 	if _, ok := e.rule(c.Client); !ok {
 		return nil
 	}
@@ -66,7 +70,7 @@ func (s *Server) releaseIn(ctx context.Context, c Caller, e *Export, name string
 		return err
 	}
 	if l, ok := e.Share.(Locker); ok {
-		if err := l.Release(ctx, c, rangelock.Owner{Addr: c.Client, Host: name}); err != nil {
+		if err := l.Release(ctx, c, client, state); err != nil {
 			return err
 		}
 		s.grants.kickAll(e.ID)

@@ -67,3 +67,41 @@ func TestReleaseBesideAnAbsentShare(t *testing.T) {
 	<-ended
 	close(over)
 }
+
+// TestLateNotify: a host says that it was started anew when it has locked what it uses now, or says it once more: NOTIFY is sent by a daemon
+// of its own, until it is answered. What the host has locked since its start stays.
+func TestLateNotify(t *testing.T) {
+	d := open(t)
+	f := d.file("disk", 0o666, "")
+	lock := func(proc uint32, off uint64, state uint32) uint32 {
+		t.Helper()
+		stat, _ := d.lock(f, lockCall{proc: proc, host: "a", off: off, len: 10, exclusive: true, state: state})
+		return stat
+	}
+	free := func(off uint64) bool {
+		t.Helper()
+		stat, _ := d.lock(f, lockCall{proc: 1, host: "b", off: off, len: 1, exclusive: true})
+		return stat == 0
+	}
+	notify := func(state uint32) {
+		t.Helper()
+		if _, err := d.c.RPC().Call(t.Context(), 100024, 1, 6, func(e *xdr.Encoder) { e.String("a"); e.Uint32(state) }, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if lock(2, 0, 7) != 0 || lock(2, 100, 9) != 0 {
+		t.Fatal("LOCK")
+	}
+	for range 2 {
+		notify(9)
+		if !free(0) {
+			t.Error("the lock of before the start stays")
+		}
+		if free(100) {
+			t.Error("the lock of after the start is gone, and its owner has not heard")
+		}
+	}
+	if notify(11); !free(100) {
+		t.Error("the lock of before the next start stays")
+	}
+}

@@ -11,12 +11,12 @@ const metaLock = 32
 
 // LockOp is the op, of kind Lock or Unlock, for a range of a file.
 func LockOp(k Kind, ino uint64, l rangelock.Lock) Op {
-	return Op{Kind: k, Ino: ino, Guarded: l.Exclusive, Aux: l.Off, Size: int64(l.Len), Name: putOwner(l.Owner)}
+	return Op{Kind: k, Ino: ino, Guarded: l.Exclusive, Guard: int64(l.State), Aux: l.Off, Size: int64(l.Len), Name: putOwner(l.Owner)}
 }
 
-// ReleaseOp is the op that takes all locks of a host away.
-func ReleaseOp(host rangelock.Owner) Op {
-	return Op{Kind: Release, Name: putOwner(rangelock.Owner{Addr: host.Addr, Host: host.Host})}
+// ReleaseOp is the op that takes the locks of a host away that it had before the start with this number; all if that is 0.
+func ReleaseOp(host rangelock.Owner, state uint32) Op {
+	return Op{Kind: Release, Guard: int64(state), Name: putOwner(rangelock.Owner{Addr: host.Addr, Host: host.Host})}
 }
 
 // putOwner is an owner as a string: address, host and handle as strings, the process between the last two.
@@ -42,8 +42,8 @@ func (s *scanner) owner() (o rangelock.Owner) {
 // lockOf reads the lock of an op.
 func lockOf(o *Op) (rangelock.Lock, bool) {
 	s := &scanner{b: []byte(o.Name)}
-	l := rangelock.Lock{Owner: s.owner(), Off: o.Aux, Len: uint64(o.Size), Exclusive: o.Guarded}
-	return l, s.err == nil && len(s.b) == 0 && l.Valid()
+	l := rangelock.Lock{Owner: s.owner(), Off: o.Aux, Len: uint64(o.Size), Exclusive: o.Guarded, State: uint32(o.Guard)}
+	return l, s.err == nil && len(s.b) == 0 && l.Valid() && o.Guard == int64(l.State)
 }
 
 // lockable returns the locks of an op's file as a copy, and the op's lock.
@@ -103,23 +103,23 @@ func (t *Tree) release(o *Op, r *Result) {
 		all = append(all, uint64(ino))
 	}
 	for _, ino := range all {
-		if locks, some := t.without(ino, l.Owner); some {
+		if locks, some := t.without(ino, l.Owner, l.State); some {
 			t.setLocks(ino, locks)
 		}
 	}
 }
 
-// without returns the locks of a file without those of a host, and whether it has any.
-func (t *Tree) without(ino uint64, host rangelock.Owner) (*rangelock.Table, bool) {
+// without returns the locks of a file without those that a host had before a start, and whether it has any.
+func (t *Tree) without(ino uint64, host rangelock.Owner, state uint32) (*rangelock.Table, bool) {
 	locks := t.table(ino).Clone()
-	locks.Release(func(have rangelock.Owner) bool { return have.Addr == host.Addr && have.Host == host.Host })
+	locks.Release(host, state)
 	return locks, locks.Len() < t.table(ino).Len()
 }
 
-// HasLocks tells whether a host has a lock.
-func (t *Tree) HasLocks(host rangelock.Owner) bool {
+// HasLocks tells whether a host has a lock of before a start; any if state is 0.
+func (t *Tree) HasLocks(host rangelock.Owner, state uint32) bool {
 	for ino := range t.locks.from(0) {
-		if _, some := t.without(uint64(ino), host); some {
+		if _, some := t.without(uint64(ino), host, state); some {
 			return true
 		}
 	}
@@ -165,18 +165,22 @@ func (t *Tree) saveLocks(s *saver) {
 			if l.Exclusive {
 				exclusive = 1
 			}
-			s.uints(l.Off, l.Len, exclusive)
+			s.uints(l.Off, l.Len, exclusive, uint64(l.State))
 			s.string(putOwner(l.Owner))
 		}
 	}
 }
 
-func (t *Tree) loadLocks(s *scanner) {
+// loadLocks reads what saveLocks wrote; states tells whether it wrote those.
+func (t *Tree) loadLocks(s *scanner, states bool) {
 	s.each(func() {
 		ino := s.uint(1<<63 - 1)
 		locks := &rangelock.Table{}
 		for range s.uint(rangelock.Max) {
 			l := rangelock.Lock{Off: s.uint(1<<64 - 1), Len: s.uint(1<<64 - 1), Exclusive: s.uint(1) == 1}
+			if states {
+				l.State = uint32(s.uint(1<<32 - 1))
+			}
 			o := &scanner{b: []byte(s.string(2 * 4096))}
 			l.Owner = o.owner()
 			if o.err != nil || len(o.b) != 0 || !l.Valid() || !locks.Set(l) {

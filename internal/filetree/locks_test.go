@@ -34,7 +34,7 @@ func TestLocks(t *testing.T) {
 				model[files[len(files)-1]] = &rangelock.Table{}
 			}
 			ino := files[r.IntN(len(files))]
-			l := rangelock.Lock{Owner: lockOwner(r.IntN(12)), Off: r.Uint64N(50), Len: r.Uint64N(30), Exclusive: r.IntN(3) == 0}
+			l := rangelock.Lock{Owner: lockOwner(r.IntN(12)), Off: r.Uint64N(50), Len: r.Uint64N(30), Exclusive: r.IntN(3) == 0, State: r.Uint32N(4)}
 			if r.IntN(20) == 0 {
 				l.Off, l.Len = 1<<64-1-r.Uint64N(3), 1+r.Uint64N(3)
 			}
@@ -42,9 +42,9 @@ func TestLocks(t *testing.T) {
 			var o Op
 			switch r.IntN(12) {
 			case 0:
-				o = ReleaseOp(l.Owner)
+				o = ReleaseOp(l.Owner, l.State)
 				for _, table := range model {
-					table.Release(func(o rangelock.Owner) bool { return o.Addr == l.Owner.Addr && o.Host == l.Owner.Host })
+					table.Release(l.Owner, l.State)
 				}
 			case 1:
 				o = Op{Kind: Remove, Dir: Root, Name: names[ino]}
@@ -122,7 +122,7 @@ func TestLockReplies(t *testing.T) {
 	}
 	for what, o := range map[string]Op{
 		"a directory": LockOp(Lock, Root, a), "no owner": {Kind: Lock, Ino: ino}, "garbage": {Kind: Release, Name: "\x04abc"},
-		"more": {Kind: Lock, Ino: ino, Name: putOwner(a.Owner) + "x"},
+		"more": {Kind: Lock, Ino: ino, Name: putOwner(a.Owner) + "x"}, "no state": {Kind: Lock, Ino: ino, Name: putOwner(a.Owner), Guard: 1 << 32},
 	} {
 		if r := m.try(o); r.Status != Inval {
 			t.Errorf("%s: %+v", what, r)
@@ -168,11 +168,38 @@ func TestVersion1(t *testing.T) {
 	if err != nil || got.Check() != nil || got.Files() != m.Tree.Files() {
 		t.Fatal(err)
 	}
-	for _, version := range []byte{0, 3} {
+	for _, version := range []byte{0, 4} {
 		old[7] = version
 		if _, err := Load(resum(slices.Clone(old[:len(old)-4]))); err == nil {
 			t.Error("version", version, "is read")
 		}
+	}
+}
+
+// TestVersion2 reads a snapshot of locks without states.
+func TestVersion2(t *testing.T) {
+	m := newMachine(t, 1<<20)
+	ino := m.file("f")
+	l := rangelock.Lock{Owner: lockOwner(1), Off: 1, Len: 2, Exclusive: true, State: 5}
+	if r := m.try(LockOp(Lock, ino, l)); r.Status != OK {
+		t.Fatal(r)
+	}
+	var b bytes.Buffer
+	if err := m.Tree.Save(&b); err != nil {
+		t.Fatal(err)
+	}
+	old := b.Bytes()
+	list := append([]byte{1, 2, 1, 5}, putString(nil, putOwner(l.Owner))...) // offset, length, exclusive, state, owner
+	at := bytes.LastIndex(old, list)
+	old = append(slices.Clone(old[:at+3]), old[at+4:len(old)-4]...)
+	old[7] = 2
+	got, err := Load(resum(old))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.State = 0
+	if all := got.table(ino).All(); got.Check() != nil || !slices.Equal(all, []rangelock.Lock{l}) {
+		t.Errorf("%+v", all)
 	}
 }
 

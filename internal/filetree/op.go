@@ -40,7 +40,8 @@ const (
 	// Resize makes the volume Size bytes, not less than it is; what is new reads as zeros.
 	Resize
 	// Lock and Unlock, as LockOp makes them, change the locks of Ino: from Aux on Size bytes, to the end if that is 0,
-	// exclusive if Guarded, of the owner Name. Release, as ReleaseOp makes it, takes all locks of a host away. Reply.
+	// exclusive if Guarded, of the owner Name, taken in the state Guard of his host. Release, as ReleaseOp makes it, takes those locks of a host
+	// away that it has not taken in the state Guard; all if that is 0. Reply.
 	Lock
 	Unlock
 	Release
@@ -93,7 +94,7 @@ type Op struct {
 	Type        Type
 	Guarded     bool
 	Now         int64 // ns; the tree takes a later time if it has shown this one
-	Guard       int64 // a ctime
+	Guard       int64 // a ctime, or the state of a host
 	Reply       Key
 	Ino         uint64
 	Dir, Dir2   uint64

@@ -10,11 +10,11 @@ import (
 	"math"
 )
 
-// A snapshot of a tree is "PMSTREE" and 2 (8 bytes: magic and version), numbers as in codec.go, and the CRC-32C of all before
-// it (4 bytes, big endian): docs/FORMATS.md. Version 1 had no locks.
+// A snapshot of a tree is "PMSTREE" and 3 (8 bytes: magic and version), numbers as in codec.go, and the CRC-32C of all before
+// it (4 bytes, big endian): docs/FORMATS.md. Version 1 had no locks, version 2 no states of them.
 const (
 	snapshotMagic   = "PMSTREE"
-	snapshotVersion = 2
+	snapshotVersion = 3
 	snapshotHead    = len(snapshotMagic) + 1
 )
 
@@ -106,8 +106,8 @@ func Load(b []byte) (*Tree, error) {
 	t := &Tree{by: new(edit)}
 	s := &scanner{b: b[snapshotHead:end]}
 	t.load(s)
-	if b[len(snapshotMagic)] > 1 {
-		t.loadLocks(s)
+	if version := b[len(snapshotMagic)]; version > 1 {
+		t.loadLocks(s, version > 2)
 	}
 	t.by = nil
 	if s.err != nil || len(s.b) != 0 {

@@ -22,6 +22,8 @@ type Lock struct {
 	Owner     Owner
 	Off, Len  uint64
 	Exclusive bool
+	// State is NSM's number of the client's start in which it was taken, 0 if that is not known. It is no part of what locks are to each other.
+	State uint32
 }
 
 // Max is how many locks a file may have.
@@ -35,10 +37,11 @@ type span struct {
 	owner       Owner
 	first, last uint64
 	exclusive   bool
+	state       uint32
 }
 
 func (l Lock) span() (s span, ok bool) {
-	s = span{l.Owner, l.Off, l.Off + l.Len - 1, l.Exclusive}
+	s = span{l.Owner, l.Off, l.Off + l.Len - 1, l.Exclusive, l.State}
 	if l.Len == 0 {
 		s.last = math.MaxUint64
 	}
@@ -46,7 +49,7 @@ func (l Lock) span() (s span, ok bool) {
 }
 
 func (s span) lock() Lock {
-	l := Lock{Owner: s.owner, Off: s.first, Exclusive: s.exclusive}
+	l := Lock{Owner: s.owner, Off: s.first, Exclusive: s.exclusive, State: s.state}
 	if s.last != math.MaxUint64 {
 		l.Len = s.last - s.first + 1
 	}
@@ -100,9 +103,9 @@ func (t *Table) Set(l Lock) bool {
 	return true
 }
 
-// joins tells whether o is of the same owner and kind and ends where s begins, or begins where s ends.
+// joins tells whether o is of the same owner, kind and state, and ends where s begins, or begins where s ends.
 func (s span) joins(o span) bool {
-	return o.exclusive == s.exclusive && (o.last+1 == s.first && s.first != 0 || s.last+1 == o.first && o.first != 0) && o.owner == s.owner
+	return o.exclusive == s.exclusive && o.state == s.state && (o.last+1 == s.first && s.first != 0 || s.last+1 == o.first && o.first != 0) && o.owner == s.owner
 }
 
 // insert puts a span behind those that begin where it does.
@@ -155,9 +158,12 @@ func cut(locks []span, s span) []span {
 	return kept
 }
 
-// Release takes away all locks of owners that match.
-func (t *Table) Release(match func(Owner) bool) {
-	t.locks = slices.DeleteFunc(slices.Clone(t.locks), func(o span) bool { return match(o.owner) })
+// Release takes away the locks of a client (Addr and Host count) that was started anew: state is the new start's number, and what was taken
+// in it stays. State 0: all.
+func (t *Table) Release(client Owner, state uint32) {
+	t.locks = slices.DeleteFunc(slices.Clone(t.locks), func(o span) bool {
+		return o.owner.Addr == client.Addr && o.owner.Host == client.Host && (state == 0 || o.state != state)
+	})
 }
 
 // Clone returns a table that changes by itself.

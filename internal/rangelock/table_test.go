@@ -24,7 +24,7 @@ func TestPOSIX(t *testing.T) {
 	a, b := owner(1), owner(2)
 	set := func(o Owner, off, n uint64, x bool) {
 		t.Helper()
-		l := Lock{o, off, n, x}
+		l := Lock{o, off, n, x, 0}
 		if c, found := tab.Conflict(l); found {
 			t.Fatalf("%+v conflicts with %+v", l, c)
 		}
@@ -34,27 +34,44 @@ func TestPOSIX(t *testing.T) {
 	}
 	set(a, 0, 100, false)
 	set(b, 50, 100, false)
-	if _, found := tab.Conflict(Lock{b, 99, 1, true}); !found {
+	if _, found := tab.Conflict(Lock{b, 99, 1, true, 0}); !found {
 		t.Error("an exclusive lock over a shared one")
 	}
-	if _, found := tab.Conflict(Lock{a, 0, 50, true}); found {
+	if _, found := tab.Conflict(Lock{a, 0, 50, true, 0}); found {
 		t.Error("its owner does not get more of it")
 	}
 	set(a, 10, 10, true) // in the middle
-	compare(t, tab.All(), []Lock{{a, 0, 10, false}, {a, 10, 10, true}, {a, 20, 80, false}, {b, 50, 100, false}})
+	compare(t, tab.All(), []Lock{{a, 0, 10, false, 0}, {a, 10, 10, true, 0}, {a, 20, 80, false, 0}, {b, 50, 100, false, 0}})
 	set(a, 10, 10, false) // and back: one again
-	compare(t, tab.All(), []Lock{{a, 0, 100, false}, {b, 50, 100, false}})
+	compare(t, tab.All(), []Lock{{a, 0, 100, false, 0}, {b, 50, 100, false, 0}})
 	tab.Clear(Lock{Owner: a, Off: 30, Len: 10})
-	compare(t, tab.All(), []Lock{{a, 0, 30, false}, {a, 40, 60, false}, {b, 50, 100, false}})
+	compare(t, tab.All(), []Lock{{a, 0, 30, false, 0}, {a, 40, 60, false, 0}, {b, 50, 100, false, 0}})
 	set(a, 200, 0, true)
-	if c, found := tab.Conflict(Lock{b, math.MaxUint64, 1, false}); !found || c != (Lock{a, 200, 0, true}) {
+	if c, found := tab.Conflict(Lock{b, math.MaxUint64, 1, false, 0}); !found || c != (Lock{a, 200, 0, true, 0}) {
 		t.Error("the last byte:", c)
 	}
-	tab.Release(func(o Owner) bool { return o == a })
-	compare(t, tab.All(), []Lock{{b, 50, 100, false}})
+	tab.Clear(Lock{Owner: a})
+	compare(t, tab.All(), []Lock{{b, 50, 100, false, 0}})
 	if (Lock{Off: math.MaxUint64, Len: 2}).Valid() || !(Lock{Off: math.MaxUint64, Len: 1}).Valid() || !(Lock{Off: 5}).Valid() {
 		t.Error("ranges around the end")
 	}
+}
+
+// TestRelease: who says that he was started anew keeps what he has locked since, however late he says it.
+func TestRelease(t *testing.T) {
+	var tab Table
+	a, other := owner(1), owner(1)
+	other.Host = "another"
+	for _, l := range []Lock{{a, 0, 10, true, 1}, {a, 10, 10, true, 3}, {a, 20, 10, true, 3}, {a, 40, 10, false, 0}, {other, 60, 1, true, 1}} {
+		if !tab.Set(l) {
+			t.Fatal(l)
+		}
+	}
+	compare(t, tab.All(), []Lock{{a, 0, 10, true, 1}, {a, 10, 20, true, 3}, {a, 40, 10, false, 0}, {other, 60, 1, true, 1}})
+	tab.Release(owner(7), 3)
+	compare(t, tab.All(), []Lock{{a, 10, 20, true, 3}, {other, 60, 1, true, 1}})
+	tab.Release(a, 0)
+	compare(t, tab.All(), []Lock{{other, 60, 1, true, 1}})
 }
 
 // TestAgainstBytes compares with a table that has an entry for each byte.
@@ -151,22 +168,22 @@ func check(t *testing.T, seed uint64, tab *Table, want func(i, o int) int, size,
 func TestMax(t *testing.T) {
 	var tab Table
 	for i := range Max {
-		if !tab.Set(Lock{owner(1), uint64(2 * i), 1, true}) {
+		if !tab.Set(Lock{owner(1), uint64(2 * i), 1, true, 0}) {
 			t.Fatal(i)
 		}
 	}
 	before := tab.All()
-	if tab.Set(Lock{owner(1), 1 << 40, 1, true}) || tab.Len() != Max {
+	if tab.Set(Lock{owner(1), 1 << 40, 1, true, 0}) || tab.Len() != Max {
 		t.Error("one too many")
 	}
 	compare(t, tab.All(), before)
-	if !tab.Set(Lock{owner(1), 1, 1, true}) || tab.Len() != Max-1 {
+	if !tab.Set(Lock{owner(1), 1, 1, true, 0}) || tab.Len() != Max-1 {
 		t.Error("what closes a gap is not one more")
 	}
 	tab = Table{}
-	tab.Set(Lock{owner(1), 0, 100, true})
+	tab.Set(Lock{owner(1), 0, 100, true, 0})
 	for i := range Max - 1 {
-		tab.Set(Lock{owner(1), uint64(200 + 2*i), 1, true})
+		tab.Set(Lock{owner(1), uint64(200 + 2*i), 1, true, 0})
 	}
 	if tab.Clear(Lock{Owner: owner(1), Off: 50, Len: 1}) {
 		t.Error("unlocking makes one too many")

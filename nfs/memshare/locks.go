@@ -58,10 +58,10 @@ func (s *Share) Locked(ctx context.Context, f nfs.Ref, l rangelock.Lock) (*range
 	return nil, nil
 }
 
-func (s *Share) Release(ctx context.Context, c nfs.Caller, o rangelock.Owner) error {
+func (s *Share) Release(ctx context.Context, c nfs.Caller, o rangelock.Owner, state uint32) error {
 	_, err := once(s, ctx, "Release", c, func() (struct{}, error) {
 		for _, n := range s.all {
-			n.locks.Release(func(have rangelock.Owner) bool { return have.Addr == o.Addr && have.Host == o.Host })
+			n.locks.Release(o, state)
 		}
 		return struct{}{}, nil
 	})

@@ -74,14 +74,14 @@ func (s *Share) Locked(ctx context.Context, f nfs.Ref, l rangelock.Lock) (*range
 }
 
 // Release implements nfs.Locker. For who has no lock nothing is committed: anybody may say by UDP that he has started anew.
-func (s *Share) Release(ctx context.Context, c nfs.Caller, o rangelock.Owner) error {
+func (s *Share) Release(ctx context.Context, c nfs.Caller, o rangelock.Owner, state uint32) error {
 	t, err := s.tree()
 	if err != nil {
 		return err
 	}
-	if _, again := t.Replied(key(c)); !again && !t.HasLocks(o) {
+	if _, again := t.Replied(key(c)); !again && !t.HasLocks(o, state) {
 		return s.Confirm(ctx)
 	}
-	_, err = s.do(ctx, c, filetree.ReleaseOp(o))
+	_, err = s.do(ctx, c, filetree.ReleaseOp(o, state))
 	return err
 }

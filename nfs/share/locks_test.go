@@ -67,7 +67,7 @@ func TestLocks(t *testing.T) {
 			t.Errorf("released with another's: %v", err)
 		}
 		before := w.now()
-		if err := s.Release(ctx, c.next(), o); err != nil {
+		if err := s.Release(ctx, c.next(), o, 0); err != nil {
 			t.Fatal(err)
 		}
 		if o == other && w.now() != before {

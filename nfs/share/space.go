@@ -152,6 +152,9 @@ func (s *Share) giveBack(spans []filetree.Span) {
 	}
 }
 
+// cleanStep bounds what one step of the zeroing zeroes, in bytes: who waits for space, or closes the share, waits for a step.
+const cleanStep = 256 << 20
+
 // cleanPause is how long the zeroing waits after a failure.
 const cleanPause = time.Second
 
@@ -199,7 +202,7 @@ func (s *Share) cleanSome() (more bool, err error) {
 	for _, ino := range t.Orphans(16) {
 		ops = append(ops, filetree.Op{Kind: filetree.Cut, Ino: ino, Size: 512})
 	}
-	spans := t.Freed(0, 64)
+	spans := first(t.Freed(0, 64), cleanStep)
 	if len(spans) == 0 && len(ops) == 0 {
 		return false, nil
 	}
@@ -222,6 +225,17 @@ func (s *Share) cleanSome() (more bool, err error) {
 	}
 	s.cleaned.made()
 	return true, nil
+}
+
+// first returns the first n bytes of spans.
+func first(spans []filetree.Span, n int64) []filetree.Span {
+	for i := range spans {
+		spans[i].Len = min(spans[i].Len, n)
+		if n -= spans[i].Len; n == 0 {
+			return spans[:i+1]
+		}
+	}
+	return spans
 }
 
 // io does requests at once, and returns the first error.

@@ -1,0 +1,77 @@
+package share
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pmsapp/internal/block"
+	"pmsapp/internal/filetree"
+	"pmsapp/internal/ids"
+	"pmsapp/internal/nfs3"
+	"pmsapp/nfs"
+)
+
+// vast is a volume that is larger than any memory, and its catalog. It zeroes a GiB a second, as a disk that cannot make holes.
+type vast struct {
+	mu   sync.Mutex
+	tree *filetree.Tree
+}
+
+const vastSize = 1 << 40
+
+func (v *vast) Geometry() block.Geometry {
+	return block.Geometry{Size: vastSize, Logical: 512, Physical: 4096, MaxLen: 4 << 20}
+}
+
+func (v *vast) Submit(r *block.Request) {
+	if r.Op != block.Zero {
+		r.Done(r)
+		return
+	}
+	time.AfterFunc(time.Duration(r.Len>>10)*time.Second>>20, func() { r.Done(r) })
+}
+
+func (v *vast) Tree() *filetree.Tree {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.tree
+}
+
+func (v *vast) Propose(_ context.Context, b filetree.Batch) (results []filetree.Result, _ error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.tree, results = v.tree.Apply(b, filetree.MaxMeta)
+	return results, nil
+}
+
+// TestVastFileGone: what a large file had becomes free bit by bit. A share that was full has space again at once, not when all of it
+// is zeroed, and does not wait for all when it is closed.
+func TestVastFileGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &vast{tree: filetree.New(vastSize, 1, time.Now().UnixNano())}
+		// All of it was somebody's: a former leader's, which is as good as a file's that was removed.
+		if _, err := v.Propose(t.Context(), filetree.Batch{Ops: []filetree.Op{{Kind: filetree.Ahead, Spans: []filetree.Span{{Len: vastSize}}}}}); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(t.Context(), Config{ID: ids.Volume{5}, Device: v, Catalog: v, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := s.Create(t.Context(), newClient(1).next(), nfs.Name{Dir: s.Root(), Name: "f"}, nfs.Create{Mode: nfs3.Guarded, Attr: mode()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		if _, err := s.Write(t.Context(), m.Node.Ref, 0, make([]byte, 4096), nfs3.FileSync); err != nil || time.Since(begun) > 2*time.Second {
+			t.Errorf("a write into a share that is being zeroed: %v after %v", err, time.Since(begun))
+		}
+		begun = time.Now()
+		if s.Close(nil); time.Since(begun) > 2*time.Second {
+			t.Errorf("closed after %v", time.Since(begun))
+		}
+	})
+}

@@ -128,6 +128,9 @@ func (s *State) forceVolume(b ForceVolume) (Result, error) {
 	v.Behind = nil // in this lineage no other was ever in sync
 	v.follow(nil, time.Time{})
 	s.endOutcomes(v.ID) // of writes that may be lost
+	if t := s.Trees[v.ID]; t != nil {
+		s.setTree(v.ID, t.Doubted()) // the replica may lack that space was zeroed, too
+	}
 	if v.Memory || v.Volatile != nil {
 		v.Volatile, v.Losses = nil, v.Losses+1
 	}

@@ -114,3 +114,23 @@ func TestShares(t *testing.T) {
 		t.Fatal("the tree of a share that was deleted is still there")
 	}
 }
+
+// TestForceShare: a replica that is adopted may lack that freed space was zeroed, and whatever else. Nothing of it is free before it has been zeroed there.
+func TestForceShare(t *testing.T) {
+	m := newMachine(t)
+	n, _ := m.three()
+	v := m.share(n)
+	m.do(ChangeTree{1, v.ID, 1, mkdir("a")})
+	m.do(ChangeTree{1, v.ID, 1, filetree.Batch{Ops: []filetree.Op{{Kind: filetree.Ahead, Spans: []filetree.Span{{Vol: 8192, Len: 4096}}}}}.Encode()})
+	to := ids.NewLineage()
+	for range 2 {
+		m.do(ForceVolume{1, v.ID, 1, v.Replicas[1], v.Lineage, to, false, false})
+		tree := m.s.Trees[v.ID]
+		if free, ahead, freed := tree.Space(); free != 0 || ahead != 4096 || freed != v.Size-4096 || tree.Check() != nil {
+			t.Fatal(free, ahead, freed, tree.Check())
+		}
+		if _, ok := tree.Lookup(filetree.Root, "a"); !ok {
+			t.Error("what was in the share is gone")
+		}
+	}
+}

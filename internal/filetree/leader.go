@@ -76,6 +76,17 @@ func (t *Tree) open(o *Op, r *Result) {
 	r.Freed = t.freed.sum > 0 || t.orphans.n > 0
 }
 
+// Doubted returns the tree of a volume that goes on with an older replica: what is free may have anybody's bytes there, and is to be zeroed.
+func (t *Tree) Doubted() *Tree {
+	n := *t
+	n.by = new(edit)
+	for off, l := range t.free.m.from(0) {
+		n.freed.add(n.by, int64(off), l)
+	}
+	n.free, n.by = space{}, nil
+	return &n
+}
+
 func (t *Tree) resize(o *Op, r *Result) {
 	size := o.Size &^ (Block - 1)
 	if size < t.size || size > 1<<46 {

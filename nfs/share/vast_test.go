@@ -1,6 +1,7 @@
 package share
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"sync"
@@ -74,4 +75,28 @@ func TestVastFileGone(t *testing.T) {
 			t.Errorf("closed after %v", time.Since(begun))
 		}
 	})
+}
+
+// TestAdoptedReplica: the bytes of a volume are those of an older replica that was adopted, in which what is free by the tree still has others' bytes.
+// No file shows them.
+func TestAdoptedReplica(t *testing.T) {
+	w := newWorld(t, 4<<20, 1)
+	for i := range w.disk {
+		w.disk[i] = 0xaa
+	}
+	w.tree = w.tree.Doubted()
+	s, err := w.lead()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(nil)
+	m, err := s.Create(t.Context(), newClient(1).next(), nfs.Name{Dir: s.Root(), Name: "f"}, nfs.Create{Mode: nfs3.Guarded, Attr: mode()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, s, m.Node.Ref, 1<<20, []byte("end"))
+	write(t, s, m.Node.Ref, 4096, []byte("x"))
+	if got := read(t, s, m.Node.Ref, 0, 1<<20); !bytes.Equal(got, append(append(make([]byte, 4096), 'x'), make([]byte, 1<<20-4097)...)) {
+		t.Error("a new file shows bytes that were never written to it")
+	}
 }

@@ -6,8 +6,12 @@ import (
 	"pmsapp/internal/filetree"
 )
 
-// maxIdle bounds the files that are remembered although nobody uses them, beside those that are marked.
-const maxIdle = 4096
+// maxIdle bounds the files that are remembered although nobody uses them and nothing is to be done for them, maxQuiet those for which something is:
+// of more, what they have behind their ends stays theirs until they are changed again. Marked ones have a bound of their own.
+const (
+	maxIdle  = 4096
+	maxQuiet = 1 << 16
+)
 
 // table has what this leader knows of files beyond the tree.
 type table struct {
@@ -69,14 +73,9 @@ func (t *table) put(f *file) {
 		return
 	}
 	t.idle++
-	if t.idle > maxIdle {
-		for ino, o := range t.files { // any that has nothing to remember but clean
-			if o.users == 0 && !o.isMarked() {
-				delete(t.files, ino)
-				t.idle--
-				break
-			}
-		}
+	if t.idle > maxIdle && f.forgettable(t.idle > maxQuiet) {
+		delete(t.files, f.ino)
+		t.idle--
 	}
 }
 
@@ -103,6 +102,13 @@ func (t *table) old(before int64) (inos []uint64, active bool) {
 		f.mu.Unlock()
 	}
 	return inos, active
+}
+
+// forgettable tells whether nothing is to be remembered of the file but clean; forced, nor what is to be done for it.
+func (f *file) forgettable(forced bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.marked && (f.last == 0 || forced)
 }
 
 func (f *file) isMarked() bool {

@@ -3,6 +3,7 @@ package share
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"testing"
@@ -99,4 +100,40 @@ func TestAdoptedReplica(t *testing.T) {
 	if got := read(t, s, m.Node.Ref, 0, 1<<20); !bytes.Equal(got, append(append(make([]byte, 4096), 'x'), make([]byte, 1<<20-4097)...)) {
 		t.Error("a new file shows bytes that were never written to it")
 	}
+}
+
+// TestManyQuietFiles: more files were written than are remembered without need. What each had been given behind its end comes back all the same
+// when they are quiet, and a file that is in use is not forgotten for others.
+func TestManyQuietFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 128<<20, 1)
+		s, err := w.lead()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close(nil)
+		c := newClient(1)
+		const files = maxIdle + 500
+		for i := range files {
+			m, err := s.Create(t.Context(), c.next(), nfs.Name{Dir: s.Root(), Name: fmt.Sprint(i)}, nfs.Create{Mode: nfs3.Guarded, Attr: mode()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, s, m.Node.Ref, 0, make([]byte, 8192))
+			write(t, s, m.Node.Ref, 8192, make([]byte, 4096)) // gets 8 KiB
+		}
+		time.Sleep(time.Minute)
+		used := int64(0)
+		for _, u := range w.now().Usages() {
+			used += u.Used
+		}
+		if used != files*12<<10 {
+			t.Errorf("%d files that are quiet have %d bytes too many", files, used-files*12<<10)
+		}
+		s.files.mu.Lock()
+		defer s.files.mu.Unlock()
+		if n := len(s.files.files); n > maxIdle+1 || s.files.idle != n {
+			t.Errorf("%d quiet files are remembered, %d by count", n, s.files.idle)
+		}
+	})
 }

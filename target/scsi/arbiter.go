@@ -280,6 +280,13 @@ func (a *arbiter) part(f *flight) {
 	}
 }
 
+// left tells whether the session of a flight is over.
+func (a *arbiter) left(f *flight) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return f.gone
+}
+
 // told has the state know that a nexus was told of a notice.
 func (a *arbiter) told(f *flight, code uint16) {
 	if code != reserve.ReservationsPreempted && code != reserve.ReservationsReleased && code != reserve.RegistrationsPreempted {

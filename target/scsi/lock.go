@@ -3,6 +3,7 @@ package scsi
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gostor/gotgt/pkg/api"
 
@@ -14,7 +15,8 @@ import (
 // right:
 //
 //  1. it waits for earlier ones that it overlaps;
-//  2. it reads, and compares; what does not match is a miscompare, or was written by the same command under an earlier epoch;
+//  2. it reads, and compares; what does not match is a miscompare, or was written by the same command, of which its host has not heard: under an
+//     earlier epoch, or under this one;
 //  3. what matches is recorded, in place of whatever was recorded of the same bytes;
 //  4. an update compares again and writes. If another kind of write came between, the record is taken back before the
 //     miscompare is answered.
@@ -27,6 +29,7 @@ type lock struct {
 	out outcome.Outcome
 	req block.Request
 	buf []byte
+	*hearer
 
 	mu      sync.Mutex // guards stopped, and the order of Stop and the submission of the update
 	stopped bool
@@ -35,7 +38,8 @@ type lock struct {
 func (c *io) lock(l *locks, port string) {
 	t, half := c.task, int64(c.n<<c.st.shift)
 	off := int64(c.lba << c.st.shift)
-	k := &lock{c: c, l: l, dev: c.st.dev, out: outcome.Of(port, off, t.DataOut[:half], t.DataOut[half:]), buf: block.Get(int(half))}
+	k := &lock{c: c, l: l, dev: c.st.dev, out: outcome.Of(port, off, t.DataOut[:half], t.DataOut[half:]), buf: block.Get(int(half)),
+		hearer: &hearer{flight: c.unit.flight, arbiter: c.unit.lu.arbiter}}
 	t.Stop = k.stop
 	l.enter(k)
 }
@@ -45,7 +49,18 @@ func (k *lock) stop() {
 	k.mu.Lock()
 	k.stopped = true
 	k.mu.Unlock()
+	k.unheard.Store(true)
 }
+
+// hearer is who is to be told what became of a COMPARE AND WRITE.
+type hearer struct {
+	flight  *flight
+	arbiter *arbiter
+	unheard atomic.Bool // it was told something else, or is told nothing
+}
+
+// lost tells whether he has not heard, or may not have, and will not.
+func (h *hearer) lost() bool { return h.unheard.Load() || h.arbiter.left(h.flight) }
 
 // request makes the next request.
 func (k *lock) request(op block.Op, done func()) {
@@ -65,7 +80,7 @@ func (k *lock) read() {
 		switch {
 		case at < 0:
 			k.l.record(k)
-		case differs(k.buf, k.write()) < 0 && k.l.recall(k.out):
+		case differs(k.buf, k.write()) < 0 && k.l.recall(k):
 			k.good()
 		default:
 			k.c.differ = uint32(at)
@@ -136,6 +151,7 @@ func (k *lock) end(err error) {
 		t.Status = api.SAM_STAT_CHECK_CONDITION
 		t.Sense = miscompare().fixed(t.SenseBuf[:], k.c.differ, true)
 	default:
+		k.unheard.Store(true) // BUSY does not say that it was not written
 		t.Moved = 0
 		fail(t, err, true)
 	}

@@ -33,6 +33,7 @@ type locks struct {
 type opened struct {
 	outcome.Outcome
 	since time.Time
+	by    *hearer
 }
 
 func newLocks(k Keeper) *locks {
@@ -104,16 +105,33 @@ func (l *locks) leave(k *lock) {
 	}
 }
 
-// recall tells whether an earlier epoch has recorded just this command. It does so once.
-func (l *locks) recall(o outcome.Outcome) bool {
+// recall tells whether just this command was recorded before, and its host has not heard of it: under an earlier epoch, or under this one by a
+// command that was aborted, held, or whose session has ended. It does so once.
+func (l *locks) recall(k *lock) bool {
+	l.mu.Lock()
+	if i := slices.Index(l.earlier, k.out); i >= 0 {
+		l.earlier = slices.Delete(l.earlier, i, i+1)
+		l.open = append(l.open, opened{k.out, time.Now(), k.hearer})
+		l.mu.Unlock()
+		return true
+	}
+	i := slices.IndexFunc(l.open, func(x opened) bool { return x.Outcome == k.out && time.Since(x.since) < outcomeLife })
+	if i < 0 {
+		l.mu.Unlock()
+		return false
+	}
+	by := l.open[i].by
+	l.mu.Unlock()
+	if !by.lost() {
+		return false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	i := slices.Index(l.earlier, o)
+	i = slices.IndexFunc(l.open, func(x opened) bool { return x.by == by })
 	if i < 0 {
 		return false
 	}
-	l.earlier = slices.Delete(l.earlier, i, i+1)
-	l.open = append(l.open, opened{o, time.Now()})
+	l.open = append(slices.Delete(l.open, i, i+1), opened{k.out, time.Now(), k.hearer})
 	return true
 }
 
@@ -124,7 +142,7 @@ func (l *locks) record(k *lock) {
 	overlaps := func(o outcome.Outcome) bool { return o.Overlaps(k.out) }
 	l.earlier = slices.DeleteFunc(l.earlier, overlaps) // what is recorded now takes their place
 	l.open = slices.DeleteFunc(l.open, func(o opened) bool { return overlaps(o.Outcome) })
-	l.open = append(l.open, opened{k.out, time.Now()})
+	l.open = append(l.open, opened{k.out, time.Now(), k.hearer})
 	l.open = l.open[max(0, len(l.open)-outcome.Max):] // the catalog keeps no more either
 	for len(l.open) > 0 && time.Since(l.open[0].since) > outcomeLife {
 		l.drop = append(l.drop, l.open[0].Outcome)

@@ -13,11 +13,11 @@ import (
 
 var deviceRounds = flag.Int("device-rounds", 0, "how many rounds with pools on block devices; 0: one of each kind, in order")
 
-// TestSoakOnDevices has the nodes' pools on block devices. Bits are flipped there by TestDevicePool of systemtest/daemons.
+// TestSoakOnDevices has the nodes' pools on block devices.
 func TestSoakOnDevices(t *testing.T) {
 	dir := t.TempDir()
 	c := Config{Binary: program.Build(t), Dir: filepath.Join(dir, "cluster"), Replicas: *replicas, Size: 64 << 20, Seed: *seed, Out: testWriter{t},
-		Kinds: []Kind{LeaderKilled, FollowerKilled, AllKilled, Move}, Rounds: *deviceRounds}
+		Kinds: []Kind{LeaderKilled, FollowerKilled, AllKilled, Move, BitFlip}, Rounds: *deviceRounds}
 	if *race {
 		c.Binary = program.BuildRace(t)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -16,17 +15,16 @@ import (
 	"pmsapp/systemtest/powerdisk"
 )
 
-// victim is a replica at random: its node, and its directory.
-func (s *soak) victim(st api.Status) (i int, dir string) {
-	v := st.Volumes[0]
+// victim is a replica at random: its node, and its pool.
+func (s *soak) victim(v api.Volume) (i int, pool string) {
 	r := v.Replicas[rand.IntN(len(v.Replicas))]
-	return s.cluster.Index(r.Node), filepath.Join(r.Pool, "replicas", v.ID)
+	return s.cluster.Index(r.Node), r.Pool
 }
 
 // badSectors has blocks of a replica fail to be read until they are written. They are mended from the other replicas, and no host hears of it.
 func (s *soak) badSectors(ctx context.Context, st api.Status) error {
-	i, dir := s.victim(st)
-	all, err := powerdisk.Places(filepath.Join(dir, "data"), 0, s.cfg.Size)
+	i, pool := s.victim(st.Volumes[0])
+	all, err := s.data(i, st.Volumes[0], pool)
 	if err != nil {
 		return err
 	}
@@ -63,8 +61,8 @@ func (s *soak) badSectors(ctx context.Context, st api.Status) error {
 
 // badWrites has some writes of a replica's data fail, anywhere in its file. The member leaves or its write is made good; nothing is lost.
 func (s *soak) badWrites(ctx context.Context, st api.Status) error {
-	i, dir := s.victim(st)
-	where, err := powerdisk.Places(filepath.Join(dir, "data"), 0, s.cfg.Size)
+	i, pool := s.victim(st.Volumes[0])
+	where, err := s.data(i, st.Volumes[0], pool)
 	if err != nil {
 		return err
 	}
@@ -76,20 +74,9 @@ func (s *soak) badWrites(ctx context.Context, st api.Status) error {
 
 // badFlush has one flush of a pool fail. Of what was not flushed of its files, the disk has lost a part, and the next flush succeeds without it.
 func (s *soak) badFlush(ctx context.Context, st api.Status) error {
-	i, dir := s.victim(st)
-	var where []powerdisk.Range
-	if err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		list, err := powerdisk.Places(path, 0, info.Size())
-		where = append(where, list...)
-		return err
-	}); err != nil {
+	i, pool := s.victim(st.Volumes[0])
+	where, err := s.everything(st.Volumes[0], pool)
+	if err != nil {
 		return err
 	}
 	return s.bad(ctx, i, powerdisk.Fault{Op: powerdisk.Flush, Ranges: where, Count: 1})
@@ -130,9 +117,11 @@ func (s *soak) bad(ctx context.Context, i int, f powerdisk.Fault) error {
 		return err
 	}
 	again := ""
-	probe := filepath.Join(disk.Mount, ".soak")
-	err = os.WriteFile(probe, nil, 0o600)
-	os.Remove(probe)
+	if !s.onDevice() {
+		probe := filepath.Join(disk.Mount, ".soak")
+		err = os.WriteFile(probe, nil, 0o600)
+		os.Remove(probe)
+	}
 	if errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EIO) {
 		again = "; the kernel gave up its file system"
 		if err := s.cut(i); err != nil {

@@ -3,6 +3,7 @@ package soak
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -31,12 +32,27 @@ type flipped struct {
 func (s *soak) bitFlip(ctx context.Context, st api.Status) error {
 	v := st.Volumes[0]
 	r := v.Replicas[rand.IntN(len(v.Replicas))]
-	f, err := os.OpenFile(filepath.Join(r.Pool, "replicas", v.ID, "data"), os.O_RDWR|unix.O_DIRECT, 0)
+	path, pick := filepath.Join(r.Pool, "replicas", v.ID, "data"), inFile
+	if s.onDevice() {
+		i := s.cluster.Index(r.Node)
+		where, err := s.data(i, v, r.Pool)
+		if err != nil {
+			return err
+		}
+		path, pick = s.device(i), func(*os.File) (int64, bool) {
+			x := where[rand.IntN(len(where))]
+			return x.Off + rand.Int64N(x.Len), true
+		}
+		if len(where) == 0 {
+			return errors.New("the replica has no data")
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	list, err := flipBits(f)
+	list, err := flipBits(f, pick)
 	if err != nil {
 		return err
 	}
@@ -75,31 +91,35 @@ func (s *soak) bitFlip(ctx context.Context, st api.Status) error {
 	return err
 }
 
-// flipBits flips a bit in each of some blocks that hold data. The load writes meanwhile: a block that it writes between our read
-// and our write has old bytes then, which is as bad.
-func flipBits(f *os.File) (list []flipped, err error) {
+// inFile picks a byte that a file has.
+func inFile(f *os.File) (at int64, ok bool) {
 	info, err := f.Stat()
-	if err != nil {
-		return nil, err
+	if err == nil {
+		at, err = unix.Seek(int(f.Fd()), rand.Int64N(info.Size()), unix.SEEK_DATA)
 	}
+	return at, err == nil && at/flipBlock*flipBlock+flipBlock <= info.Size() // else there are only holes behind it
+}
+
+// flipBits flips a bit in each of some blocks that pick finds. The load writes meanwhile: a block that it writes between our read
+// and our write has old bytes then, which is as bad. Of what never was written, as a part of a pool's unit may be, there is no checksum.
+func flipBits(f *os.File, pick func(*os.File) (int64, bool)) (list []flipped, err error) {
 	seen := map[int64]bool{}
+	b := buffers.Get(flipBlock)
+	defer buffers.Put(b)
 	for tries := 0; len(list) < flips && tries < 100*flips; tries++ {
-		at, err := unix.Seek(int(f.Fd()), rand.Int64N(info.Size()), unix.SEEK_DATA)
-		if err != nil {
-			continue // there are only holes behind it
-		}
-		at = at / flipBlock * flipBlock
-		if seen[at] || at+flipBlock > info.Size() {
+		at, ok := pick(f)
+		if at = at / flipBlock * flipBlock; !ok || seen[at] {
 			continue
 		}
 		seen[at] = true
-		b := buffers.Get(flipBlock)
-		if _, err = f.ReadAt(b, at); err == nil {
+		if _, err = f.ReadAt(b, at); err == nil && len(bytes.TrimLeft(b, "\x00")) == 0 {
+			continue
+		}
+		if err == nil {
 			b[rand.IntN(flipBlock)] ^= 1 << rand.IntN(8)
 			_, err = f.WriteAt(b, at)
 		}
 		list = append(list, flipped{at, bytes.Clone(b)})
-		buffers.Put(b)
 		if err != nil {
 			return nil, err
 		}

@@ -16,7 +16,7 @@ import (
 // fullPool fills a replica's pool from outside, while a second volume, which has holes, is written. Its writes are refused then, no member
 // leaves, nothing is lost, and it goes on when there is room.
 func (s *soak) fullPool(ctx context.Context, st api.Status) (err error) {
-	i, _ := s.victim(st)
+	i, _ := s.victim(st.Volumes[0])
 	c := s.cluster.Client()
 	var nodes []string
 	for _, r := range st.Volumes[0].Replicas {

@@ -51,10 +51,8 @@ func (k Kind) onDisks() bool {
 	return k == FullPool || slices.Contains(DiskKinds(), k)
 }
 
-// ofFiles tells whether a kind needs a replica's files.
-func (k Kind) ofFiles() bool {
-	return slices.Contains([]Kind{BitFlip, BadSectors, BadWrites, BadFlush, FullPool}, k)
-}
+// ofFiles tells whether a kind needs a pool with files beside its own.
+func (k Kind) ofFiles() bool { return k == FullPool }
 
 // limit is the target for a kind's standstill: of its median and of its maximum; 0 means none. The targets are reported, not
 // asserted: a machine that does other things beside would fail them at random.
@@ -103,7 +101,7 @@ func (s *soak) round(ctx context.Context, k Kind) (r Round, err error) {
 	if k.onDisks() && s.disks == nil {
 		return r, fmt.Errorf("the kind %s needs disks", k)
 	}
-	if k.ofFiles() && (s.cfg.Raw || len(s.cfg.Devices) > 0) {
+	if k.ofFiles() && s.onDevice() {
 		return r, fmt.Errorf("the kind %s needs files", k)
 	}
 	leader, follower := s.cluster.Index(st.Leader), s.follower(st)

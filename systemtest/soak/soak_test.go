@@ -26,7 +26,7 @@ var (
 	away     = flag.Duration("away", 10*time.Minute, "the longest absence of a node")
 	least    = flag.Duration("least", 10*time.Second, "the shortest")
 	memory   = flag.Bool("memory", false, "the volume's durability is memory")
-	rawPools = flag.Bool("raw", false, "the pools are the disks themselves, not file systems on them: without the kinds that need files of a replica")
+	rawPools = flag.Bool("raw", false, "the pools are the disks themselves, not file systems on them: without the kind that needs other files there")
 	keep     = flag.String("dir", "", "for the nodes' data; by default it is removed after a success")
 )
 
@@ -80,12 +80,13 @@ func TestSoakMemory(t *testing.T) {
 	soakTest(t, Config{Kinds: powerKinds(), Rounds: len(powerKinds()), Ordered: true, Memory: true})
 }
 
-// TestSoakRaw has it fail under pools on block devices.
+// TestSoakRaw has it fail under pools on block devices, and those devices fail.
 func TestSoakRaw(t *testing.T) {
 	if err := powerdisk.Usable(); err != nil {
 		t.Skip(err)
 	}
-	soakTest(t, Config{Kinds: powerKinds(), Rounds: len(powerKinds()), Ordered: true, Raw: true})
+	k := append(powerKinds(), BadSectors, BadWrites, BadFlush, BitFlip)
+	soakTest(t, Config{Kinds: k, Rounds: len(k), Ordered: true, Raw: true})
 }
 
 func soakTest(t *testing.T, c Config) {

@@ -34,6 +34,7 @@ type copier struct {
 	medium   mask // could not be written
 	full     mask
 	writing  bool
+	reserved bool // resyncing: the joiner may have space for it
 	out      int
 	copied   int64
 	next     *copier // in Core.waiting

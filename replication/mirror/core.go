@@ -250,6 +250,7 @@ func (c *Core) Answered(pc *peer.Call) {
 		c.knowAnswered(k, o)
 	case forMissed:
 		c.missedAnswered(k, o)
+	case forReserve: // nothing rests upon it
 	case forDrop:
 		c.dropAnswered(k, o)
 	}

@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "write the golden scripts anew")
 // TestGolden runs the scripts in testdata. A script is blocks of commands, "----", and the effects that they have.
 // Nodes are letters, calls c1, c2 ... in the order in which they are sent, requests have the names that they are given.
 //
-//	open self=A members=A,B [version=1] [hold=30s] [cool=5s] [size=1m] [memory=yes] [volatile=A,B]
+//	open self=A members=A,B [version=1] [hold=30s] [cool=5s] [size=1m] [window=64k] [memory=yes] [volatile=A,B]
 //	write|read|zero|flush|update|map NAME [OFF LEN] [fua]     off and len in bytes, with k or m
 //	ok CALL... [data=N] [active=REGION@SEQ,...] [extents=OFF+LEN,...] [inc=N]
 //	   of readmap: [birth=N] [high=SEQ] [known=NODE@EPOCH/SEQ,... or NODE, if present]; replicas on record have the birth 1
@@ -229,6 +229,10 @@ func (s *script) open(args map[string]string) {
 	if v := args["hot"]; v != "" {
 		p.Tunables.HotRegions, _ = strconv.Atoi(v)
 	}
+	if v := args["window"]; v != "" { // and what is half as long has its space reserved
+		p.Tunables.Window = s.bytes(v)
+		p.Tunables.Reserve = p.Tunables.Window / 2
+	}
 	p.Tunables.Budgeted = args["budget"] != ""
 	for _, m := range set {
 		p.Members = append(p.Members, Member{Node: m.Node, Seq: 10, Durable: 9, Incarnation: s.incarnation(nil)})
@@ -360,7 +364,8 @@ func (s *script) decided(how string, version uint64, set []truth.Place) {
 
 var kinds = map[peer.Kind]string{peer.Read: "read", peer.Write: "write", peer.Zero: "zero", peer.Confirm: "confirm",
 	peer.Clear: "clear", peer.ReadMap: "readmap", peer.Extents: "extents", peer.Sums: "sums",
-	peer.Know: "know", peer.ReadMissed: "readmissed", peer.AddMissed: "addmissed", peer.DropMissed: "dropmissed", peer.Flush: "flush"}
+	peer.Know: "know", peer.ReadMissed: "readmissed", peer.AddMissed: "addmissed", peer.DropMissed: "dropmissed", peer.Flush: "flush",
+	peer.Reserve: "reserve"}
 
 func (s *script) effect(e Effect) {
 	w := &s.out
@@ -372,7 +377,7 @@ func (s *script) effect(e Effect) {
 		fmt.Fprintf(w, "%s: %s %s", name, letter(e.Node), kinds[e.Call.Kind])
 		c := e.Call
 		switch c.Kind {
-		case peer.Read, peer.Write, peer.Zero, peer.Extents, peer.Sums:
+		case peer.Read, peer.Write, peer.Zero, peer.Extents, peer.Sums, peer.Reserve:
 			fmt.Fprintf(w, " %dk+%dk", c.Off>>10, c.Len>>10)
 		case peer.Clear:
 			fmt.Fprintf(w, " %v", c.Regions)

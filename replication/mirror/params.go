@@ -83,6 +83,11 @@ type Tunables struct {
 	// Lookup is how long a range that a replica missed has to be for its extents to be looked up before it is read, in bytes. Default
 	// 8 MiB.
 	Lookup int64
+	// Window is of how many bytes a resync looks the extents up at a time. Default 64 MiB.
+	Window int64
+	// Reserve is how long a run of the source's data has to be for its space to be reserved on a joiner that was empty, in bytes. Default
+	// 1 MiB.
+	Reserve int64
 	// Budgeted makes each chunk of a resync or a scrub wait for Granted after an Ask effect, so that all mirrors of a node share a
 	// budget.
 	Budgeted bool
@@ -122,6 +127,12 @@ func (t Tunables) withDefaults() Tunables {
 	}
 	if t.Lookup <= 0 {
 		t.Lookup = 8 << 20
+	}
+	if t.Window <= 0 {
+		t.Window = 64 << 20
+	}
+	if t.Reserve <= 0 {
+		t.Reserve = 1 << 20
 	}
 	if t.Chunk <= 0 || t.Chunk > maxChunk {
 		t.Chunk = maxChunk

@@ -21,6 +21,7 @@ const (
 	forKnow
 	forMissed
 	forDrop
+	forReserve
 )
 
 // call is a peer.Call with what Core has to know at its answer. Owner points back to it.
@@ -36,6 +37,7 @@ type call struct {
 	mend  *mend
 	scrub *scrub
 	rs    *resync
+	win   *window
 	next  *call
 }
 

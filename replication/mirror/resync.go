@@ -22,9 +22,6 @@ const (
 	joining                          // AddMember is proposed, or will be
 )
 
-// resyncWindow is how far extents are looked up at a time.
-const resyncWindow = 64 << 20
-
 // resync brings the replica of one node into the in-sync set (15).
 type resync struct {
 	node  ids.Node
@@ -44,13 +41,9 @@ type resync struct {
 	total    int64 // bytes to be looked at
 	looked   int64 // of them
 
-	cursor int64 // everything before is equal, or being copied
-	base   int64 // of the window
-	end    int64
-	asked  int  // extents under way
-	failed bool // one of them: ask again
-	src    int
-	chunks []bool // of the window: those to look at
+	cursor int64   // everything before is equal, or being copied
+	now    *window // in which that is; nil before the first
+	next   *window // the one after it; nil before it is asked for
 	active []*copier
 
 	pieces []piece // chunks that no member can read as a whole, in blocks

@@ -7,9 +7,8 @@ import (
 	"pmsapp/replication/peer"
 )
 
-// scan looks up the extents of the next window and begins its chunks.
+// scan begins the chunks of a window, while the extents of the next one are looked up.
 func (c *Core) scan(rs *resync) {
-	size := c.p.Volume.Size
 	for {
 		for len(rs.pieces) > 0 {
 			if len(rs.active) > 0 {
@@ -17,42 +16,52 @@ func (c *Core) scan(rs *resync) {
 			}
 			c.nextPiece(rs)
 		}
-		for rs.cursor < rs.end && c.mayCopy(rs) {
-			i := int((rs.cursor - rs.base) / c.t.Chunk)
-			n := min(c.t.Chunk, rs.end-rs.cursor)
-			off := rs.cursor
-			if rs.chunks[i] {
-				if !c.may(ForResync, n) {
-					return
-				}
-				c.copyChunk(rs, resyncing, off, n)
+		if rs.now != nil && !c.scanWindow(rs, rs.now) {
+			c.lookAhead(rs)
+			return
+		}
+		c.lookAhead(rs)
+		switch w := rs.next; {
+		case w.base >= c.p.Volume.Size:
+			rs.cursor = w.base
+			if len(rs.active) > 0 {
+				return
 			}
-			rs.cursor += n
-			rs.looked += n
-			rs.meter.add(c.now, rs.looked, rs.total)
-		}
-		if rs.cursor < rs.end || rs.asked > 0 {
-			return
-		}
-		from, end := c.nextWanted(rs, rs.cursor, resyncWindow)
-		if rs.cursor = from; from >= size {
-			if len(rs.active) == 0 {
-				if rs.lost.n > 0 {
-					c.abortResync(&rs.lost)
-					return
-				}
-				// From here on every write waits for the joiner; those before, that did not, are waited for.
-				rs.phase = waitAcked
-				c.required = true
-				c.barrier()
-				c.rescan = true
+			if rs.lost.n > 0 {
+				c.abortResync(&rs.lost)
+				return
 			}
+			// From here on every write waits for the joiner; those before, that did not, are waited for.
+			rs.phase = waitAcked
+			c.required = true
+			c.barrier()
+			c.rescan = true
 			return
-		}
-		if !c.lookUp(rs, end-from) {
+		case !w.known:
 			return
+		default:
+			rs.cursor, rs.now, rs.next = w.base, w, nil
 		}
 	}
+}
+
+// scanWindow begins chunks, and tells whether all of the window's have begun.
+func (c *Core) scanWindow(rs *resync, w *window) bool {
+	for rs.cursor < w.end && c.mayCopy(rs) {
+		is := w.chunks[(rs.cursor-w.base)/c.t.Chunk]
+		n := min(c.t.Chunk, w.end-rs.cursor)
+		off := rs.cursor
+		if is != hole {
+			if !c.may(ForResync, n) {
+				return false
+			}
+			c.copyChunk(rs, resyncing, off, n).reserved = is == reserved
+		}
+		rs.cursor += n
+		rs.looked += n
+		rs.meter.add(c.now, rs.looked, rs.total)
+	}
+	return rs.cursor >= w.end
 }
 
 func (c *Core) mayCopy(rs *resync) bool {
@@ -62,71 +71,8 @@ func (c *Core) mayCopy(rs *resync) bool {
 	return len(rs.active) < c.t.Resyncers
 }
 
-// lookUp asks for the extents of the window of n bytes at the cursor. The first answer comes later: it returns false. Short
-// windows are read without asking.
-func (c *Core) lookUp(rs *resync, n int64) bool {
-	from := c.sound(c.members)
-	if from == 0 || c.demand.n+c.backlog.n > 0 {
-		return false
-	}
-	rs.src = lowest(from)
-	rs.base = rs.cursor
-	count := int((n + c.t.Chunk - 1) / c.t.Chunk)
-	if cap(rs.chunks) < count {
-		rs.chunks = make([]bool, count)
-	}
-	rs.chunks = rs.chunks[:count]
-	clear(rs.chunks)
-	rs.failed = false
-	if rs.want != nil && n < c.t.Lookup {
-		for i := range rs.chunks {
-			rs.chunks[i] = true
-		}
-		rs.end = rs.base + n
-		return true
-	}
-	ask := func(i int) {
-		rs.asked++
-		k := c.send(i, forExtents, peer.Extents)
-		k.rs, k.Off, k.Len = rs, rs.cursor, n
-	}
-	ask(rs.src)
-	if !rs.empty {
-		ask(rs.slot)
-	}
-	return false
-}
-
-func (c *Core) extentsAnswered(k *call, o outcome) {
-	rs := k.rs
-	rs.asked--
-	if rs != c.rs {
-		return
-	}
-	if o != fine {
-		if int(k.slot) == rs.slot {
-			c.abortResync(k.Err)
-			return
-		}
-		if o != lost { // another source, or the same: it is looked at as if it were full of data
-			k.Extents = append(k.Extents[:0], peer.Extent{Off: k.Off, Len: k.Len})
-		} else {
-			rs.failed = true
-		}
-	}
-	for _, x := range k.Extents {
-		lo, hi := max(x.Off, k.Off), min(x.Off+x.Len, k.Off+k.Len)
-		for at := (lo - k.Off) / c.t.Chunk; lo < hi && at*c.t.Chunk < hi-k.Off; at++ {
-			rs.chunks[at] = true
-		}
-	}
-	if rs.asked == 0 && !rs.failed {
-		rs.end = k.Off + k.Len
-	}
-}
-
 // copyChunk queues a copy for its range.
-func (c *Core) copyChunk(rs *resync, kind copyKind, off, n int64) {
+func (c *Core) copyChunk(rs *resync, kind copyKind, off, n int64) *copier {
 	k := &copier{kind: kind, rs: rs, off: off, len: n}
 	rs.active = append(rs.active, k)
 	phys := int64(c.p.Physical)
@@ -137,6 +83,7 @@ func (c *Core) copyChunk(rs *resync, kind copyKind, off, n int64) {
 	if k.span.blockers == 0 {
 		c.ready.push(&k.span)
 	}
+	return k
 }
 
 // beginCopy begins, or begins again, a copy whose range is free.
@@ -195,7 +142,7 @@ func (c *Core) resyncRead(k *copier) {
 		have, known = block.Get(len(want)), true
 		clear(have)
 	}
-	if k.kind == sealing {
+	if k.kind == sealing || k.reserved && allZero(want) { // which gives the space back
 		known = false
 	}
 	if known && bytes.Equal(have, want) {

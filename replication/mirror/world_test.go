@@ -234,6 +234,7 @@ func (w *world) takeOver() {
 			Hold: 3 * time.Second, Chunk: 16 << 10, MaxIO: 64 << 10, MaxZero: 64 << 10, HotRegions: 4,
 			Cool: w.cool, Progress: 20 * time.Millisecond, LastGrace: time.Second, Reconcilers: 3,
 			Lookup: int64(w.epoch % 2), // of everything, or of nothing
+			Window: 64 << 10 << (w.epoch % 4), Reserve: 8 << 10,
 		},
 	}
 	p.Volume.InSync = slices.Clone(in)

@@ -76,6 +76,9 @@ const (
 	// Flush makes every write of the replica durable that was answered before. After one that failed the replica has another
 	// incarnation (invariant 10).
 	Flush
+	// Reserve says that most of [Off, Off+Len) is about to be written. Space may be taken for what has none; no byte changes, no region is
+	// marked, and holes go on reading as zeros. Nothing rests upon its answer, nor upon when it is executed.
+	Reserve
 )
 
 // MaxOthers and MaxAbsent bound what a replica knows of the others.

@@ -44,11 +44,12 @@ const (
 	actAddMissed  action = 0xf01e
 	actDropMissed action = 0xf01f
 	actFlush      action = 0xf020
+	actReserve    action = 0xf021
 )
 
 // actions of the kinds of peer.Command.
 func actionOf(k peer.Kind) (action, bool) {
-	if k < peer.Read || k > peer.Flush {
+	if k < peer.Read || k > peer.Reserve {
 		return 0, false
 	}
 	return actRead + action(k-peer.Read), true
@@ -92,7 +93,7 @@ func decodeCDB(b []byte) (q request, err error) {
 		return q, errUnknown
 	}
 	q.act = action(binary.BigEndian.Uint16(b[8:]))
-	if q.act < actFence || q.act > actFetch && q.act < actRead || q.act > actFlush {
+	if q.act < actFence || q.act > actFetch && q.act < actRead || q.act > actReserve {
 		return q, errUnknown
 	}
 	q.proved, q.volatile = b[3]&flagProved != 0, b[3]&flagVolatile != 0
@@ -109,7 +110,7 @@ func decodeCDB(b []byte) (q request, err error) {
 		if q.length == 0 || q.length > MaxTransfer || q.off%512 != 0 || q.length%512 != 0 {
 			return q, fmt.Errorf("%d bytes at %d: %w", q.length, q.off, peer.ErrInvalid)
 		}
-	case actZero, actExtents, actSums, actReadMissed:
+	case actZero, actExtents, actSums, actReadMissed, actReserve:
 		if q.off%512 != 0 || q.length%512 != 0 {
 			return q, fmt.Errorf("%d bytes at %d: %w", q.length, q.off, peer.ErrInvalid)
 		}

@@ -268,6 +268,12 @@ func TestLargeAnswers(t *testing.T) {
 	if c := call(s, peer.Command{Kind: peer.Clear, Regions: n.active}); c.Err != nil {
 		t.Error(c.Err)
 	}
+	if c := call(s, peer.Command{Kind: peer.Reserve, Off: 512, Len: 1 << 40}); c.Err != nil {
+		t.Error(c.Err)
+	}
+	if c := call(s, peer.Command{Kind: peer.Reserve, Off: 1, Len: 512}); !errors.Is(c.Err, peer.ErrInvalid) {
+		t.Error(c.Err)
+	}
 	n.mu.Lock()
 	var cleared []peer.RegionSeq
 	for _, c := range n.got {

@@ -89,7 +89,7 @@ func (s *Session) Submit(c *peer.Call) {
 		if int64(len(c.Data)) != c.Len || c.Len == 0 || c.Len > MaxTransfer {
 			c.Err = fmt.Errorf("%d bytes of data for %d: %w", len(c.Data), c.Len, peer.ErrInvalid)
 		}
-	case act == actZero || act == actConfirm || act == actFlush:
+	case act == actZero || act == actConfirm || act == actFlush || act == actReserve:
 	default:
 		if !s.spawn(func() { s.submitLarge(act, c) }) {
 			c.Err = s.Err()

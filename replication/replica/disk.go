@@ -40,6 +40,8 @@ type file interface {
 	writeAt(b []byte, off int64) error
 	// zero makes a range read as zeros and frees its space; it is durable after flush.
 	zero(off, n int64) error
+	// reserve takes the space of a range that is about to be written, where that helps; what is read of it does not change.
+	reserve(off, n int64) error
 	// extents returns where there may be data between off and end, in ascending order.
 	extents(off, end int64) ([]peer.Extent, error)
 	// flush makes what was written before durable. After it has failed nothing is known of any unflushed byte.

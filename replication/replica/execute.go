@@ -56,6 +56,8 @@ func (r *replica) execute(c *peer.Call, s *Session) error {
 		return diskError("looking for data", err)
 	case peer.Write, peer.Zero:
 		return r.change(c)
+	case peer.Reserve:
+		return diskError("reserving", r.data.reserve(c.Off, c.Len))
 	}
 	return fmt.Errorf("command %d: %w", c.Kind, peer.ErrInvalid)
 }

@@ -362,6 +362,10 @@ func (f *memFile) zero(off, n int64) error {
 	return f.in(off, n, true, func() { f.n.data.Zero(off, n) })
 }
 
+func (f *memFile) reserve(off, n int64) error {
+	return f.in(off, n, false, func() {})
+}
+
 func (f *memFile) extents(off, end int64) (out []peer.Extent, err error) {
 	err = f.in(off, end-off, false, func() {
 		f.n.data.Extents(off, end-off, func(o, n int64) { out = append(out, peer.Extent{Off: o, Len: n}) })

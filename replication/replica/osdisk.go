@@ -154,6 +154,15 @@ func (o *osFile) zero(off, n int64) error {
 	return err
 }
 
+// reserve: ext4 lets one writer at a time into a file's holes, and many into space that it has already.
+func (o *osFile) reserve(off, n int64) error {
+	err := again(func() error { return unix.Fallocate(int(o.f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n) })
+	if errors.Is(err, syscall.EOPNOTSUPP) {
+		return nil
+	}
+	return err
+}
+
 func (o *osFile) writeZeros(off, n int64) error {
 	b := block.Get(int(min(n, 1<<20)))
 	defer block.Put(b)

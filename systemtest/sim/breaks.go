@@ -47,6 +47,7 @@ const (
 	BreakStale        Break = "14: a stale replica passes for a good one"
 	BreakCreate       Break = "15: a new replica holds old bytes"
 	BreakCopy         Break = "15: a full copy leaves out what is at its end"
+	BreakReserve      Break = "15: space is reserved for a copy by making its bytes zeros"
 	BreakJoin         Break = "15: acknowledgements do not wait for the replica that joins"
 	BreakMissed       Break = "12: a region that becomes active is not recorded as missed by who is absent"
 	BreakMissedStart  Break = "12: when a replica leaves, the active regions are not recorded as missed"
@@ -81,7 +82,7 @@ func Breaks() []Break {
 		BreakCreate, BreakCopy, BreakJoin, BreakDigest, BreakZero, BreakSums, BreakKept, BreakHints, BreakFull, BreakServeFirst, BreakTrash, BreakForce, BreakCopying, BreakYield,
 		BreakDeleteEarly, BreakGrow, BreakLeftBehind, BreakDeleteLate,
 		BreakMissed, BreakMissedStart, BreakMissedClear, BreakMissedLate, BreakPutBack,
-		BreakRelay, BreakOwnMarks,
+		BreakRelay, BreakOwnMarks, BreakReserve,
 	}
 }
 

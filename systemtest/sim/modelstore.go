@@ -351,6 +351,13 @@ func (s *storeSession) command(m msgCommand) {
 			r.seq, r.durable = max(r.seq, c.Seq), max(r.durable, c.Durable)
 			step(apply)
 		})
+	case peer.Reserve:
+		step(func() {
+			if st.n.c.breaks(BreakReserve) {
+				r.data.Zero(c.Off, c.Len)
+			}
+			end(peer.Answer{}, nil)
+		})
 	case peer.Flush:
 		step(func() { st.n.flush(pool, r, step, end) })
 	case peer.Clear:

@@ -87,6 +87,7 @@ func newPlan(c *Cluster) *plan {
 	}
 	if p.tunables.Chunk == 16<<10 {
 		p.tunables.Lookup = 1 // the extents of all that was missed are looked up, else of nothing
+		p.tunables.Window, p.tunables.Reserve = 64<<10, 8<<10
 	}
 	return p
 }

@@ -48,7 +48,8 @@ type Core struct {
 
 	arrival uint64 // requests and spans, numbered as they come
 	reqs    requestList
-	live    int // requests admitted and not over
+	live    int           // requests admitted and not over
+	askedAt time.Duration // when the last one of a client came
 	order   order
 	ready   spanQueue
 	parked  parkedList
@@ -62,6 +63,7 @@ type Core struct {
 	demand    regionList // dirty and waited for
 	backlog   regionList // dirty
 	clearing  clearBatch
+	cooling   cooling
 	copying   int           // chunks of reconciliations under way
 	lost      int           // blocks that no member can read, in regions that are not dirty
 	retryAt   time.Duration // a region that could not be reconciled is tried again; 0 if none
@@ -117,7 +119,9 @@ func New(p Params) (*Core, error) {
 		regions: make(map[uint32]*region), left: make(map[ids.Node]evidence), places: slices.Clone(p.Volume.Replicas),
 		order: order{seed: 0x9e3779b97f4a7c15},
 	}
+	c.cooling.least, c.cooling.pause = c.t.Cool, c.t.Cool
 	c.slots[0] = slot{node: p.Self, used: true, up: true}
+	c.askedAt = -idleAfter
 	for i, m := range p.Members {
 		s := 0
 		if m.Node != p.Self {

@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "write the golden scripts anew")
 // TestGolden runs the scripts in testdata. A script is blocks of commands, "----", and the effects that they have.
 // Nodes are letters, calls c1, c2 ... in the order in which they are sent, requests have the names that they are given.
 //
-//	open self=A members=A,B [version=1] [hold=30s] [cool=5s] [size=1m] [window=64k] [memory=yes] [volatile=A,B]
+//	open self=A members=A,B [version=1] [hold=30s] [cool=5s] [size=1m] [window=64k] [copies=4] [memory=yes] [volatile=A,B]
 //	write|read|zero|flush|update|map NAME [OFF LEN] [fua]     off and len in bytes, with k or m
 //	ok CALL... [data=N] [active=REGION@SEQ,...] [extents=OFF+LEN,...] [inc=N]
 //	   of readmap: [birth=N] [high=SEQ] [known=NODE@EPOCH/SEQ,... or NODE, if present]; replicas on record have the birth 1
@@ -232,6 +232,9 @@ func (s *script) open(args map[string]string) {
 	if v := args["window"]; v != "" { // and what is half as long has its space reserved
 		p.Tunables.Window = s.bytes(v)
 		p.Tunables.Reserve = p.Tunables.Window / 2
+	}
+	if v := args["copies"]; v != "" {
+		p.Tunables.Resyncers, _ = strconv.Atoi(v)
 	}
 	p.Tunables.Budgeted = args["budget"] != ""
 	for _, m := range set {

@@ -95,8 +95,8 @@ func (c *Core) newRegion(idx uint32) *region {
 }
 
 // mark makes the regions of a write active and returns the Seq that it carries: a fresh one if any of them is clean or
-// being cleared, else the lowest of theirs. It fails when far too many regions are active already.
-func (c *Core) mark(off, n int64) (peer.Seq, bool) {
+// being cleared, else the lowest of theirs. It fails when far too many regions are active already. client says whose write it is.
+func (c *Core) mark(off, n int64, client bool) (peer.Seq, bool) {
 	first, last := c.touched(off, n)
 	fresh := false
 	var seq peer.Seq
@@ -117,8 +117,14 @@ func (c *Core) mark(off, n int64) (peer.Seq, bool) {
 		c.seq++
 		seq = c.seq
 	}
+	if client {
+		c.cooling.write(c.now)
+	}
 	for i := first; i <= last; i++ {
 		e := c.regions[i]
+		if client && (e == nil || e.clear == e.seq) {
+			c.cooling.mark(i, c.now, e != nil)
+		}
 		if e == nil {
 			e = c.newRegion(i)
 			c.hot.pushFront(e)
@@ -186,7 +192,7 @@ func (c *Core) pumpClear() {
 		n = drainClear
 	case c.hot.n > c.t.HotRegions:
 		n = min(maxClear, c.hot.n-c.t.HotRegions+c.t.HotRegions/16)
-	case c.hot.tail.last+c.t.Cool <= c.now && c.now >= b.next:
+	case c.hot.tail.last+c.cooling.pause <= c.now && c.now >= b.next:
 		b.next = c.now + clearPause
 	default:
 		return
@@ -194,7 +200,7 @@ func (c *Core) pumpClear() {
 	b.list = b.list[:0]
 	for e, looked := c.hot.tail, 0; e != nil && looked < n+maxClear && len(b.list) < max(n, maxClear); looked++ {
 		prev := e.prev
-		cool := e.last+c.t.Cool <= c.now
+		cool := e.last+c.cooling.pause <= c.now
 		if len(b.list) >= n && !cool {
 			break
 		}
@@ -252,6 +258,7 @@ func (c *Core) cleared() {
 		case len(e.lost) > 0: // it is in none
 		case e.seq == r.Seq && e.writes == 0:
 			delete(c.regions, e.idx)
+			c.cooling.cleared(e.idx, c.now)
 			*e = region{next: c.free.regions}
 			c.free.regions = e
 		case e.list == nil:

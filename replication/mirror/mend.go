@@ -97,7 +97,7 @@ func (c *Core) beginMend(m *mend) {
 		c.mendWaits = true
 		return
 	}
-	seq, ok := c.mark(m.off, m.end-m.off)
+	seq, ok := c.mark(m.off, m.end-m.off, false)
 	if !ok {
 		c.mendWaits = true
 		return

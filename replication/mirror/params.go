@@ -54,8 +54,9 @@ type Tunables struct {
 	// Retry is the pause before an unknown proposal or a failed attempt to reach a member is repeated; it doubles up to
 	// eight times that. Default 100 ms.
 	Retry time.Duration
-	// Cool is how long after its last write a region's mark is cleared: a random write over many regions pays for a mark where the
-	// last one of its region was longer ago. Default 10 s.
+	// Cool is how long after its last write a region's mark is cleared at the earliest: a random write over many regions pays for a mark where
+	// the last one of its region was longer ago. Where writes come back to regions that were just cleared it becomes up to eight times that.
+	// Default 10 s.
 	Cool time.Duration
 	// FlushEvery is how long what was acknowledged from memory is not durable at most, while the disks are well. Default 2 s.
 	FlushEvery time.Duration
@@ -74,8 +75,8 @@ type Tunables struct {
 	Chunk int64
 	// Reconcilers is how many chunks of active regions are compared at a time after a take-over. Default 8.
 	Reconcilers int
-	// Resyncers is how many chunks a resync copies at a time while the volume is otherwise idle; beside client I/O it is
-	// one. Default 8.
+	// Resyncers is how many chunks a resync copies at a time while the volume is otherwise idle; half as many where a client had I/O
+	// within the last second, and one beside client I/O. Default 16.
 	Resyncers int
 	// Progress is how often, during a resync, the members take note of what the joiner has by now: there it goes on after an
 	// interruption. Default 2 s.
@@ -118,7 +119,7 @@ func (t Tunables) withDefaults() Tunables {
 	}
 	n(&t.HotRegions, 32768)
 	n(&t.Reconcilers, 8)
-	n(&t.Resyncers, 8)
+	n(&t.Resyncers, 16)
 	if t.MaxIO <= 0 {
 		t.MaxIO = 1 << 20
 	}

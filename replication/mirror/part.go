@@ -124,7 +124,7 @@ func (c *Core) startWrite(p *part) bool {
 	if c.sound(c.members) == 0 && (c.reached(c.members) == 0 || !c.members.single()) {
 		return false
 	}
-	seq, ok := c.mark(p.off, p.len)
+	seq, ok := c.mark(p.off, p.len, true)
 	if !ok {
 		return false
 	}

@@ -65,6 +65,7 @@ func (c *Core) Submit(r *block.Request) {
 		c.emit(Effect{Kind: Complete, Request: r})
 		return
 	}
+	c.askedAt = c.now
 	c.enter(r)
 	c.run()
 }

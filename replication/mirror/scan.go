@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"bytes"
+	"time"
 
 	"pmsapp/internal/block"
 	"pmsapp/replication/peer"
@@ -64,11 +65,19 @@ func (c *Core) scanWindow(rs *resync, w *window) bool {
 	return rs.cursor >= w.end
 }
 
+// idleAfter is how long after its last request a volume is idle.
+const idleAfter = time.Second
+
+// mayCopy: what copies have under way is what a client's next request waits behind.
 func (c *Core) mayCopy(rs *resync) bool {
-	if c.live > 0 {
-		return len(rs.active) == 0
+	most := c.t.Resyncers
+	switch {
+	case c.live > 0:
+		most = 1
+	case c.now-c.askedAt < idleAfter:
+		most = max(most/2, 1)
 	}
-	return len(rs.active) < c.t.Resyncers
+	return len(rs.active) < most
 }
 
 // copyChunk queues a copy for its range.
@@ -167,7 +176,7 @@ func (c *Core) resyncRead(k *copier) {
 
 // markCopy gives a copy its Seq: like that of a write, and the seal's is always fresh.
 func (c *Core) markCopy(k *copier) bool {
-	seq, ok := c.mark(k.off, k.len)
+	seq, ok := c.mark(k.off, k.len, false)
 	if !ok {
 		return false
 	}

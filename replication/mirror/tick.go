@@ -76,7 +76,7 @@ func (c *Core) Next() (time.Duration, bool) {
 		at = min(at, c.prop.at)
 	}
 	if c.hot.tail != nil && c.mayClear() {
-		at = min(at, max(c.hot.tail.last+c.t.Cool, c.clearing.next))
+		at = min(at, max(c.hot.tail.last+c.cooling.pause, c.clearing.next))
 	}
 	if t, ok := c.tellNext(); ok {
 		at = min(at, t)

@@ -53,6 +53,7 @@
 //	F01Eh ADD MISSED   Data-Out: the Other whose map it is, and 16 bytes for each extent
 //	F01Fh DROP MISSED  Data-Out: likewise
 //	F020h FLUSH
+//	F021h RESERVE
 //
 // A Spec is "PMSS", version 1 (2), 0 (2), volume id (16), lineage (16), pool id (16), size (8), region (8): 72 bytes.
 //

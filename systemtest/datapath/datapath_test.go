@@ -105,19 +105,23 @@ func dial(t testing.TB, cluster ids.Cluster, id ids.Node, n *replica.Node) peer.
 type path struct {
 	session *initiator.Session
 	size    int64
+	first   *counted // the leader's own replica
 }
 
 // open makes a volume with so many replicas, serves it, and logs in.
 func open(t testing.TB, replicas int, size, region int64, tune mirror.Tunables) *path {
 	t.Helper()
 	v := truth.Volume{ID: ids.NewVolume(), Lineage: ids.NewLineage(), Name: "v", Size: size, Region: region, Logical: 512, Version: 1}
-	all, p := sessions{}, mirror.Params{Epoch: epoch, Tunables: tune}
+	all, first, p := sessions{}, new(counted), mirror.Params{Epoch: epoch, Tunables: tune}
 	for i := range replicas {
 		m := start(t, v, i > 0)
 		if i == 0 {
 			p.Self = m.id
 		}
-		all[m.id] = m.session
+		if all[m.id] = m.session; i == 0 {
+			first.Session = m.session
+			all[m.id] = first
+		}
 		v.Replicas, v.InSync = append(v.Replicas, m.place), append(v.InSync, m.place)
 		p.Members = append(p.Members, mirror.Member{Node: m.id})
 	}
@@ -134,7 +138,7 @@ func open(t testing.TB, replicas int, size, region int64, tune mirror.Tunables) 
 		t.Fatal(err)
 	}
 	t.Cleanup(in.Close)
-	x := &path{in, size}
+	x := &path{in, size, first}
 	for range 4 { // unit attentions
 		x.once(t, &initiator.Command{CDB: []byte{0, 0, 0, 0, 0, 0}}, false)
 	}
@@ -285,31 +289,6 @@ func BenchmarkPath(b *testing.B) {
 				b.ReportAllocs()
 				b.ResetTimer()
 				l.run(b, b.N)
-			})
-		}
-	}
-}
-
-// BenchmarkMarks is 4 KiB random writes over 100 GiB of a volume with one replica, as it is and without the cost of marks: there none is ever
-// cleared. Both begin when every region was written once.
-func BenchmarkMarks(b *testing.B) {
-	const large, region = 100 << 30, 4 << 20 // as pmsapp makes a volume of that size
-	for _, marked := range []bool{false, true} {
-		var tune mirror.Tunables
-		if marked {
-			tune = mirror.Tunables{HotRegions: 1 << 20, Cool: time.Hour}
-		}
-		x := open(b, 1, large, region, tune)
-		every, at := x.load(kind{true, 4096, 64}), int64(-region)
-		every.next = func() int64 { at += region; return at }
-		every.run(b, large/region)
-		for _, depth := range []int{1, 32} {
-			b.Run(fmt.Sprintf("marks=%v/QD%d", !marked, depth), func(b *testing.B) {
-				l := x.load(kind{true, 4096, depth})
-				l.run(b, 4*depth)
-				b.ResetTimer()
-				l.run(b, b.N)
-				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "IOPS")
 			})
 		}
 	}

@@ -8,6 +8,7 @@ import "time"
 // It is a policy: whatever it says, marks are there before bytes, and a Clear has to pass what it always has.
 type cooling struct {
 	least time.Duration // Tunables.Cool: also how long a window is
+	most  time.Duration // Tunables.CoolMost
 	pause time.Duration
 	since time.Duration // when the window began
 	// Of clients, in the window: writes, regions that they marked, and those of them that had been cleared shortly before.
@@ -18,7 +19,6 @@ type cooling struct {
 }
 
 const (
-	coolMost    = 8       // times Tunables.Cool
 	goneRegions = 1 << 15 // as many as are hot; of larger volumes some pass for others
 	coolFewest  = 16      // marks in a window of which it is believed that they are of other regions
 )
@@ -27,10 +27,10 @@ const (
 func (k *cooling) write(now time.Duration) {
 	if now-k.since >= k.least {
 		switch {
-		case now-k.since >= coolMost*k.least: // nobody wrote
+		case now-k.since >= k.most: // nobody wrote
 			k.pause = k.least
 		case k.back > 0 && k.back*64 >= k.writes && k.back*2 >= k.marked:
-			k.pause = min(2*k.pause, coolMost*k.least)
+			k.pause = min(2*k.pause, k.most)
 		case k.back*2 < k.marked && k.marked >= coolFewest:
 			k.pause = max(k.pause/2, k.least)
 		}

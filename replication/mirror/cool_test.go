@@ -102,7 +102,7 @@ func TestCool(t *testing.T) {
 	if n := k.core.Status().Active; n < coolRegions*9/10 {
 		t.Errorf("%d regions are active", n)
 	}
-	k.pass(coolMost * time.Second)
+	k.pass(8 * time.Second)
 	for range 20 {
 		k.pass(time.Second)
 	}
@@ -113,7 +113,7 @@ func TestCool(t *testing.T) {
 
 // TestCoolShrinks: when writes leave the regions that they came back to, marks are cleared as soon as ever.
 func TestCoolShrinks(t *testing.T) {
-	k := cooling{least: time.Second, pause: coolMost * time.Second}
+	k := cooling{least: time.Second, most: 8 * time.Second, pause: 8 * time.Second}
 	for i := range uint32(10000) {
 		now := time.Duration(i) * time.Millisecond
 		k.write(now)

@@ -119,7 +119,7 @@ func New(p Params) (*Core, error) {
 		regions: make(map[uint32]*region), left: make(map[ids.Node]evidence), places: slices.Clone(p.Volume.Replicas),
 		order: order{seed: 0x9e3779b97f4a7c15},
 	}
-	c.cooling.least, c.cooling.pause = c.t.Cool, c.t.Cool
+	c.cooling.least, c.cooling.most, c.cooling.pause = c.t.Cool, c.t.CoolMost, c.t.Cool
 	c.slots[0] = slot{node: p.Self, used: true, up: true}
 	c.askedAt = -idleAfter
 	for i, m := range p.Members {

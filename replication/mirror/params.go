@@ -55,9 +55,9 @@ type Tunables struct {
 	// eight times that. Default 100 ms.
 	Retry time.Duration
 	// Cool is how long after its last write a region's mark is cleared at the earliest: a random write over many regions pays for a mark where
-	// the last one of its region was longer ago. Where writes come back to regions that were just cleared it becomes up to eight times that.
-	// Default 10 s.
-	Cool time.Duration
+	// the last one of its region was longer ago. Where writes come back to regions that were just cleared it becomes longer, up to CoolMost.
+	// Default 10 s, and eight times Cool.
+	Cool, CoolMost time.Duration
 	// FlushEvery is how long what was acknowledged from memory is not durable at most, while the disks are well. Default 2 s.
 	FlushEvery time.Duration
 	// Slow is the mean time of a write from which on a member is removed whose mean is also eight times that of every
@@ -108,6 +108,7 @@ func (t Tunables) withDefaults() Tunables {
 	d(&t.LastGrace, 5*time.Second)
 	d(&t.Retry, 100*time.Millisecond)
 	d(&t.Cool, 10*time.Second)
+	d(&t.CoolMost, 8*t.Cool)
 	d(&t.FlushEvery, 2*time.Second)
 	d(&t.Slow, 100*time.Millisecond)
 	d(&t.SlowWindow, 10*time.Second)

@@ -162,7 +162,7 @@ func (c *Core) chunkDone(e *region, err error) {
 func (c *Core) reconciled(e *region) {
 	e.dirty, e.full, e.zeros, e.at, e.again = false, 0, false, 0, false
 	e.unlink()
-	e.last = c.now - coolMost*c.t.Cool // whatever the pause is then
+	e.last = c.now - c.t.CoolMost // whatever the pause is then
 	if len(e.lost) > 0 {
 		c.tellLost(e)
 	} else if e.clear == 0 {

@@ -88,6 +88,8 @@ func newPlan(c *Cluster) *plan {
 	if p.tunables.Chunk == 16<<10 {
 		p.tunables.Lookup = 1 // the extents of all that was missed are looked up, else of nothing
 		p.tunables.Window, p.tunables.Reserve = 64<<10, 8<<10
+	} else {
+		p.tunables.CoolMost = p.tunables.Cool // marks are cleared as soon as may be
 	}
 	return p
 }

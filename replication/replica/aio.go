@@ -38,22 +38,21 @@ type queue struct {
 
 // iocb and ioEvent are the kernel's (linux/aio_abi.h).
 type iocb struct {
-	data     uint64
-	key      [2]uint32 // and flags of the I/O, in the order of the machine's bytes: all zeros
-	op       uint16
-	priority int16
-	fd       uint32
-	buf      uint64
-	bytes    uint64
-	off      int64
-	reserved uint64
-	flags    uint32
-	eventFD  uint32
+	data  uint64
+	_     [2]uint32 // key and flags of the I/O, in the order of the machine's bytes
+	op    uint16
+	_     int16 // priority
+	fd    uint32
+	buf   uint64
+	bytes uint64
+	off   int64
+	_     uint64
+	_     [2]uint32 // flags and the descriptor that is told
 }
 
 type ioEvent struct {
-	data, object   uint64
-	result, second int64
+	data, _   uint64
+	result, _ int64
 }
 
 const iocbWrite = 1 // IOCB_CMD_PWRITE

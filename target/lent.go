@@ -135,6 +135,14 @@ func (o *sender) goOn() error {
 	return err
 }
 
+// abandon frees what the reader has left, when the writer has ended: nobody sends it any more.
+func (o *sender) abandon() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.settle(o.left)
+	o.left = nil
+}
+
 // failed ends the session: the connection is of no use any more.
 func (o *sender) failed(err error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) && !o.s.parting.Load() {

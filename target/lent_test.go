@@ -199,3 +199,20 @@ func TestLentReaderSlowInitiator(t *testing.T) {
 		}
 	}
 }
+
+// TestLentReaderLeaves: what the reader has begun to send gives its memory back when the session ends before the writer goes on with it.
+func TestLentReaderLeaves(t *testing.T) {
+	srv, addr := serve(t, &fakeProvider{})
+	small, large := srv.Free()
+	c := login(t, addr)
+	oneByOne(c, 4)
+	if n := srv.LeaveHalfSent(64 << 10); n != 1 {
+		t.Fatal(n, "sessions")
+	}
+	if err := srv.DropSessions(t.Context(), func(target.SessionInfo) bool { return true }, errors.New("the host is gone")); err != nil {
+		t.Fatal(err)
+	}
+	if s, l := srv.Free(); s != small || l != large {
+		t.Errorf("%d and %d bytes were not given back", small-s, large-l)
+	}
+}

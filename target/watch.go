@@ -152,6 +152,7 @@ func (s *session) run(first *loggingIn) error {
 	}
 	s.drop(err)
 	<-sent
+	s.out.abandon()
 	s.letGo()
 	s.close(s.cause)
 	s.srv.remove(s)

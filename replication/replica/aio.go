@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -139,7 +140,10 @@ func (o *osFile) ended(w *fileWrite, result int64) error {
 
 // queues are those that are not used.
 type queues struct {
-	mu   sync.Mutex
+	// refused says that the kernel had none for us (fs.aio-max-nr, or it was built without them): from then on nothing goes in batches.
+	refused atomic.Bool
+
+	mu   sync.Mutex // guards what follows
 	idle []*queue
 }
 
@@ -154,6 +158,7 @@ func (s *queues) get() *queue {
 	}
 	q, err := newQueue()
 	if err != nil {
+		s.refused.Store(true)
 		return nil
 	}
 	return q

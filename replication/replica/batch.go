@@ -35,8 +35,8 @@ type batch struct {
 func (x *batch) add(j job, err error) { x.jobs, x.errs = append(x.jobs, j), append(x.errs, err) }
 
 // batchable tells whether a command may wait for others like it: a small write of whole blocks.
-func (r *replica) batchable(c *peer.Call) bool {
-	return c.Kind == peer.Write && r.batched.Load() && c.Len <= maxBatched && (c.Off|c.Len)%sumBlock == 0
+func (r *replica) batchable(c *peer.Call, p *pool) bool {
+	return c.Kind == peer.Write && r.batched.Load() && !p.queues.refused.Load() && c.Len <= maxBatched && (c.Off|c.Len)%sumBlock == 0
 }
 
 // add takes a job in.

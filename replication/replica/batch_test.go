@@ -178,6 +178,20 @@ func TestBatchAfterTheEnd(t *testing.T) {
 	}
 }
 
+// TestNoQueues: where the kernel has none for us, writes have a worker each.
+func TestNoQueues(t *testing.T) {
+	h := newHost(t, 1)
+	s := h.open(1)
+	spec := h.spec(0)
+	must(t, s, peer.Command{Kind: peer.Create, Spec: spec})
+	p := h.node.pools[0]
+	r := p.find(spec.Volume)
+	r.batches.hold()
+	p.queues.refused.Store(true)
+	must(t, s, write(spec.Volume, 0, filled(4096, 1), 1)) // it does not wait for a runner
+	r.batches.release(p, r)
+}
+
 // TestWriteMany: every list against a model: lengths, buffers that are not aligned, files that cannot be written.
 func TestWriteMany(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")

@@ -198,7 +198,7 @@ func (s *Session) Submit(c *peer.Call) {
 	default:
 		switch j := (job{s: s, c: c, p: p, r: r}); {
 		case c.Lent != nil && p.work.lend(c.Lent, j):
-		case r != nil && r.batchable(c):
+		case r != nil && r.batchable(c, p):
 			r.batches.add(j)
 		default:
 			p.work.run(j)

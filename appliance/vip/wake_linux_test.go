@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -109,10 +110,15 @@ func startHost(t *testing.T, bridge netlink.Link, name string, former []Connecti
 	}
 	t.Cleanup(cut)
 	lines := bufio.NewScanner(out)
+	var said []string // and not asked for yet: a connection may be seen before its call is read, or after
 	return func(prefix string) string {
 		t.Helper()
-		for lines.Scan() {
-			if s, ok := strings.CutPrefix(lines.Text(), prefix); ok {
+		for i := 0; i < len(said) || lines.Scan(); i++ {
+			if i == len(said) {
+				said = append(said, lines.Text())
+			}
+			if s, ok := strings.CutPrefix(said[i], prefix); ok {
+				said = slices.Delete(said, i, i+1)
 				return s
 			}
 		}

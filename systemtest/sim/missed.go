@@ -74,6 +74,38 @@ func (c *Cluster) checkJoined(m *mirrorShell, id ids.Node) {
 		}
 		c.stats["regions compared after a join"] += int(regionsOf(mine.spec))
 	}
+	c.checkAbsent(m.vol, v, mine, id)
+}
+
+// checkAbsent looks whether a replica that has joined knows of each absent one where its bytes differ (12): they may not be there any more from
+// whom it could have learned that when the absent one comes back.
+func (c *Cluster) checkAbsent(vol int, v *truth.Volume, mine *simReplica, id ids.Node) {
+	for _, e := range mine.rec.Others() {
+		if !e.Absent || e.Seq == 0 { // nothing is relied upon
+			continue
+		}
+		for _, n := range c.nodes {
+			for _, pool := range n.pools {
+				p := truth.Place{Node: n.id(), Pool: pool.id}
+				absent := c.replicaAt(p, vol)
+				if absent == nil || absent.rec.Birth != e.ID.Birth || absent.seq < e.Seq || c.isTainted(p.Pool, vol) {
+					continue
+				}
+				size := min(mine.spec.Size, absent.spec.Size, v.Size)
+				for g := range uint32((size + region - 1) / region) {
+					off := int64(g) * region
+					n := min(region, size-off)
+					if mine.rec.Misses(e.ID.Birth, g) || mine.marks[g]|absent.marks[g] != 0 || mine.writing[g]+absent.writing[g] > 0 || mine.flipped(off, n) || absent.flipped(off, n) {
+						continue
+					}
+					if !bytes.Equal(mine.data.Read(off, n), absent.data.Read(off, n)) {
+						c.fail("the replica of volume %d on %s joined, and does not know that the absent one on %s lacks region %d", vol, c.nameOf(id), c.nameOf(p.Node), g)
+						return
+					}
+				}
+			}
+		}
+	}
 }
 
 // flipped tells whether a bit has flipped in a range, which its checksum says.

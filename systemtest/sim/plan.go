@@ -91,6 +91,9 @@ func newPlan(c *Cluster) *plan {
 	} else {
 		p.tunables.CoolMost = p.tunables.Cool // marks are cleared as soon as may be
 	}
+	if c.breaks(BreakRelay) { // and in its time nothing is looked up ahead, nor do marks hide what is not handed on
+		p.tunables.Window, p.tunables.Reserve, p.tunables.CoolMost = 64<<20, 1<<40, p.tunables.Cool
+	}
 	return p
 }
 

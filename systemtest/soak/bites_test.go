@@ -22,7 +22,7 @@ func TestBites(t *testing.T) {
 		kinds                    []Kind
 		memory                   bool
 	}{
-		{"the data are not flushed before the answer", "replication/replica/replica.go", "	err := r.data.flush()\n", "	err := error(nil)\n", []Kind{PowerAll}, false},
+		{"the data are not flushed before the answer", "replication/replica/replica.go", "	if err := r.data.flush(); err != nil {\n		r.fail(", "	if err := error(nil); err != nil {\n		r.fail(", []Kind{PowerAll}, false},
 		{"nothing of a pool is flushed", "replication/replica/osdisk.go", "return again(func() error { return unix.Fdatasync(int(o.f.Fd())) })", "return nil", []Kind{PowerAll}, false},
 		{"the catalog is not flushed", "cluster/store.go", "NoFreelistSync: true,", "NoFreelistSync: true, NoSync: true,", []Kind{PowerAll, PowerLeader}, false},
 		{"SYNCHRONIZE CACHE flushes nothing", "replication/replica/execute.go", "	case peer.Flush:\n		return r.sync()\n", "	case peer.Flush:\n		return nil\n", []Kind{PowerAll}, true},

@@ -73,6 +73,9 @@ func (r *Records) Know(list []peer.Other, active map[uint32]peer.Seq) error {
 	return nil
 }
 
+// Misses tells whether it is on record that a replica lacks something of a region.
+func (r *Records) Misses(birth ids.ID, region uint32) bool { return r.missed[birth][region] }
+
 // Marked says that a region becomes active.
 func (r *Records) Marked(g uint32) {
 	for _, m := range r.missed {

@@ -76,7 +76,7 @@ type Tunables struct {
 	// Reconcilers is how many chunks of active regions are compared at a time after a take-over. Default 8.
 	Reconcilers int
 	// Resyncers is how many chunks a resync copies at a time while the volume is otherwise idle; half as many where a client had I/O
-	// within the last second, and one beside client I/O. Default 16.
+	// within the last second, two at most within the last 10 ms, and one beside client I/O. Default 16.
 	Resyncers int
 	// Progress is how often, during a resync, the members take note of what the joiner has by now: there it goes on after an
 	// interruption. Default 2 s.

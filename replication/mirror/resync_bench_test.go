@@ -361,7 +361,7 @@ func BenchmarkResync(b *testing.B) {
 		for b.Loop() {
 			p := newPair(b, b.TempDir())
 			p.fill()
-			var alone, beside []float64
+			var alone, beside, speed []float64
 			for range 3 {
 				_, took := p.load(after(5 * time.Second))
 				alone = append(alone, p99(took))
@@ -369,7 +369,8 @@ func BenchmarkResync(b *testing.B) {
 				p.back(true)
 				stop := make(chan struct{})
 				go func() {
-					p.synced()
+					s := p.synced()
+					speed = append(speed, float64(s.Copied>>20)/s.Seconds)
 					close(stop)
 				}()
 				_, took = p.load(stop)
@@ -377,8 +378,10 @@ func BenchmarkResync(b *testing.B) {
 			}
 			slices.Sort(alone)
 			slices.Sort(beside)
+			slices.Sort(speed)
 			b.ReportMetric(alone[1], "ms-p99-alone")
 			b.ReportMetric(beside[1], "ms-p99-beside")
+			b.ReportMetric(speed[1], "MiB/s-copied")
 			b.ReportMetric(beside[1]/alone[1], "beside/alone")
 		}
 	})

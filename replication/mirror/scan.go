@@ -65,8 +65,11 @@ func (c *Core) scanWindow(rs *resync, w *window) bool {
 	return rs.cursor >= w.end
 }
 
-// idleAfter is how long after its last request a volume is idle.
-const idleAfter = time.Second
+// A volume whose last request was less than busyAfter ago is about to have the next; after idleAfter it is idle.
+const (
+	busyAfter = 10 * time.Millisecond
+	idleAfter = time.Second
+)
 
 // mayCopy: what copies have under way is what a client's next request waits behind.
 func (c *Core) mayCopy(rs *resync) bool {
@@ -74,6 +77,8 @@ func (c *Core) mayCopy(rs *resync) bool {
 	switch {
 	case c.live > 0:
 		most = 1
+	case c.now-c.askedAt < busyAfter:
+		most = min(most, 2)
 	case c.now-c.askedAt < idleAfter:
 		most = max(most/2, 1)
 	}

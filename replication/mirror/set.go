@@ -22,6 +22,11 @@ type proposal struct {
 	why     error
 }
 
+// noVersion is one that no set ever has: they begin at 1. A removal that names it is rejected, and so tells what the set is: all that was
+// proposed before it is decided then. It takes the place of a retirement's repetition: those that are left may have died since they
+// said that they were there.
+const noVersion = 0
+
 // adjust begins the change of the set that is due, if none is under way: a removal before a join, and one
 // that has to be before one that is only wanted.
 func (c *Core) adjust() {
@@ -102,7 +107,11 @@ func (c *Core) propose() {
 		if p.why != nil {
 			why = p.why.Error()
 		}
-		e.Proposal = truth.RemoveMember{Epoch: c.p.Epoch, Volume: c.p.Volume.ID, Version: c.version, Node: node, Reason: why}
+		version := c.version
+		if p.unknown && p.why == ErrRetired {
+			version = noVersion
+		}
+		e.Proposal = truth.RemoveMember{Epoch: c.p.Epoch, Volume: c.p.Volume.ID, Version: version, Node: node, Reason: why}
 	}
 	c.emit(e)
 }

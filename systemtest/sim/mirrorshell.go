@@ -31,7 +31,7 @@ type mirrorShell struct {
 	drained  func(error)
 	resynced map[ids.Node]func(error)
 
-	wished   time.Duration // when the last member was to leave, by the world's clock
+	wished   time.Duration // when the last member was to leave, or it was not known whether it has left, by the world's clock
 	retiring bool          // the core is being told so
 
 	// For what is broken on purpose: writes that the mirror believes done, and answers that wait for them.
@@ -105,6 +105,9 @@ func (m *mirrorShell) effect(e mirror.Effect) {
 	case mirror.Propose:
 		m.checkRetired(e.Proposal)
 		m.n.propose(e.Proposal, func(out truth.Outcome, err error) {
+			if errors.Is(err, truth.ErrUnknown) {
+				m.wished = m.n.c.w.Now()
+			}
 			m.do(func() { m.core.Decided(e.ID, out, err) })
 		})
 	case mirror.Reconnect:

@@ -162,10 +162,11 @@ func (c *Cluster) checkSizes() {
 	}
 }
 
-// checkRetired checks that the members that are left when one leaves that was well have not been dead since before that was wanted (1).
+// checkRetired checks that the members that are left when one leaves that was well have not been dead since before that was wanted, or its
+// outcome was unknown (1).
 func (m *mirrorShell) checkRetired(p truth.Proposal) {
 	r, ok := p.(truth.RemoveMember)
-	if !ok || r.Reason != mirror.ErrRetired.Error() {
+	if !ok || r.Reason != mirror.ErrRetired.Error() || r.Version == 0 { // which is only a question
 		return
 	}
 	c := m.n.c

@@ -81,7 +81,7 @@ func (c *Cluster) startChaos() {
 		if f.name == "power loss everywhere" && c.plan.memory {
 			f.weight = 5
 		}
-		if f.name == "isolation" && c.breaks(BreakConfirm) || f.name == "bad disk" && c.breaks(BreakLost) {
+		if f.name == "isolation" && c.breaks(BreakConfirm) || f.name == "bad disk" && c.breaks(BreakLost) || f.name == "slow disk" && c.breaks(BreakClear) {
 			f.weight *= 10 // in which it shows
 			c.plan.mediums = c.plan.mediums || f.name == "bad disk"
 			use, weights = append(use, f), append(weights, f.weight)

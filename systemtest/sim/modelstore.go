@@ -361,7 +361,7 @@ func (s *storeSession) command(m msgCommand) {
 	case peer.Flush:
 		step(func() { st.n.flush(pool, r, step, end) })
 	case peer.Clear:
-		step(func() {
+		clear := func() {
 			for _, g := range c.Regions {
 				if at, ok := r.marks[g.Region]; ok && (at <= g.Seq && r.writing[g.Region] == 0 || st.n.c.breaks(BreakClear)) {
 					delete(r.marks, g.Region)
@@ -370,7 +370,12 @@ func (s *storeSession) command(m msgCommand) {
 				}
 			}
 			end(peer.Answer{}, nil)
-		})
+		}
+		if st.n.c.breaks(BreakClear) { // it is late, too, so that writes overtake it
+			step(func() { step(func() { step(clear) }) })
+			return
+		}
+		step(clear)
 	case peer.ReadMap:
 		tell := func() {
 			a := peer.Answer{Incarnation: st.n.breakIncarnation(r), Birth: r.rec.Birth, Highest: r.seq, Known: r.rec.Others()}

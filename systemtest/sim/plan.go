@@ -91,6 +91,9 @@ func newPlan(c *Cluster) *plan {
 	} else {
 		p.tunables.CoolMost = p.tunables.Cool // marks are cleared as soon as may be
 	}
+	if c.breaks(BreakClear) { // it shows where a write comes while its region is being cleared
+		p.tunables.HotRegions, p.tunables.Cool, p.tunables.CoolMost = 1, 30*time.Millisecond, 30*time.Millisecond
+	}
 	if c.breaks(BreakRelay) { // and in its time nothing is looked up ahead, nor do marks hide what is not handed on
 		p.tunables.Window, p.tunables.Reserve, p.tunables.CoolMost = 64<<20, 1<<40, p.tunables.Cool
 	}

@@ -31,11 +31,11 @@ type Core struct {
 	distrusted map[ids.Pool][]peer.Epoch // that a pool knows them proves nothing: it was reverted under them
 	known      peer.Epoch                // the highest epoch that was ever heard of: by the catalog, a report, or our own proposals
 	suspected  map[ids.Node]bool
-	r          *reign              // nil unless a take-over is under way or done
-	again      pace                // of take-overs
-	tries      int                 // take-overs since the last reign that lasted
-	endings    map[ids.Volume]int  // mirrors that ended by themselves under this leadership
-	through    map[ids.Volume]bool // their disks failed to flush: under this leadership every write is durable when it is answered
+	r          *reign                         // nil unless a take-over is under way or done
+	again      pace                           // of take-overs
+	tries      int                            // take-overs since the last reign that lasted
+	endings    map[ids.Volume][]time.Duration // when mirrors ended by themselves under this leadership
+	through    map[ids.Volume]bool            // their disks failed to flush: under this leadership every write is durable when it is answered
 	reports    map[ids.Node]stamped
 	witness    witness
 	yield      yielding
@@ -64,6 +64,7 @@ type reign struct {
 	moved     bool                // a member of a served volume has another node than when its mirror was opened
 	back      bool                // a volume that was served, and then deleted, was restored; or one was forced
 	retired   map[ids.Volume]bool // that were served, and then deleted
+	again     time.Duration       // when a volume that was left alone is tried again; 0: there is none
 	swept     ids.Volume          // the newest of View.Deleted whose replicas were looked for
 
 	removal  removal                  // RemoveUnfenced
@@ -117,7 +118,7 @@ func (c *Core) handle(ev Event) {
 	case Leading:
 		c.endReign("the leadership was gained anew")
 		c.leading, c.again, c.tries, c.witness = true, pace{}, 0, witness{}
-		c.endings, c.through = make(map[ids.Volume]int), make(map[ids.Volume]bool)
+		c.endings, c.through = make(map[ids.Volume][]time.Duration), make(map[ids.Volume]bool)
 		c.auto = newMoving()
 		c.setView(ev.View)
 	case Following:
@@ -199,8 +200,11 @@ func (c *Core) drive() {
 	if c.r == nil || !c.r.applied {
 		return
 	}
-	c.driveAdmin()
-	if c.r == nil { // a drain took too long
+	c.driveEnded()
+	if c.r != nil {
+		c.driveAdmin()
+	}
+	if c.r == nil { // a volume is tried again, or a drain took too long
 		c.driveTakeOver()
 		return
 	}

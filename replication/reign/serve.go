@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"pmsapp/internal/ids"
 	"pmsapp/replication/mirror"
@@ -157,9 +158,12 @@ func (c *Core) away(id ids.Volume) string {
 	return strings.Join(names, ", ")
 }
 
-// maxEndings is how often mirrors of one volume may end by themselves under one leadership before it is left alone: it must
-// not take the others with it for ever.
-const maxEndings = 3
+// maxEndings is how often mirrors of one volume may end by themselves within endingsAge under one leadership before it is left alone until
+// the first of them is that old: it must not take the others with it again and again, nor be gone for good.
+const (
+	maxEndings = 3
+	endingsAge = 10 * time.Minute
+)
 
 // mirrorEnded takes over anew: only a new fence can say what the replicas are now.
 func (c *Core) mirrorEnded(ev MirrorEnded) {
@@ -168,15 +172,42 @@ func (c *Core) mirrorEnded(ev MirrorEnded) {
 		return
 	}
 	v.stage, v.state, v.reason = ended, Waits, fmt.Sprintf("its mirror ended: %v", ev.Err)
-	c.tell(VolumeWaits, v.id, ids.Node{}, v.reason)
 	if errors.Is(ev.Err, mirror.ErrFlush) {
 		c.through[v.id] = true // so that the next failure is that of a write, and not of all of them
 	}
 	if !errors.Is(ev.Err, peer.ErrEpoch) && !errors.Is(ev.Err, truth.ErrRejected) && !errors.Is(ev.Err, mirror.ErrFlush) &&
 		!errors.Is(ev.Err, mirror.ErrIncarnation) {
-		if c.endings[v.id]++; c.endings[v.id] > maxEndings {
+		if again := c.countEnding(v.id); again > c.now {
+			v.reason += fmt.Sprintf("; it is the %dth time in %v, and it is tried again in %v", maxEndings+1, (c.now - again + endingsAge).Round(time.Second), (again - c.now).Round(time.Second))
+			c.tell(VolumeWaits, v.id, ids.Node{}, v.reason)
+			if c.r.again == 0 || again < c.r.again {
+				c.r.again = again
+			}
 			return
 		}
 	}
+	c.tell(VolumeWaits, v.id, ids.Node{}, v.reason)
 	c.endReign(v.reason)
+}
+
+// countEnding says when a volume whose mirror has just ended by itself may be taken over again.
+func (c *Core) countEnding(id ids.Volume) time.Duration {
+	times := slices.DeleteFunc(c.endings[id], func(t time.Duration) bool { return c.now-t >= endingsAge })
+	times = append(times, c.now)
+	c.endings[id] = times
+	if len(times) <= maxEndings {
+		return c.now
+	}
+	return times[0] + endingsAge
+}
+
+// driveEnded takes over anew when it is time to try a volume again that was left alone.
+func (c *Core) driveEnded() {
+	switch {
+	case c.r.again == 0:
+	case c.now < c.r.again:
+		c.at(c.r.again)
+	default:
+		c.endReign("a volume whose mirror ended again and again is tried once more")
+	}
 }

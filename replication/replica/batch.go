@@ -135,10 +135,14 @@ func (r *replica) runBatch(p *pool, x *batch) {
 		}
 	}
 	r.mu.Unlock()
-	// What waits for no mark goes first. What does is another's, unless somebody waits to have the replica alone.
+	// What waits for no mark goes first. What does is another's, unless somebody waits to have the replica alone, or no worker is free:
+	// it would wait, with use, behind commands that wait for who waits for use.
 	if len(marked.jobs) > 0 && len(plain.jobs) > 0 && r.use.TryRLock() {
-		p.work.run(job{p: p, r: r, marked: marked})
-		marked = nil
+		if p.work.tryRun(job{p: p, r: r, marked: marked}) {
+			marked = nil
+		} else {
+			r.use.RUnlock()
+		}
 	}
 	r.carry(p, plain, false)
 	if marked != nil {

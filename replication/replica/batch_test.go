@@ -7,11 +7,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"pmsapp/internal/block"
 	"pmsapp/replication/peer"
@@ -263,4 +266,89 @@ func TestWriteMany(t *testing.T) {
 	if list[0].err != nil || list[1].err != nil || !errors.Is(list[2].err, syscall.EFBIG) && !errors.Is(list[2].err, syscall.EINVAL) {
 		t.Error(list[0].err, list[1].err, list[2].err)
 	}
+}
+
+// gatedFile makes reads and writes wait until its gate is opened.
+type gatedFile struct {
+	file
+	began atomic.Int32
+	gate  chan struct{}
+}
+
+func (f *gatedFile) readAt(b []byte, off int64) error {
+	f.began.Add(1)
+	<-f.gate
+	return f.file.readAt(b, off)
+}
+
+func (f *gatedFile) writeAt(b []byte, off int64) error {
+	f.began.Add(1)
+	<-f.gate
+	return f.file.writeAt(b, off)
+}
+
+// TestBatchBesideWriter: all workers are at work and as many commands wait when a batch hands those on that need a mark; then somebody
+// waits to have the replica alone. What was handed on holds the replica: it must not wait for a worker that waits for the replica.
+func TestBatchBesideWriter(t *testing.T) {
+	h := newHost(t, 1)
+	s := h.open(1)
+	spec := h.spec(0)
+	must(t, s, peer.Command{Kind: peer.Create, Spec: spec})
+	must(t, s, write(spec.Volume, 0, filled(4096, 1), 5)) // region 0 is marked
+	p := h.node.pools[0]
+	r := p.find(spec.Volume)
+	r.batched.Store(true)
+	r.batches.hold()
+	f := &gatedFile{file: r.data, gate: make(chan struct{})}
+	r.data = f
+	ends := make(chan error, 3*maxWorkers)
+	sent := 0
+	send := func(c peer.Command) {
+		sent++
+		s.Submit(&peer.Call{Command: c, Done: func(c *peer.Call) { ends <- c.Err }})
+	}
+	read := func() {
+		send(peer.Command{Kind: peer.Read, Volume: spec.Volume, Len: 4096, Data: make([]byte, 4096)})
+	}
+	for range maxWorkers - 1 {
+		read()
+	}
+	for f.began.Load() < maxWorkers-1 {
+		runtime.Gosched()
+	}
+	send(write(spec.Volume, 4096, filled(4096, 2), 5))
+	send(write(spec.Volume, 3<<20, filled(4096, 3), 6))
+	r.mu.Lock() // the runner stops at its first step
+	r.batches.release(p, r)
+	for range maxWorkers {
+		read()
+	}
+	r.mu.Unlock()
+	for f.began.Load() < maxWorkers {
+		runtime.Gosched()
+	}
+	had := make(chan struct{})
+	go func() { // as who opens it anew, or makes it larger
+		defer close(had)
+		r.use.Lock()
+		r.data = f.file
+		r.use.Unlock()
+	}()
+	for r.use.TryRLock() {
+		r.use.RUnlock()
+		runtime.Gosched()
+	}
+	close(f.gate)
+	late := time.After(20 * time.Second)
+	for range sent {
+		select {
+		case err := <-ends:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-late:
+			t.Fatal("commands wait for each other")
+		}
+	}
+	<-had
 }

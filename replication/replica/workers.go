@@ -30,6 +30,23 @@ func newWorkers(limit int) *workers {
 func (w *workers) run(j job) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.push(j)
+}
+
+// tryRun runs a job, unless it would have to wait for the end of others.
+func (w *workers) tryRun(j job) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	// Whoever is idle found nothing waiting, and since then each job that came has woken or begun a goroutine: none is ahead that has not.
+	if w.idle == 0 && w.count == w.limit {
+		return false
+	}
+	w.push(j)
+	return true
+}
+
+// push is called with mu.
+func (w *workers) push(j job) {
 	if w.head > len(w.waiting)/2 && len(w.waiting) == cap(w.waiting) { // what was taken makes room
 		n := copy(w.waiting, w.waiting[w.head:])
 		clear(w.waiting[n:])

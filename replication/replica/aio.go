@@ -130,6 +130,8 @@ func (o *osFile) writeMany(from *queues, list []fileWrite) {
 // ended is what became of a write.
 func (o *osFile) ended(w *fileWrite, result int64) error {
 	switch {
+	case result == -int64(syscall.EINTR): // of what a signal breaks off, only a write of its own is begun again by the kernel
+		return o.writeAt(w.data, w.off)
 	case result < 0:
 		return &os.PathError{Op: "write", Path: o.f.Name(), Err: syscall.Errno(-result)}
 	case result < int64(len(w.data)): // what follows tells why; to be aligned, all of it

@@ -352,3 +352,34 @@ func TestBatchBesideWriter(t *testing.T) {
 	}
 	<-had
 }
+
+// TestWriteEnded: a write that the kernel took and broke off for a signal, or cut short, is made as a whole; what the device says of one is its error.
+func TestWriteEnded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if err := (osDisk{}).create(path, 8192, false); err != nil {
+		t.Fatal(err)
+	}
+	opened, err := osDisk{}.open(path, 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.close()
+	o := opened.(*osFile)
+	got := block.Get(4096)
+	for i, result := range []int64{-int64(syscall.EINTR), 0, 512} {
+		want := block.Get(4096)
+		copy(want, filled(4096, byte(i+1)))
+		if err := o.ended(&fileWrite{off: 4096, data: want}, result); err != nil {
+			t.Errorf("%d: %v", result, err)
+		}
+		if err := o.readAt(got, 4096); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d: it reads as %d: %v", result, got[0], err)
+		}
+	}
+	if err := o.ended(&fileWrite{off: 4096, data: block.Get(4096)}, -int64(syscall.EIO)); !errors.Is(err, syscall.EIO) {
+		t.Error(err)
+	}
+	if err := o.ended(&fileWrite{off: 4096, data: block.Get(4096)}, 4096); err != nil || o.readAt(got, 4096) != nil || got[0] != 3 {
+		t.Errorf("written again: %d, %v", got[0], err)
+	}
+}

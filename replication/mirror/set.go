@@ -23,8 +23,8 @@ type proposal struct {
 }
 
 // noVersion is one that no set ever has: they begin at 1. A removal that names it is rejected, and so tells what the set is: all that was
-// proposed before it is decided then. It takes the place of a retirement's repetition: those that are left may have died since they
-// said that they were there.
+// proposed before it is decided then. It takes the place of the repetition of a removal that would not be proposed now: of a retirement,
+// for those that are left may have died since they said that they were there, and of a member that need not leave any more.
 const noVersion = 0
 
 // adjust begins the change of the set that is due, if none is under way: a removal before a join, and one
@@ -108,7 +108,7 @@ func (c *Core) propose() {
 			why = p.why.Error()
 		}
 		version := c.version
-		if p.unknown && p.why == ErrRetired {
+		if p.unknown && (p.why == ErrRetired || c.mustLeave() != p.slot) {
 			version = noVersion
 		}
 		e.Proposal = truth.RemoveMember{Epoch: c.p.Epoch, Volume: c.p.Volume.ID, Version: version, Node: node, Reason: why}

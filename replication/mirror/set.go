@@ -22,9 +22,9 @@ type proposal struct {
 	why     error
 }
 
-// noVersion is one that no set ever has: they begin at 1. A removal that names it is rejected, and so tells what the set is: all that was
-// proposed before it is decided then. It takes the place of the repetition of a removal that would not be proposed now: of a retirement,
-// for those that are left may have died since they said that they were there, and of a member that need not leave any more.
+// noVersion is one that no set ever has: they begin at 1. A change that names it is rejected, and so tells what the set is: all that was
+// proposed before it is decided then. It takes the place of the repetition of one that would not be proposed now: of a retirement, for those
+// that are left may have died since they said that they were there, of a member that need not leave any more, and of a joiner that is lost.
 const noVersion = 0
 
 // adjust begins the change of the set that is due, if none is under way: a removal before a join, and one
@@ -50,6 +50,10 @@ func (c *Core) adjust() {
 	} else if c.rs != nil && c.rs.phase == joining {
 		if c.draining {
 			c.abortResync(ErrStopped)
+			return
+		}
+		if c.sound(bit(c.joiner)) == 0 { // lost while its join was proposed, which had no effect
+			c.abortResync(c.slots[c.joiner].why)
 			return
 		}
 		*p = proposal{active: true, add: true, slot: c.joiner, id: p.id}
@@ -100,20 +104,29 @@ func (c *Core) propose() {
 	p.id, p.sent = c.proposals, true
 	node := c.slots[p.slot].node
 	e := Effect{Kind: Propose, ID: p.id, Node: node}
+	version := c.version
+	if p.unknown && !c.wouldPropose() {
+		version = noVersion
+	}
 	if p.add {
-		e.Proposal = truth.AddMember{Epoch: c.p.Epoch, Volume: c.p.Volume.ID, Version: c.version, Node: node}
+		e.Proposal = truth.AddMember{Epoch: c.p.Epoch, Volume: c.p.Volume.ID, Version: version, Node: node}
 	} else {
 		why := "it missed a write"
 		if p.why != nil {
 			why = p.why.Error()
 		}
-		version := c.version
-		if p.unknown && (p.why == ErrRetired || c.mustLeave() != p.slot) {
-			version = noVersion
-		}
 		e.Proposal = truth.RemoveMember{Epoch: c.p.Epoch, Volume: c.p.Volume.ID, Version: version, Node: node, Reason: why}
 	}
 	c.emit(e)
+}
+
+// wouldPropose tells whether the change that was proposed would be proposed now, too.
+func (c *Core) wouldPropose() bool {
+	p := &c.prop
+	if p.add {
+		return c.sound(bit(p.slot)) != 0
+	}
+	return p.why != ErrRetired && c.mustLeave() == p.slot
 }
 
 // Decided is the end of a proposal: err is nil, a *truth.Rejection or truth.ErrUnknown. Any other error is taken for the

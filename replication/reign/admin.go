@@ -31,6 +31,8 @@ type deletion struct {
 	until   time.Duration // of the drain
 	asked   bool          // ProposeDelete is under way
 	retry   pace
+	// unserved: it had no mirror in this reign, so there is nothing to drain, and what its fence said stays true if it is not deleted.
+	unserved bool
 }
 
 // createVolume makes the replicas. What can be seen to be wrong is refused before anything is made.
@@ -193,7 +195,7 @@ func (c *Core) creationDecided(m *creation, err error) {
 	}
 }
 
-// deleteVolume drains a volume that is served here.
+// deleteVolume drains a volume that is served here. One that waits for replicas that may never come back has nothing to drain.
 func (c *Core) deleteVolume(ev DeleteVolume) {
 	reply := Reply{Request: ev.Request}
 	tv := c.byID[ev.Volume]
@@ -205,6 +207,11 @@ func (c *Core) deleteVolume(ev DeleteVolume) {
 		reply.Err = ErrUnknownVolume
 	case c.r.handing != nil || c.r.vols[ev.Volume].stage > open:
 		reply.Err = ErrBusy
+	case c.r.vols[ev.Volume].waits():
+		v := c.r.vols[ev.Volume]
+		v.stage, v.state, v.reason = ended, Draining, "it is being deleted" // nobody judges or serves it meanwhile
+		c.r.deleting = append(c.r.deleting, &deletion{request: ev.Request, v: v, name: tv.Name, version: tv.Version, unserved: true})
+		return
 	case c.r.vols[ev.Volume].stage < open:
 		reply.Err = fmt.Errorf("%w: %s", ErrNotServed, c.r.vols[ev.Volume].reason)
 	default:
@@ -219,10 +226,18 @@ func (c *Core) deleteVolume(ev DeleteVolume) {
 	c.emit(reply)
 }
 
+// waits tells whether a volume has been judged in this reign, and nobody whom it needs can be reached, or is good.
+func (v *vol) waits() bool { return v.stage == idle && (v.state == Waits || v.state == NeedsForce) }
+
 // drop ends a deletion without success. The mirror is drained, or half so, and goes on only after a new fence.
 func (c *Core) drop(d *deletion, err error) {
 	c.r.deleting = slices.DeleteFunc(c.r.deleting, func(x *deletion) bool { return x == d })
 	c.emit(Reply{Request: d.request, Err: err})
+	if d.unserved { // it never was more than idle: it is judged again
+		d.v.stage, d.v.state = idle, TakingOver
+		c.touch()
+		return
+	}
 	c.endReign("the deletion of a volume was given up")
 }
 
@@ -266,9 +281,10 @@ func (c *Core) driveAdmin() {
 			return
 		case d.v.stage == draining:
 			c.at(d.until)
-		case d.v.stage == drained && !d.asked && c.now < d.retry.next:
+		case d.asked || d.v.stage != drained && !d.unserved:
+		case c.now < d.retry.next:
 			c.at(d.retry.next)
-		case d.v.stage == drained && !d.asked:
+		default:
 			d.asked = true
 			c.emit(ProposeDelete{Epoch: r.epoch, Volume: d.v.id, Version: d.version})
 		}

@@ -409,6 +409,11 @@ func (s *script) do(cmd string, a []string) {
 	case "force": // force v a L2 [incomplete]
 		s.req++
 		s.step(ForceVolume{Request: s.req, Volume: volumeID(a[0]), Node: nodeID(a[1]), Lineage: lineageID(a[2]), Incomplete: len(a) > 3})
+	case "bump": // bump v: its set has another version than the core knows
+		v := *s.w.view
+		v.Volumes = slices.Clone(v.Volumes)
+		s.w.view = &v
+		find(s.w.view, volumeID(a[0])).Version++
 	case "size": // size v 8192: of its replicas as they are, when the volume has grown
 		tv := find(s.w.view, volumeID(a[0]))
 		tv.Size = int64(num(1))

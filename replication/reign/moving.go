@@ -155,7 +155,7 @@ func (c *Core) moveOne(v *vol, tv *truth.Volume) bool {
 		if !ok {
 			if !a.nowhere[tv.ID] {
 				a.nowhere[tv.ID] = true
-				c.tell(ReplicaStuck, tv.ID, p.Node, fmt.Sprintf("the replica of volume %s on node %s cannot be moved: no other node is reachable and has %d bytes free",
+				c.tell(ReplicaStuck, tv.ID, p.Node, fmt.Sprintf("the replica of volume %s on node %s cannot be moved: no other node without one is reachable, is not being drained, and has %d bytes free",
 					tv.Name, c.nodeName(p.Node), tv.Size))
 			}
 			c.placesBy(a.spaced + spaceAge)

@@ -97,7 +97,7 @@ func (c *Core) mayAdd(ev *AddReplica) (*wish, error) {
 		return nil, ErrPromised
 	}
 	if !ok {
-		return nil, fmt.Errorf("%w: no other node that was named is reachable and has a pool with space", ErrNoPlace)
+		return nil, fmt.Errorf("%w: no node that was meant is reachable, is not being drained, has none of it, and has a pool with space", ErrNoPlace)
 	}
 	return &wish{request: ev.Request, place: place, instead: ev.Instead, why: ev.Why}, nil
 }

@@ -48,6 +48,8 @@ func TestBadInput(t *testing.T) {
 		{"type", `name = 7`, "name", ErrInvalid},
 		{"name", `name = "a_b"`, "name: ", ErrInvalid},
 		{"twice", `pools = ["/a", "/a/"]`, "named twice", ErrInvalid},
+		{"relative state", `state = "data"`, `state: "data" is not an absolute path`, ErrInvalid},
+		{"relative pool", `pools = ["pool1"]`, `pools: "pool1" is not an absolute path`, ErrInvalid},
 		{"the state", `pools = ["/var/lib/pmsapp"]`, "state directory", ErrInvalid},
 		{"address", "[address]\nportal = \"host\"", "address.portal", ErrInvalid},
 		{"the same", "[address]\nportal = \"0.0.0.0:7443\"", "is address.api already", ErrInvalid},

@@ -17,9 +17,15 @@ func (c *Config) Validate() error {
 	if c.State == "" {
 		return bad("state", "a directory is needed for the catalog and the keys")
 	}
+	if !filepath.IsAbs(c.State) { // init in a shell and serve by systemd would mean two directories
+		return bad("state", "%q is not an absolute path, as in /var/lib/pmsapp", c.State)
+	}
 	for i, p := range c.Pools {
 		if p == "" {
 			return bad("pools", "an empty path")
+		}
+		if !filepath.IsAbs(p) {
+			return bad("pools", "%q is not an absolute path, as in /srv/pool1", p)
 		}
 		for _, q := range c.Pools[:i] {
 			if filepath.Clean(p) == filepath.Clean(q) {

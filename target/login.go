@@ -63,12 +63,20 @@ func (l *loggingIn) run() (*session, error) {
 				return nil, l.refuse(l.refusal)
 			}
 			status := pdu.BHS.LoginStatus()
-			return nil, errors.Join(&Refusal{Status: status, Why: "the login was not in order"}, l.send(pdu))
+			return nil, errors.Join(&Refusal{Status: status, Why: whyFailed(status)}, l.send(pdu))
 		}
 		if err := l.send(pdu); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// whyFailed says what an admin may look for.
+func whyFailed(s iscsi.LoginStatus) string {
+	if s == iscsi.LoginAuthFailed {
+		return "it did not prove who it is: its CHAP name or secret is missing or wrong, or is not that of this volume"
+	}
+	return "the login was not in order"
 }
 
 func wish(l Limits) iscsi.Wish {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"pmsapp/appliance/adapt"
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/front"
 	"pmsapp/cluster"
@@ -97,9 +98,15 @@ func told(err error) error {
 	case errors.Is(err, cluster.ErrNotLeader), errors.Is(err, cluster.ErrNoLeader), errors.Is(err, cluster.ErrUnknown),
 		errors.Is(err, reign.ErrNotLeading), errors.Is(err, truth.ErrUnknown), errors.Is(err, reign.ErrClosed):
 		return api.Errorf(api.ErrNoLeader, "repeat the command in a few seconds", "the leader has changed: %v", err)
-	case errors.Is(err, catalog.ErrNoVolume), errors.Is(err, catalog.ErrNoHost), errors.Is(err, catalog.ErrNoNode), errors.Is(err, catalog.ErrNoReplica),
+	case errors.Is(err, catalog.ErrNoHost):
+		return plain(api.ErrNotFound, "pmsapp host list shows them")
+	case errors.Is(err, catalog.ErrNoReplica):
+		return plain(api.ErrNotFound, "pmsapp volume show tells where its replicas are")
+	case errors.Is(err, catalog.ErrIsShare):
+		return plain(api.ErrConflict, "a share is no LUN: pmsapp share export")
+	case errors.Is(err, catalog.ErrNoVolume), errors.Is(err, catalog.ErrNoNode),
 		errors.Is(err, reign.ErrUnknownVolume):
-		return plain(api.ErrNotFound, "")
+		return plain(api.ErrNotFound, "pmsapp status and pmsapp volume show tell what there is")
 	case errors.Is(err, catalog.ErrNameTaken):
 		return plain(api.ErrConflict, "choose another name")
 	case errors.Is(err, catalog.ErrInUse), errors.Is(err, catalog.ErrLimit), errors.Is(err, catalog.ErrOldNode), errors.Is(err, reign.ErrNoTarget):
@@ -139,10 +146,29 @@ func (n *node) RemoveNode(ctx context.Context, request, name string) error {
 	}
 	err = n.cluster.RemoveNode(ctx, request, m.ID)
 	if errors.Is(err, catalog.ErrInUse) {
-		return api.Errorf(api.ErrConflict, "stop pmsapp there first: its replicas leave the in-sync sets, unless one is the only copy",
+		return api.Errorf(api.ErrConflict, neededHint(n.cluster.State(), m),
 			"%s is needed: %s", m.Name, strings.TrimSuffix(err.Error(), ": "+catalog.ErrInUse.Error()))
 	}
 	return told(err)
+}
+
+// neededHint says how a node can be removed that has replicas in in-sync sets. Where it has the only one, stopping it does not help.
+func neededHint(st *catalog.State, m catalog.Node) string {
+	only := func(v catalog.Volume) bool {
+		return len(v.InSync) > 0 && !slices.ContainsFunc(v.InSync, func(p catalog.Place) bool { return p.Node != m.ID })
+	}
+	for _, v := range adapt.Volumes(st) {
+		if only(v) {
+			return fmt.Sprintf("it has the only copy of %s: start it and drain it (pmsapp node drain %s), or, if it never comes back, go on with an older replica "+
+				"(pmsapp volume force %s) or give the data up (pmsapp volume delete %s --purge)", v.Name, m.Name, v.Name, v.Name)
+		}
+	}
+	for _, t := range st.Trash {
+		if only(t.Volume) {
+			return fmt.Sprintf("pmsapp volume purge %s gives it up; pmsapp volume restore %s brings it back, and pmsapp node drain %s moves it", t.Volume.Name, t.Volume.Name, m.Name)
+		}
+	}
+	return "stop pmsapp there first: its replicas leave the in-sync sets"
 }
 
 // tokenValid is how long a join token is good for.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"pmsapp/appliance/adapt"
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/config"
 	"pmsapp/appliance/front"
@@ -74,6 +75,12 @@ func errPaths(p string) error {
 
 // RemoveHost implements api.Backend.
 func (n *node) RemoveHost(ctx context.Context, request, name string) error {
+	st := n.cluster.State()
+	for _, v := range adapt.Volumes(st) {
+		if slices.ContainsFunc(st.Maps[v.ID], func(m catalog.Mapping) bool { return m.Host == name }) {
+			return api.Errorf(api.ErrConflict, fmt.Sprintf("pmsapp lun unmap %s %s first", v.Name, name), "%s is mapped to %s", v.Name, name)
+		}
+	}
 	if err := n.propose(ctx, catalog.Command{Request: request, Body: catalog.RemoveHost{Name: name}}); err != nil {
 		return err
 	}
@@ -123,6 +130,9 @@ func (n *node) MapLUN(ctx context.Context, request string, w api.NewMap) (api.Ma
 		return api.Map{}, err
 	}
 	st := n.cluster.State()
+	if err := mayMap(st, v, w); err != nil {
+		return api.Map{}, err
+	}
 	m := catalog.Mapping{Host: w.Host, ReadOnly: w.ReadOnly}
 	switch i := slices.IndexFunc(st.Maps[v.ID], func(o catalog.Mapping) bool { return o.Host == w.Host }); {
 	case w.LUN != nil:
@@ -137,6 +147,26 @@ func (n *node) MapLUN(ctx context.Context, request string, w api.NewMap) (api.Ma
 	}
 	// It is there before the admin can tell the host of it.
 	return n.lunMap(n.cluster.State(), v.ID, m), n.service.applyExports()
+}
+
+// mayMap refuses what the catalog would refuse, and says what to do.
+func mayMap(st *catalog.State, v catalog.Volume, w api.NewMap) error {
+	_, exported := st.Exports[v.ID]
+	_, known := st.Hosts[w.Host]
+	switch {
+	case v.Share:
+		return api.Errorf(api.ErrConflict, "pmsapp share export "+v.Name, "%s is a share", v.Name)
+	case exported:
+		return api.Errorf(api.ErrConflict, "pmsapp lun unexport "+v.Name+" first", "%s is exported to all that its export names", v.Name)
+	case !known:
+		return api.Errorf(api.ErrNotFound, "pmsapp host add makes one", "there is no host %q", w.Host)
+	}
+	for _, o := range st.Maps[v.ID] {
+		if o.Host == w.Host && w.LUN != nil && o.LUN != *w.LUN {
+			return api.Errorf(api.ErrConflict, fmt.Sprintf("pmsapp lun unmap %s %s first", v.Name, w.Host), "%s is mapped to %s as LUN %d already", v.Name, w.Host, o.LUN)
+		}
+	}
+	return nil
 }
 
 // UnmapLUN implements api.Backend. The host's sessions end, with what they brought, before the map does (invariant 17).

@@ -3,6 +3,7 @@ package appliance
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -17,6 +18,9 @@ import (
 // shareNamed finds a share.
 func (n *node) shareNamed(name string) (catalog.Volume, error) {
 	v, err := n.volumeNamed(name)
+	if errors.Is(err, api.ErrNotFound) {
+		return v, api.Errorf(api.ErrNotFound, "pmsapp share list shows them", "there is no share %q", name)
+	}
 	if err == nil && !v.Share {
 		err = api.Errorf(api.ErrConflict, "pmsapp share list shows the shares", "%s is a volume for LUNs, and no share", v.Name)
 	}

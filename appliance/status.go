@@ -131,7 +131,7 @@ func poolsIn(c catalog.Node, said map[ids.Node][]api.Pool, promised map[ids.Pool
 // volume describes a volume; of its state only the leader knows.
 func (n *node) volume(st *catalog.State, v catalog.Volume, r reign.VolumeStatus) api.Volume {
 	out := api.Volume{ID: v.ID.String(), Name: v.Name, Size: v.Size, State: string(r.State), Reason: r.Reason,
-		Served: r.State == reign.Serving, Epoch: v.LastServed, Replicas: []api.Replica{},
+		Share: v.Share, Served: r.State == reign.Serving, Epoch: v.LastServed, Replicas: []api.Replica{},
 		Durability: durabilityName(v), Cached: v.Memory || len(v.Volatile) > 0, Losses: v.Losses}
 	if out.State == "" {
 		out.State = string(reign.NotLeading)
@@ -173,6 +173,9 @@ func describe(st *catalog.State, p catalog.Place, inSync []catalog.Place, r reig
 	}
 	if s := m.Resync; s != nil && s.Node == p.Node {
 		out.State, out.Done, out.Total, out.Copied, out.Seconds = "resync", s.Done, s.Total, s.Copied, s.ETA
+	}
+	if st.Resync.Paused {
+		out.Seconds = -1 // nobody knows
 	}
 	return out
 }
@@ -260,11 +263,44 @@ func warnings(st *catalog.State, voters map[ids.Node]bool, s api.Status, r reign
 		if synced < len(v.Replicas) {
 			out = append(out, fmt.Sprintf("volume %s has %d of %d replicas in sync", v.Name, synced, len(v.Replicas)))
 		}
+		if w := standsStill(s, v); w != "" {
+			out = append(out, w)
+		}
 	}
 	for _, l := range r.Leftovers {
+		if v, ok := st.Volumes[l.Volume]; ok {
+			out = append(out, fmt.Sprintf("node %s has a former replica of volume %s, which only takes space: pmsapp volume replica add %s --node %s uses that again",
+				nodeName(st, l.Node), v.Name, v.Name, nodeName(st, l.Node)))
+			continue
+		}
 		out = append(out, fmt.Sprintf("node %s has a replica of volume %s, which the catalog does not know", nodeName(st, l.Node), l.Volume))
 	}
 	return out
+}
+
+// standsStill tells why a volume's I/O waits, or will as soon as there is any; empty if it does not.
+func standsStill(s api.Status, v api.Volume) string {
+	switch reign.State(v.State) {
+	case reign.Waits, reign.NeedsForce:
+		return fmt.Sprintf("volume %s is not served: %s", v.Name, v.Reason)
+	}
+	if v.Holding != "" {
+		return fmt.Sprintf("volume %s holds its I/O: %s", v.Name, v.Holding)
+	}
+	if s.Leader == "" || !v.Served {
+		return ""
+	}
+	var away []string
+	for _, p := range v.Replicas {
+		if p.State != "in sync" {
+			continue
+		}
+		if !slices.ContainsFunc(s.Nodes, func(n api.Node) bool { return n.Name == p.Node && n.State == "dead" }) {
+			return ""
+		}
+		away = append(away, p.Node)
+	}
+	return fmt.Sprintf("volume %s: its I/O will wait: no node with an in-sync replica answers (%s)", v.Name, strings.Join(away, ", "))
 }
 
 // Events implements api.Backend.

@@ -41,6 +41,9 @@ func caOf(token string) ([sha256.Size]byte, error) {
 // ReadToken reads a token file.
 func ReadToken(path string) (string, error) {
 	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("there is no admin token %s (pmsapp init made it on the cluster's first node: copy it here, or name its file with --token-file)", path)
+	}
 	if err != nil {
 		return "", fmt.Errorf("reading the admin token: %w (name its file with --token-file)", err)
 	}

@@ -62,6 +62,7 @@ type Volume struct {
 	// Cached says that hosts are told of a write cache: something that was acknowledged may not be durable.
 	Cached   bool      `json:"write_cache,omitempty"`
 	Losses   uint64    `json:"unflushed_lost,omitempty"` // how often what was acknowledged and not flushed may have been lost
+	Share    bool      `json:"share,omitempty"`          // it is a share's: it has files, and becomes no LUN
 	Served   bool      `json:"served"`
 	Epoch    uint64    `json:"last_served_epoch"`
 	Replicas []Replica `json:"replicas"`

@@ -80,7 +80,7 @@ type poolListCmd struct{}
 
 func (poolListCmd) Run(e *env) error {
 	return e.call(func(c *api.Client) error {
-		s, err := c.Status(e.ctx, false)
+		s, err := e.known(c)
 		if err != nil {
 			return err
 		}

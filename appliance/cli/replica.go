@@ -131,9 +131,23 @@ func (cmd poolEvacuateCmd) Run(e *env) error {
 	})
 }
 
+// known asks for the state of the cluster, for a command that lists a part of it: while no node leads a list may be old, or empty though
+// nothing is lost, and that is to be seen.
+func (e *env) known(c *api.Client) (api.Status, error) {
+	s, err := c.Status(e.ctx, false)
+	switch {
+	case err != nil || s.Leader != "":
+		return s, err
+	case len(s.Volumes) == 0:
+		return api.Status{}, api.Errorf(api.ErrNoLeader, "pmsapp status tells which nodes are missing", "no node leads: %s does not know what there is", s.Answered)
+	}
+	fmt.Fprintf(e.Err, "Warning: no node leads: this is what %s knew last\n", s.Answered)
+	return s, nil
+}
+
 // findVolume asks for the state of one volume.
 func findVolume(e *env, c *api.Client, name string) (api.Volume, error) {
-	s, err := c.Status(e.ctx, false)
+	s, err := e.known(c)
 	if err != nil {
 		return api.Volume{}, err
 	}

@@ -13,6 +13,7 @@ type shareCmd struct {
 	List     shareListCmd     `cmd:"" help:"List the shares."`
 	Show     shareShowCmd     `cmd:"" help:"Show a share, and what its top-level directories take."`
 	Create   shareCreateCmd   `cmd:"" help:"Create a share."`
+	Resize   shareResizeCmd   `cmd:"" help:"Make a share larger while it is in use."`
 	Delete   shareDeleteCmd   `cmd:"" help:"Delete a share and its files."`
 	Export   shareExportCmd   `cmd:"" help:"Export a share to NFS clients."`
 	Unexport shareUnexportCmd `cmd:"" help:"End the export of a share, or that to some clients; its files stay."`
@@ -116,6 +117,26 @@ func (cmd shareCreateCmd) Run(e *env) error {
 				fmt.Fprintf(w, "Its durability is memory. %s\n", whatItMeans(s.Volume))
 			}
 		})
+	})
+}
+
+type shareResizeCmd struct {
+	Share string `arg:"" help:"The share's name."`
+	Size  size   `arg:"" help:"Its new size, as in 300G."`
+
+	OverSubscribe bool `help:"Promise more than volumes.over_subscription allows."`
+}
+
+func (cmd shareResizeCmd) Run(e *env) error {
+	return e.call(func(c *api.Client) error {
+		if _, err := c.Share(e.ctx, cmd.Share); err != nil { // a LUN's volume is not meant
+			return err
+		}
+		v, err := c.ResizeVolume(e.ctx, cmd.Share, api.NewSize{Size: int64(cmd.Size), OverSubscribe: cmd.OverSubscribe})
+		if err != nil {
+			return err
+		}
+		return e.show(v, func(w io.Writer) { fmt.Fprintf(w, "%s has %s.\n", v.Name, bytes(v.Size)) })
 	})
 }
 

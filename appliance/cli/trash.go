@@ -21,7 +21,7 @@ func (cmd volumeListCmd) Run(e *env) error {
 			}
 			return e.show(t, func(w io.Writer) { trashTable(w, t) })
 		}
-		s, err := c.Status(e.ctx, false)
+		s, err := e.known(c)
 		if err != nil {
 			return err
 		}
@@ -71,6 +71,10 @@ func (cmd volumeRestoreCmd) Run(e *env) error {
 			return err
 		}
 		return e.show(v, func(w io.Writer) {
+			if v.Share {
+				fmt.Fprintf(w, "%s is back, with its files. pmsapp share export %s --client PREFIX lets clients use it again.\n", v.Name, v.Name)
+				return
+			}
 			fmt.Fprintf(w, "%s is back, with its data. pmsapp lun export %s makes it a LUN again.\n", v.Name, v.Name)
 		})
 	})

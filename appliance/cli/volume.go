@@ -78,7 +78,11 @@ func showVolume(w io.Writer, v api.Volume) {
 	for _, g := range v.Gone {
 		line("was", "on %s in pool %s: its data is deleted when that is reachable", g.Node, g.Pool)
 	}
-	if v.LUN == nil {
+	switch {
+	case v.Share:
+		line("exported", "it is a share: pmsapp share show %s", v.Name)
+		return
+	case v.LUN == nil:
 		line("exported", "no")
 		return
 	}

@@ -165,6 +165,11 @@ func TestLife(t *testing.T) {
 		wait(t, c, "the leader to step down", func(s api.Status) bool { return s.Leader == "" })
 		begun := time.Now()
 		refused(t, bin, first, []string{"volume", "create", "x", "--size", "8M"}, "leader", "repeat the command in a few seconds")
+		for _, list := range []string{"volume", "pool"} { // which may be old, or empty though nothing is lost
+			if out, _ := pmsapp(t, bin, first, list, "list"); !strings.Contains(out, "no node leads") {
+				t.Errorf("%s list does not say that no node leads: %s", list, out)
+			}
+		}
 		if took := time.Since(begun); took > 20*time.Second {
 			t.Errorf("that took %v", took)
 		}

@@ -110,7 +110,7 @@ func (n *node) share(st *catalog.State, v catalog.Volume) (s api.Share, err erro
 	}
 	s.Path, s.Open, s.Rules, s.Servers = "/"+v.Name, n.door.shares.Open(v.ID), []api.ShareRule{}, shareServers(adapt.Nodes(st), n.cfg.Virtual.Portal)
 	if s.Warnings = nil; len(st.Shares[v.ID].Rules) > 0 {
-		s.Warnings = shareWarnings(adapt.Nodes(st), n.cfg.Virtual.Portal != "")
+		s.Warnings = append(shareWarnings(adapt.Nodes(st), n.cfg.Virtual.Portal != ""), lonelyMounts(s.Servers, n.cfg.Virtual.Portal != "")...)
 	}
 	if t := st.Trees[v.ID]; t != nil {
 		free, ahead, freed := t.Space()

@@ -57,3 +57,11 @@ func shareWarnings(nodes []catalog.Node, virtual bool) []string {
 	}
 	return nil
 }
+
+// lonelyMounts tells that what is mounted from a node's own address is out of reach while another leads.
+func lonelyMounts(servers []api.ShareServer, virtual bool) []string {
+	if virtual || len(servers) < 2 {
+		return nil
+	}
+	return []string{"the cluster has no virtual address (virtual.portal): what is mounted from a node is out of reach while another node leads"}
+}

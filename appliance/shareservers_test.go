@@ -36,6 +36,10 @@ func TestShareServers(t *testing.T) {
 			t.Errorf("%v: %q", c.nodes, got)
 		}
 	}
+	two := []api.ShareServer{{Host: "192.0.2.1"}, {Host: "192.0.2.2"}}
+	if len(lonelyMounts(two, false)) != 1 || len(lonelyMounts(two, true)) != 0 || len(lonelyMounts(two[:1], false)) != 0 {
+		t.Error("mounts that end with their node's leadership are not told, or others are")
+	}
 	s := api.ShareServer{Host: "192.0.2.9", Port: 12049}
 	if got := s.MountCommand("/s"); got != "mount -t nfs -o vers=3,proto=tcp,port=12049,mountproto=tcp,mountport=12049,nolock 192.0.2.9:/s DIRECTORY" {
 		t.Error(got)

@@ -136,6 +136,9 @@ func (n *node) volume(st *catalog.State, v catalog.Volume, r reign.VolumeStatus)
 	if out.State == "" {
 		out.State = string(reign.NotLeading)
 	}
+	if out.State == string(reign.NotLeading) && n.cluster.Leader().IsZero() {
+		out.Reason = "no node leads"
+	}
 	m, open := n.service.mirror(v.ID)
 	if open {
 		out.Dirty = m.Dirty

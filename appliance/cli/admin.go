@@ -38,7 +38,11 @@ func (nodeListCmd) Run(e *env) error {
 func nodeTable(w io.Writer, nodes []api.Node) {
 	row(w, "NODE", "ROLE", "STATE", "VOTES", "LEADS", "INTER-NODE", "PORTAL", "API", "VERSION")
 	for _, n := range nodes {
-		row(w, n.Name, n.Role, n.State, yes(n.Voter), yes(n.Leader), n.Address, n.Portal, n.API, n.Version)
+		state := n.State
+		if n.Drained {
+			state += ", draining"
+		}
+		row(w, n.Name, n.Role, state, yes(n.Voter), yes(n.Leader), n.Address, n.Portal, n.API, n.Version)
 	}
 }
 
@@ -91,11 +95,15 @@ func (poolListCmd) Run(e *env) error {
 		return e.show(pools, func(w io.Writer) {
 			row(w, "NODE", "PATH", "SIZE", "FREE", "PROMISED", "IN TRASH", "STATE", "ID")
 			for _, p := range pools {
+				state := p.State
+				if p.Drained {
+					state += ", evacuating"
+				}
 				promised := bytes(p.Promised)
 				if p.Size > 0 {
 					promised += fmt.Sprintf(" (%.2f x)", float64(p.Promised)/float64(p.Size))
 				}
-				row(w, p.Node, p.Path, bytes(p.Size), bytes(p.Free), promised, bytes(p.Trash), p.State, p.ID)
+				row(w, p.Node, p.Path, bytes(p.Size), bytes(p.Free), promised, bytes(p.Trash), state, p.ID)
 			}
 		})
 	})

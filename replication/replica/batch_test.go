@@ -65,16 +65,23 @@ func (f *stepFile) flush() error {
 	return f.file.flush()
 }
 
-// TestBatch: writes that come together share one way to the disk and one flush; each is answered after a flush that began after its
-// bytes were written, and is written after its mark is durable; one that fails fails alone.
-func TestBatch(t *testing.T) {
+// batchHost is a node with one pool, in which there is a new replica.
+func batchHost(t *testing.T) (*host, peer.Session, *pool, *replica) {
+	t.Helper()
 	h := newHost(t, 1)
 	s := h.open(1)
 	spec := h.spec(0)
 	must(t, s, peer.Command{Kind: peer.Create, Spec: spec})
-	must(t, s, write(spec.Volume, 0, filled(4096, 1), 5)) // region 0 is marked
 	p := h.node.pools[0]
-	r := p.find(spec.Volume)
+	return h, s, p, p.find(spec.Volume)
+}
+
+// TestBatch: writes that come together share one way to the disk and one flush; each is answered after a flush that began after its
+// bytes were written, and is written after its mark is durable; one that fails fails alone.
+func TestBatch(t *testing.T) {
+	_, s, p, r := batchHost(t)
+	spec := r.spec
+	must(t, s, write(spec.Volume, 0, filled(4096, 1), 5)) // region 0 is marked
 	if !r.batched.Load() {
 		t.Skip("no direct I/O on this file system")
 	}
@@ -149,12 +156,8 @@ func filled(n int, v byte) []byte { return bytes.Repeat([]byte{v}, n) }
 
 // TestBatchAfterTheEnd: what waits when its session ends is not written, and the next epoch waits for its end.
 func TestBatchAfterTheEnd(t *testing.T) {
-	h := newHost(t, 1)
-	s := h.open(1)
-	spec := h.spec(0)
-	must(t, s, peer.Command{Kind: peer.Create, Spec: spec})
-	p := h.node.pools[0]
-	r := p.find(spec.Volume)
+	h, s, p, r := batchHost(t)
+	spec := r.spec
 	r.batched.Store(true) // whatever the file system: they wait
 	r.batches.hold()
 	ends := make(chan error, 3)
@@ -183,12 +186,8 @@ func TestBatchAfterTheEnd(t *testing.T) {
 
 // TestNoQueues: where the kernel has none for us, writes have a worker each.
 func TestNoQueues(t *testing.T) {
-	h := newHost(t, 1)
-	s := h.open(1)
-	spec := h.spec(0)
-	must(t, s, peer.Command{Kind: peer.Create, Spec: spec})
-	p := h.node.pools[0]
-	r := p.find(spec.Volume)
+	_, s, p, r := batchHost(t)
+	spec := r.spec
 	r.batches.hold()
 	p.queues.refused.Store(true)
 	must(t, s, write(spec.Volume, 0, filled(4096, 1), 1)) // it does not wait for a runner
@@ -290,13 +289,9 @@ func (f *gatedFile) writeAt(b []byte, off int64) error {
 // TestBatchBesideWriter: all workers are at work and as many commands wait when a batch hands those on that need a mark; then somebody
 // waits to have the replica alone. What was handed on holds the replica: it must not wait for a worker that waits for the replica.
 func TestBatchBesideWriter(t *testing.T) {
-	h := newHost(t, 1)
-	s := h.open(1)
-	spec := h.spec(0)
-	must(t, s, peer.Command{Kind: peer.Create, Spec: spec})
+	_, s, p, r := batchHost(t)
+	spec := r.spec
 	must(t, s, write(spec.Volume, 0, filled(4096, 1), 5)) // region 0 is marked
-	p := h.node.pools[0]
-	r := p.find(spec.Volume)
 	r.batched.Store(true)
 	r.batches.hold()
 	f := &gatedFile{file: r.data, gate: make(chan struct{})}

@@ -105,7 +105,7 @@ func (m *mirrorShell) effect(e mirror.Effect) {
 	case mirror.Propose:
 		m.checkRetired(e.Proposal)
 		m.n.propose(e.Proposal, func(out truth.Outcome, err error) {
-			if errors.Is(err, truth.ErrUnknown) {
+			if retires(e.Proposal) && errors.Is(err, truth.ErrUnknown) {
 				m.wished = m.n.c.w.Now()
 			}
 			m.do(func() { m.core.Decided(e.ID, out, err) })

@@ -162,14 +162,19 @@ func (c *Cluster) checkSizes() {
 	}
 }
 
+// retires tells whether p has a member leave that is well. One that names version 0 only asks what became of it.
+func retires(p truth.Proposal) bool {
+	r, ok := p.(truth.RemoveMember)
+	return ok && r.Reason == mirror.ErrRetired.Error() && r.Version != 0
+}
+
 // checkRetired checks that the members that are left when one leaves that was well have not been dead since before that was wanted, or its
 // outcome was unknown (1).
 func (m *mirrorShell) checkRetired(p truth.Proposal) {
-	r, ok := p.(truth.RemoveMember)
-	if !ok || r.Reason != mirror.ErrRetired.Error() || r.Version == 0 { // which is only a question
+	if !retires(p) {
 		return
 	}
-	c := m.n.c
+	r, c := p.(truth.RemoveMember), m.n.c
 	c.stats["members that retire"]++
 	for _, x := range m.core.Status().Members {
 		h, ok := m.n.hostOf(x.Node)

@@ -160,7 +160,7 @@ func neededHint(st *catalog.State, m catalog.Node) string {
 	for _, v := range adapt.Volumes(st) {
 		if only(v) {
 			return fmt.Sprintf("it has the only copy of %s: start it and drain it (pmsapp node drain %s), or, if it never comes back, go on with an older replica "+
-				"(pmsapp volume force %s) or give the data up (pmsapp volume delete %s --purge)", v.Name, m.Name, v.Name, v.Name)
+				"(pmsapp volume force %s) or, if it is not exported, give the data up (pmsapp volume delete %s --purge)", v.Name, m.Name, v.Name, v.Name)
 		}
 	}
 	for _, t := range st.Trash {

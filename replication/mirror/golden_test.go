@@ -383,7 +383,7 @@ func (s *script) effect(e Effect) {
 		case peer.Read, peer.Write, peer.Zero, peer.Extents, peer.Sums, peer.Reserve:
 			fmt.Fprintf(w, " %dk+%dk", c.Off>>10, c.Len>>10)
 		case peer.Clear:
-			fmt.Fprintf(w, " %v", c.Regions)
+			fmt.Fprintf(w, " %v durable %d", c.Regions, c.Durable)
 		case peer.Know, peer.ReadMissed, peer.AddMissed, peer.DropMissed:
 			fmt.Fprintf(w, "%s", describeOthers(c.Others))
 			for _, x := range c.Missed {

@@ -228,7 +228,8 @@ func (c *Core) pumpClear() {
 		}
 		if len(list) > 0 {
 			b.out++
-			c.send(i, forClear, peer.Clear).Regions = list
+			k := c.send(i, forClear, peer.Clear)
+			k.Regions, k.Durable = list, c.durable
 		}
 	}
 	if b.out == 0 {

@@ -169,7 +169,7 @@ func (c *Core) join() {
 	for old := rs.old; len(old) > 0; { // those that were marked anew since have a higher Seq, and stay
 		n := min(len(old), maxClear)
 		k := c.send(rs.slot, forClear, peer.Clear)
-		k.rs, k.Regions = rs, old[:n]
+		k.rs, k.Regions, k.Durable = rs, old[:n], c.durable
 		old = old[n:]
 	}
 }

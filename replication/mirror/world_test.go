@@ -388,8 +388,9 @@ func (w *world) execute(k *wCall) {
 		}
 	case peer.Clear:
 		for _, r := range c.Regions {
-			if n.marks[r.Region] <= r.Seq {
+			if at, ok := n.marks[r.Region]; ok && at <= r.Seq {
 				delete(n.marks, r.Region)
+				n.durable = max(n.durable, c.Durable)
 			}
 			w.checkRegion(r.Region) // the leader might die now
 		}

@@ -36,7 +36,8 @@ const (
 	// Volume is not used.
 	Confirm
 	// Clear makes the listed active regions clean: those whose recorded Seq is at or below the named one and that have no
-	// write in progress; the others are left as they are. It is no error if none is cleared.
+	// write in progress; the others are left as they are. It is no error if none is cleared. Durable is recorded in the
+	// step in which one becomes clean.
 	Clear
 	// ReadMap answers the active regions of the replica, with their Seq, in Answer.Active, and what else the leader has to
 	// know of it: Birth, Incarnation, Highest and Known. What was written before is durable then, as after a Flush.
@@ -136,7 +137,7 @@ type Command struct {
 	Proved   bool // Read: ErrMedium also if the checksums say so that are void, since the region is active: they may be wrong
 	Kept     bool // Read: it may be answered with what the node has kept of an earlier read, and kept. Not sent to other nodes
 	Seq      Seq  // Write, Zero: the mark to record if a region is clean
-	Durable  Seq  // Write, Zero: the highest Seq that all members had durable when this was sent
+	Durable  Seq  // Write, Zero, Clear: the highest Seq that all members had durable when this was sent
 	Regions  []RegionSeq
 	Spec     Spec     // Create, Reset, Grow; Delete: its Pool
 	Others   []Other  // Know: all; ReadMissed, AddMissed, DropMissed: one
@@ -282,6 +283,6 @@ type FencedReplica struct {
 	// ErrNoReplica.
 	Incarnation ids.ID
 	Seq         Seq // the highest sequence of a mark that it ever recorded, cleared ones included
-	Durable     Seq // the highest Durable that a mark on it carried
+	Durable     Seq // the highest Durable that a mark on it, or a Clear of one, carried
 	Active      int // number of active regions
 }

@@ -275,6 +275,7 @@ func (f *fakes) access(at truth.Place, c *peer.Call) {
 		for _, r := range c.Regions {
 			if marks[r.Region] == r.Seq {
 				delete(marks, r.Region)
+				rep.Durable = max(rep.Durable, c.Durable)
 			}
 		}
 	case peer.Extents:

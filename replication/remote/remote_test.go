@@ -208,7 +208,7 @@ func TestCommands(t *testing.T) {
 		{Kind: peer.Zero, Volume: v, Off: 512, Len: 512, Seq: 8, Volatile: true},
 		{Kind: peer.Flush, Volume: v},
 		{Kind: peer.Confirm},
-		{Kind: peer.Clear, Volume: v, Regions: []peer.RegionSeq{{Region: 3, Seq: 9}, {Region: 1<<32 - 1, Seq: 1 << 63}}},
+		{Kind: peer.Clear, Volume: v, Durable: 1 << 61, Regions: []peer.RegionSeq{{Region: 3, Seq: 9}, {Region: 1<<32 - 1, Seq: 1 << 63}}},
 		{Kind: peer.Create, Volume: v, Spec: spec},
 		{Kind: peer.Delete, Volume: v},
 		{Kind: peer.Delete, Volume: v, Spec: peer.Spec{Pool: spec.Pool}},

@@ -20,7 +20,7 @@ func (r *replica) execute(c *peer.Call, s *Session) error {
 	case peer.Flush:
 		return r.sync()
 	case peer.Clear:
-		return r.clean(c.Regions)
+		return r.clean(c.Regions, c.Durable)
 	case peer.ReadMap:
 		if err := r.settleMemory(); err != nil {
 			return err
@@ -169,10 +169,10 @@ func (r *replica) sync() error {
 }
 
 // clean makes regions clean: first what is known of their blocks is durable, then that they are clean (invariant 16).
-func (r *replica) clean(list []peer.RegionSeq) error {
+func (r *replica) clean(list []peer.RegionSeq, durable peer.Seq) error {
 	settled, id, err := r.settle(list)
 	r.mu.Lock()
-	flush := r.marks.clear(r.settled(settled, id))
+	flush := r.marks.clear(r.settled(settled, id), durable)
 	r.mu.Unlock()
 	if err != nil {
 		return brokenError(err)

@@ -354,7 +354,7 @@ func TestMarksWhileWriting(t *testing.T) {
 	// Another region's mark is written, and holds region 1 as active; meanwhile that is cleared.
 	m.begin(2, 2, 11, 8)
 	under := m.take()
-	if !m.clear([]peer.RegionSeq{{Region: 1, Seq: 10}}) {
+	if !m.clear([]peer.RegionSeq{{Region: 1, Seq: 10}}, 8) {
 		t.Fatal("not cleared")
 	}
 	if !m.begin(1, 1, 7, 0) { // a lower Seq than the one that is on the disk
@@ -362,7 +362,7 @@ func TestMarksWhileWriting(t *testing.T) {
 	}
 	m.wrote(under)
 	under = m.take()
-	if !m.clear(nil) && !m.begin(1, 1, 8, 0) {
+	if !m.clear(nil, 0) && !m.begin(1, 1, 8, 0) {
 		t.Fatal("marked with 7, and 8 is higher")
 	}
 	m.wrote(under)
@@ -373,7 +373,7 @@ func TestMarksWhileWriting(t *testing.T) {
 	m.end(1, 1)
 	m.end(1, 1)
 	m.wrote(m.take())
-	m.clear([]peer.RegionSeq{{Region: 1, Seq: 99}})
+	m.clear([]peer.RegionSeq{{Region: 1, Seq: 99}}, 8)
 	under = m.take()
 	if !m.begin(1, 1, 8, 0) {
 		t.Fatal("its mark is being taken away")

@@ -25,7 +25,7 @@ func TestTornMap(t *testing.T) {
 			m.begin(r, r+1, seq, seq-1)
 			m.end(r, r+1)
 			if rnd.IntN(3) == 0 {
-				m.clear([]peer.RegionSeq{{Region: r, Seq: seq}})
+				m.clear([]peer.RegionSeq{{Region: r, Seq: seq}}, seq)
 			}
 			list := m.take()
 			after = m.list()

@@ -27,7 +27,7 @@ type mapState struct {
 	prev    uint64   // the number of the state that it follows, in the other slot
 	next    uint64   // read: the number of the next write
 	high    peer.Seq // the highest Seq that a region of the block ever had
-	durable peer.Seq // the highest Durable that came with a mark
+	durable peer.Seq // the highest Durable that came with a mark, or with a Clear of one
 	seqs    []peer.Seq
 	gens    [peer.MaxAbsent]uint64 // the generations of the missed maps that missed is of; 0: none
 	missed  missedBits

@@ -94,8 +94,9 @@ func (m *marks) clearable(c peer.RegionSeq) bool {
 	return b.seqs != nil && b.writing[i] == 0 && b.seqs[i] != 0 && b.seqs[i] <= c.Seq
 }
 
-// clear makes regions clean whose Seq is at or below the named one and that have no write in progress.
-func (m *marks) clear(list []peer.RegionSeq) (flush bool) {
+// clear makes regions clean whose Seq is at or below the named one and that have no write in progress. With the mark goes the
+// evidence that others had it: durable takes its place, in the same write.
+func (m *marks) clear(list []peer.RegionSeq, durable peer.Seq) (flush bool) {
 	for _, c := range list {
 		if !m.clearable(c) {
 			continue
@@ -104,6 +105,7 @@ func (m *marks) clear(list []peer.RegionSeq) (flush bool) {
 		b, i := &m.blocks[n], c.Region%perBlock
 		// The mark may go with any write of the block from here on: a command that comes next cannot rely on it.
 		b.seqs[i], b.kept[i] = 0, 0
+		b.durable = max(b.durable, durable)
 		b.active--
 		m.active--
 		m.change(n)

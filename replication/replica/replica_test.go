@@ -187,18 +187,18 @@ func TestMarks(t *testing.T) {
 	must(t, s, write(v, 6<<20-2048, b, 9)) // two regions
 	active(peer.RegionSeq{Region: 5, Seq: 9}, peer.RegionSeq{Region: 6, Seq: 9})
 	must(t, s, write(v, 5<<20, b, 8)) // lower: the mark stays
-	must(t, s, peer.Command{Kind: peer.Clear, Volume: v, Regions: []peer.RegionSeq{{Region: 5, Seq: 8}, {Region: 99, Seq: 1}, {Region: 7e6, Seq: 1}}})
+	must(t, s, peer.Command{Kind: peer.Clear, Volume: v, Durable: 9, Regions: []peer.RegionSeq{{Region: 5, Seq: 8}, {Region: 99, Seq: 1}, {Region: 7e6, Seq: 1}}})
 	active(peer.RegionSeq{Region: 5, Seq: 9}, peer.RegionSeq{Region: 6, Seq: 9})
 	must(t, s, peer.Command{Kind: peer.Clear, Volume: v, Regions: []peer.RegionSeq{{Region: 5, Seq: 9}}})
 	active(peer.RegionSeq{Region: 6, Seq: 9})
 	h.restart()
 	s = h.open(2)
 	active(peer.RegionSeq{Region: 6, Seq: 9})
-	must(t, s, peer.Command{Kind: peer.Clear, Volume: v, Regions: []peer.RegionSeq{{Region: 6, Seq: 100}}})
+	must(t, s, peer.Command{Kind: peer.Clear, Volume: v, Regions: []peer.RegionSeq{{Region: 6, Seq: 100}}, Durable: 9})
 	h.restart()
 	s = h.open(3)
 	active()
-	if r := s.Fenced().Pools[0].Replicas[0]; r.Seq != 9 || r.Durable != 8 {
+	if r := s.Fenced().Pools[0].Replicas[0]; r.Seq != 9 || r.Durable != 9 { // with the last mark came 8, and with its clearing 9
 		t.Fatalf("%+v", r)
 	}
 }

@@ -365,6 +365,7 @@ func (s *storeSession) command(m msgCommand) {
 			for _, g := range c.Regions {
 				if at, ok := r.marks[g.Region]; ok && (at <= g.Seq && r.writing[g.Region] == 0 || st.n.c.breaks(BreakClear)) {
 					delete(r.marks, g.Region)
+					r.durable = max(r.durable, c.Durable)
 					r.cleaned(g.Region)
 					st.n.breakMissedClear(r, g.Region)
 				}

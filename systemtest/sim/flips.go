@@ -20,6 +20,8 @@ type flip struct {
 	was, is []byte // a sector
 	at      int64  // its offset
 	void    bool   // the sum is void
+	// under says that it was written over in memory only: no read sees it, but it is on the media, and a power loss may bring it back.
+	under bool
 }
 
 func newFlips() flips { return flips{blocks: map[int64]*flip{}, hinted: map[span]int{}} }
@@ -96,10 +98,15 @@ func (r *simReplica) heal(blocks []int64) {
 		f := r.flips.blocks[b]
 		if bytes.Equal(r.data.Read(f.at, 512), f.is) {
 			r.put(f.at, f.was)
+		} else if r.stays(f) {
+			copy(r.data.Durable(f.at, 512), f.was)
 		}
 		delete(r.flips.blocks, b)
 	}
 }
+
+// stays tells whether a flip is on the media.
+func (r *simReplica) stays(f *flip) bool { return bytes.Equal(r.data.Durable(f.at, 512), f.is) }
 
 // voidSums is the end of the process: of active regions the sums only hint.
 func (n *node) voidSums() {
@@ -117,7 +124,7 @@ func (n *node) voidSums() {
 
 // refuses tells whether a read is a medium error for its sums.
 func (r *simReplica) refuses(c *Cluster, off, n int64, proved bool) bool {
-	bad := r.within(off, n)
+	bad := slices.DeleteFunc(r.within(off, n), func(b int64) bool { return r.flips.blocks[b].under })
 	if len(bad) == 0 || c.breaks(BreakSums) {
 		return false
 	}
@@ -144,12 +151,35 @@ func (r *simReplica) refuses(c *Cluster, off, n int64, proved bool) bool {
 	return false
 }
 
-// written says that a command has written its range durably.
-func (r *simReplica) written(off, n int64) {
+// written says that a command has written its range, durably or in memory only.
+func (r *simReplica) written(off, n int64, volatile bool) {
 	for _, b := range r.within(off, n) {
-		if b*blockSize >= off && (b+1)*blockSize <= off+n {
+		switch {
+		case b*blockSize < off || (b+1)*blockSize > off+n:
+		case volatile:
+			r.flips.blocks[b].under = true
+		default:
 			delete(r.flips.blocks, b)
 		}
+	}
+}
+
+// flushed says that a flush has ended well: what it has written over is gone.
+func (r *simReplica) flushed() {
+	for b, f := range r.flips.blocks {
+		if f.under && !r.stays(f) {
+			delete(r.flips.blocks, b)
+		}
+	}
+}
+
+// reloaded says that reads see what is on the media: flips that were under what was in memory come back with it. The sums there are of before
+// the writes that were lost, or of after them, and fit the flipped bytes in neither case; the region is active, so they only hint.
+func (r *simReplica) reloaded() {
+	r.flushed()
+	for _, f := range r.flips.blocks {
+		f.void = f.void || f.under
+		f.under = false
 	}
 }
 

@@ -58,6 +58,7 @@ func (n *node) flush(pool *simPool, r *simReplica, step func(func()), end func(p
 			return
 		} else {
 			fl.Done()
+			r.flushed()
 		}
 		end(peer.Answer{}, nil)
 	}
@@ -86,6 +87,7 @@ func (n *node) lose(r *simReplica) {
 	}
 	r.data.Flush().Failed(n.c.w.Rand)
 	r.data.Reload(0, r.data.Size())
+	r.reloaded()
 	n.c.renew(r)
 }
 

@@ -91,6 +91,9 @@ func (c *Cluster) checkAbsent(vol int, v *truth.Volume, mine *simReplica, id ids
 				if absent == nil || absent.rec.Birth != e.ID.Birth || absent.seq < e.Seq || c.isTainted(p.Pool, vol) {
 					continue
 				}
+				if !v.Owns(p.Pool, absent.spec.Lineage) {
+					continue // foreign, since a force: it is made anew, with another birth, and what the adopted one had missed of it is no matter
+				}
 				size := min(mine.spec.Size, absent.spec.Size, v.Size)
 				for g := range uint32((size + region - 1) / region) {
 					off := int64(g) * region

@@ -43,6 +43,7 @@ func (p *simPool) clone(vols []ids.Volume) *simPool {
 				x := *f
 				c.replicas[v].flips.blocks[b] = &x
 			}
+			c.replicas[v].reloaded()
 		}
 	}
 	return c
@@ -299,7 +300,7 @@ func (s *storeSession) command(m msgCommand) {
 			}
 			if c.Volatile {
 				r.volatile = true
-				r.written(c.Off, c.Len)
+				r.written(c.Off, c.Len, true)
 				for g := first; g <= last; g++ {
 					r.writing[g]--
 				}
@@ -329,7 +330,7 @@ func (s *storeSession) command(m msgCommand) {
 					return
 				}
 				fl.Done()
-				r.written(c.Off, c.Len)
+				r.written(c.Off, c.Len, false)
 				for g := first; g <= last; g++ {
 					r.writing[g]--
 				}

@@ -116,6 +116,7 @@ func (n *node) stop(power bool) {
 		for _, v := range c.volIDs {
 			if r := p.replicas[v]; r != nil {
 				n.crashFile(r.data, power)
+				r.reloaded()
 				c.renew(r)
 			}
 		}

@@ -146,7 +146,8 @@ func (c *Cluster) blocks(vol int) int {
 	return c.plan.blocks
 }
 
-// checkSizes checks that every member has the size that the catalog says.
+// checkSizes checks that every member has the size that the catalog says, or lost it with its pool. One that was adopted although it is smaller is
+// made larger after the next fence, and may be smaller until the volume is served: until then nobody reads it.
 func (c *Cluster) checkSizes() {
 	for vol := range c.vols {
 		v := c.trueVolume(vol)
@@ -154,7 +155,8 @@ func (c *Cluster) checkSizes() {
 			continue
 		}
 		for _, p := range v.InSync {
-			if r := c.replicaAt(p, vol); r != nil && r.spec.Size < v.Size && !c.isTainted(p.Pool, vol) {
+			short := v.Adopted.Short && v.Adopted.Pool == p.Pool && v.LastServed == 0
+			if r := c.replicaAt(p, vol); r != nil && r.spec.Size < v.Size && !short && !c.isTainted(p.Pool, vol) {
 				c.fail("invariant 15: volume %d has %d bytes, and in-sync member %s has %d", vol, v.Size, c.nameOf(p.Node), r.spec.Size)
 				return
 			}

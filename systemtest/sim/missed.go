@@ -46,6 +46,10 @@ func (c *Cluster) checkJoined(m *mirrorShell, id ids.Node) {
 	for _, p := range v.InSync {
 		if p.Node == id {
 			mine = c.replicaAt(p, m.vol)
+			if mine != nil && !v.Owns(p.Pool, mine.spec.Lineage) {
+				c.fail("the replica of volume %d on %s joined, and is of another lineage: it was not reset", m.vol, c.nameOf(id))
+				return
+			}
 		}
 	}
 	if mine == nil {
@@ -78,7 +82,8 @@ func (c *Cluster) checkJoined(m *mirrorShell, id ids.Node) {
 }
 
 // checkAbsent looks whether a replica that has joined knows of each absent one where its bytes differ (12): they may not be there any more from
-// whom it could have learned that when the absent one comes back.
+// whom it could have learned that when the absent one comes back. One that is not of the volume's lineage any more is foreign: after a force all but
+// the adopted one are reset before they are copied to, whatever maps say of them, and what was adopted may lack what they have (6).
 func (c *Cluster) checkAbsent(vol int, v *truth.Volume, mine *simReplica, id ids.Node) {
 	for _, e := range mine.rec.Others() {
 		if !e.Absent || e.Seq == 0 { // nothing is relied upon
@@ -88,11 +93,8 @@ func (c *Cluster) checkAbsent(vol int, v *truth.Volume, mine *simReplica, id ids
 			for _, pool := range n.pools {
 				p := truth.Place{Node: n.id(), Pool: pool.id}
 				absent := c.replicaAt(p, vol)
-				if absent == nil || absent.rec.Birth != e.ID.Birth || absent.seq < e.Seq || c.isTainted(p.Pool, vol) {
+				if absent == nil || absent.rec.Birth != e.ID.Birth || !v.Owns(p.Pool, absent.spec.Lineage) || absent.seq < e.Seq || c.isTainted(p.Pool, vol) {
 					continue
-				}
-				if !v.Owns(p.Pool, absent.spec.Lineage) {
-					continue // foreign, since a force: it is made anew, with another birth, and what the adopted one had missed of it is no matter
 				}
 				size := min(mine.spec.Size, absent.spec.Size, v.Size)
 				for g := range uint32((size + region - 1) / region) {

@@ -159,6 +159,9 @@ func (s *State) putNode(n Node, former ids.Node) error {
 	case slices.Contains(s.Removed, n.ID):
 		return fmt.Errorf("node %s was removed: %w", n.Name, ErrNoNode)
 	}
+	if err := s.knowsRestored(n); err != nil {
+		return err
+	}
 	for _, t := range []string{n.Address, n.API, n.Portal, n.PeerPortal, n.NFS, n.Portmap, n.Release} {
 		if len(t) > MaxText {
 			return invalid("node %s: an address of %d bytes", n.Name, len(t))
@@ -173,6 +176,9 @@ func (s *State) putNode(n Node, former ids.Node) error {
 	old, had := s.Nodes[n.ID]
 	before := s.Nodes
 	if f, ok := s.Nodes[former]; ok && former != n.ID {
+		if s.Base != 0 && n.Witness && len(f.Pools) > 0 {
+			return invalid("node %s was a storage node, with pools, and cannot come back as a witness", n.Name)
+		}
 		for _, p := range f.Pools { // those that are absent now too
 			if !slices.ContainsFunc(n.Pools, func(q Pool) bool { return q.ID == p.ID }) {
 				n.Pools = append(slices.Clone(n.Pools), p)
@@ -329,6 +335,7 @@ func (s *State) removeNode(id ids.Node) error {
 func (s *State) forget(id ids.Node) {
 	s.Nodes = maps.Clone(s.Nodes)
 	delete(s.Nodes, id)
+	s.Former = slices.DeleteFunc(slices.Clone(s.Former), func(n ids.Node) bool { return n == id })
 	s.Removed = keep(s.Removed, MaxRequests, id)
 }
 

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"fmt"
 	"slices"
 
 	"pmsapp/internal/ids"
@@ -59,8 +60,11 @@ func (v *Volume) dropVolatile() {
 
 func (s *State) setDurability(b SetDurability) error {
 	v, ok := s.Volumes[b.Volume]
-	if !ok {
+	switch {
+	case !ok:
 		return ErrNoVolume
+	case v.Foreign:
+		return fmt.Errorf("%s: %w", v.Name, ErrNotServed)
 	}
 	v.Memory = b.Memory
 	s.setVolume(v)

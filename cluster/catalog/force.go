@@ -25,6 +25,10 @@ type ForceVolume struct {
 	Incomplete bool
 	// Short says that the replica is smaller than the volume: it is made larger before it is served, with zeros.
 	Short bool
+	// Of a volume that is Foreign, whose Place may be anywhere: the size that the volume has then, in bytes, if the replica is larger than the
+	// backup says, and the places of other replicas of it that were found and the backup does not know: they are deleted.
+	Size   int64   `json:",omitempty"`
+	Others []Place `json:",omitempty"`
 }
 
 // BeginCopy says that the replica in a pool is going to be written by a resync: from then on it holds blocks of different moments.
@@ -110,9 +114,17 @@ func (s *State) forceVolume(b ForceVolume) (Result, error) {
 		return Result{Version: v.Version, InSync: v.InSync}, nil // a repetition
 	}
 	v, err := s.change(b.Epoch, b.Volume, b.Version)
+	beyond := int64(0) // how large its tree is to be
 	switch {
 	case err != nil:
 		return Result{}, err
+	case v.Foreign:
+		if err := s.adoptForeign(&v, b); err != nil {
+			return Result{}, err
+		}
+		v.Behind, beyond = nil, v.Size // it is of another history
+	case b.Size != 0 || b.Others != nil:
+		return Result{}, invalid("%s: a size, or other replicas: the volume is of no backup", v.Name)
 	case !slices.Contains(v.Replicas, b.Place):
 		return Result{}, ErrNoReplica
 	case b.Lineage.IsZero() || b.From != v.Lineage && (v.Adopted.Pool != b.Place.Pool || v.Adopted.Lineage != b.From):
@@ -129,7 +141,7 @@ func (s *State) forceVolume(b ForceVolume) (Result, error) {
 	v.follow(nil, time.Time{})
 	s.endOutcomes(v.ID) // of writes that may be lost
 	if t := s.Trees[v.ID]; t != nil {
-		s.setTree(v.ID, t.Doubted()) // the replica may lack that space was zeroed, too
+		s.setTree(v.ID, t.Doubted(beyond)) // the replica may lack that space was zeroed, too
 	}
 	if v.Memory || v.Volatile != nil {
 		v.Volatile, v.Losses = nil, v.Losses+1

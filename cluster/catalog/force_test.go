@@ -16,14 +16,14 @@ func TestForceVolume(t *testing.T) {
 	m.do(Served{1, []VolumeVersion{{Volume: v.ID, Version: 2}}})
 	a, b := v.Replicas[0], v.Replicas[1]
 	first, second := ids.NewLineage(), ids.NewLineage()
-	m.fails(ErrEpoch, ForceVolume{2, v.ID, 2, b, v.Lineage, first, false, false})
-	m.fails(ErrVersion, ForceVolume{1, v.ID, 1, b, v.Lineage, first, false, false})
-	m.fails(ErrNoReplica, ForceVolume{1, v.ID, 2, Place{n[2].ID, n[2].Pools[0].ID}, v.Lineage, first, false, false})
-	m.fails(ErrInvalid, ForceVolume{1, v.ID, 2, b, second, first, false, false})
-	m.fails(ErrInvalid, ForceVolume{1, v.ID, 2, b, v.Lineage, ids.Lineage{}, false, false})
-	m.fails(ErrNoVolume, ForceVolume{1, ids.NewVolume(), 2, b, v.Lineage, first, false, false})
+	m.fails(ErrEpoch, ForceVolume{2, v.ID, 2, b, v.Lineage, first, false, false, 0, nil})
+	m.fails(ErrVersion, ForceVolume{1, v.ID, 1, b, v.Lineage, first, false, false, 0, nil})
+	m.fails(ErrNoReplica, ForceVolume{1, v.ID, 2, Place{n[2].ID, n[2].Pools[0].ID}, v.Lineage, first, false, false, 0, nil})
+	m.fails(ErrInvalid, ForceVolume{1, v.ID, 2, b, second, first, false, false, 0, nil})
+	m.fails(ErrInvalid, ForceVolume{1, v.ID, 2, b, v.Lineage, ids.Lineage{}, false, false, 0, nil})
+	m.fails(ErrNoVolume, ForceVolume{1, ids.NewVolume(), 2, b, v.Lineage, first, false, false, 0, nil})
 	for range 2 { // a repetition does nothing
-		if r := m.do(ForceVolume{1, v.ID, 2, b, v.Lineage, first, false, false}); r.Version != 3 || !slices.Equal(r.InSync, []Place{b}) {
+		if r := m.do(ForceVolume{1, v.ID, 2, b, v.Lineage, first, false, false, 0, nil}); r.Version != 3 || !slices.Equal(r.InSync, []Place{b}) {
 			t.Fatal(r)
 		}
 	}
@@ -33,11 +33,11 @@ func TestForceVolume(t *testing.T) {
 	}
 	m.fails(ErrVersion, AddMember{1, v.ID, 2, n[0].ID}) // what the former history has proposed
 	// Again: a's replica is of the former lineage, and only b's counts as one of this.
-	m.fails(ErrInvalid, ForceVolume{1, v.ID, 3, a, v.Lineage, second, false, false})
-	m.do(ForceVolume{1, v.ID, 3, b, v.Lineage, second, false, false})
+	m.fails(ErrInvalid, ForceVolume{1, v.ID, 3, a, v.Lineage, second, false, false, 0, nil})
+	m.do(ForceVolume{1, v.ID, 3, b, v.Lineage, second, false, false, 0, nil})
 	m.do(AddMember{1, v.ID, 4, n[0].ID})
 	m.do(RemoveMember{1, v.ID, 5, n[1].ID, ""})
-	m.do(ForceVolume{1, v.ID, 6, a, second, ids.NewLineage(), false, false})
+	m.do(ForceVolume{1, v.ID, 6, a, second, ids.NewLineage(), false, false, 0, nil})
 	if got := m.s.Volumes[v.ID]; got.Adopted != (Adoption{a.Pool, second, false}) || !slices.Equal(got.InSync, []Place{a}) {
 		t.Fatalf("%+v", got)
 	}
@@ -76,14 +76,14 @@ func TestBehind(t *testing.T) {
 	m.do(RemoveUnfenced{1, []ids.Pool{a.Pool}, []ids.Pool{b.Pool}, ""})
 	left = Behind{Pool: b.Pool, Synced: true, Epoch: 1, Time: at.Add(time.Hour)}
 	check(left, Behind{Pool: c.Pool})
-	m.fails(ErrIncomplete, ForceVolume{1, v.ID, 5, c, v.Lineage, ids.NewLineage(), false, false})
+	m.fails(ErrIncomplete, ForceVolume{1, v.ID, 5, c, v.Lineage, ids.NewLineage(), false, false, 0, nil})
 	m.do(BeginCopy{1, v.ID, b.Pool})
-	m.fails(ErrIncomplete, ForceVolume{1, v.ID, 5, b, v.Lineage, ids.NewLineage(), false, false})
+	m.fails(ErrIncomplete, ForceVolume{1, v.ID, 5, b, v.Lineage, ids.NewLineage(), false, false, 0, nil})
 	next := ids.NewLineage()
-	m.do(ForceVolume{1, v.ID, 5, b, v.Lineage, next, true, true})
+	m.do(ForceVolume{1, v.ID, 5, b, v.Lineage, next, true, true, 0, nil})
 	check(Behind{Pool: a.Pool}, Behind{Pool: c.Pool}) // of the new lineage they never had anything
 	if got := m.s.Volumes[v.ID].Adopted; got != (Adoption{b.Pool, v.Lineage, true}) {
 		t.Fatal(got)
 	}
-	m.fails(ErrIncomplete, ForceVolume{1, v.ID, 6, a, next, ids.NewLineage(), false, false})
+	m.fails(ErrIncomplete, ForceVolume{1, v.ID, 6, a, next, ids.NewLineage(), false, false, 0, nil})
 }

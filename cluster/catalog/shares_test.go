@@ -124,7 +124,7 @@ func TestForceShare(t *testing.T) {
 	m.do(ChangeTree{1, v.ID, 1, filetree.Batch{Ops: []filetree.Op{{Kind: filetree.Ahead, Spans: []filetree.Span{{Vol: 8192, Len: 4096}}}}}.Encode()})
 	to := ids.NewLineage()
 	for range 2 {
-		m.do(ForceVolume{1, v.ID, 1, v.Replicas[1], v.Lineage, to, false, false})
+		m.do(ForceVolume{1, v.ID, 1, v.Replicas[1], v.Lineage, to, false, false, 0, nil})
 		tree := m.s.Trees[v.ID]
 		if free, ahead, freed := tree.Space(); free != 0 || ahead != 4096 || freed != v.Size-4096 || tree.Check() != nil {
 			t.Fatal(free, ahead, freed, tree.Check())

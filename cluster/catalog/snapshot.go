@@ -15,11 +15,12 @@ import (
 	"pmsapp/internal/ids"
 )
 
-// A snapshot is "PMSCAT" and 0, 2 (8 bytes: magic and version), the length of the JSON (8, big endian), the state as JSON, for
+// A snapshot is "PMSCAT" and 0, 2, or 3 if Base is set (8 bytes: magic and version), the length of the JSON (8, big endian), the state as JSON, for
 // each share, by its volume's id, the id (16), the length of its file tree (8) and that (filetree.Save), and the CRC-32C of all
 // before it (4).
 const (
 	snapshotMagic = "PMSCAT\x00\x02"
+	restoredMagic = "PMSCAT\x00\x03" // of a catalog that was restored: programs that do not know of that must not read it; else the same
 	firstMagic    = "PMSCAT\x00\x01" // of the version that had no shares; else the same
 	snapshotHead  = 16
 	// MaxSnapshot bounds a snapshot, in bytes: filetree.MaxMeta and the JSON's share.
@@ -37,7 +38,11 @@ func WriteSnapshot(w io.Writer, s *State) error {
 	}
 	sum := crc32.New(castagnoli())
 	both := io.MultiWriter(sum, w)
-	head := binary.BigEndian.AppendUint64([]byte(snapshotMagic), uint64(len(body)))
+	magic := snapshotMagic
+	if s.Base != 0 {
+		magic = restoredMagic
+	}
+	head := binary.BigEndian.AppendUint64([]byte(magic), uint64(len(body)))
 	if _, err := both.Write(append(head, body...)); err != nil {
 		return err
 	}
@@ -93,7 +98,7 @@ func (s *State) loadTrees(b []byte) error {
 
 // DecodeSnapshot reads a state.
 func DecodeSnapshot(b []byte) (*State, error) {
-	if len(b) < snapshotHead+4 || len(b) > MaxSnapshot || string(b[:8]) != snapshotMagic && string(b[:8]) != firstMagic {
+	if len(b) < snapshotHead+4 || len(b) > MaxSnapshot || !slices.Contains([]string{snapshotMagic, firstMagic, restoredMagic}, string(b[:8])) {
 		return nil, fmt.Errorf("%w: %d bytes, or another version", ErrSnapshot, len(b))
 	}
 	n := binary.BigEndian.Uint64(b[8:])

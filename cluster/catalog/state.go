@@ -11,8 +11,9 @@ import (
 	"pmsapp/internal/reserve"
 )
 
-// Version is the newest version of the commands that this program knows. 2 has a shorter form of changes of trees (binary.go).
-const Version = 2
+// Version is the newest version of the commands that this program knows. 2 has a shorter form of changes of trees (binary.go), 3 knows
+// catalogs that were restored.
+const Version = 3
 
 // Limits. What is over a limit is evicted by log index, the oldest first.
 const (
@@ -37,6 +38,10 @@ type State struct {
 	Epoch   uint64   // invariant 6
 	Leader  ids.Node // who took over under Epoch
 	Admin   []byte   // the SHA-256 digest of the admin token
+	// Base is where the epochs begin that were given out since the catalog was restored from a backup, above all of its former history; 0 if it
+	// never was. Former are the nodes that are known from that backup alone.
+	Base   uint64     `json:",omitempty"`
+	Former []ids.Node `json:",omitempty"`
 
 	Nodes    map[ids.Node]Node
 	Volumes  map[ids.Volume]Volume
@@ -112,6 +117,8 @@ type Volume struct {
 	// Volatile are the members that may have acknowledged what is not durable on them. Never changed in place.
 	Volatile []Volatile `json:",omitempty"`
 	Losses   uint64     `json:",omitempty"` // how often what was acknowledged and not flushed may have been lost
+	// Foreign says that it is as a backup has it: it waits for volume force (invariant 6).
+	Foreign bool `json:",omitempty"`
 	// Scrub is the report of the last whole scrub, nil if there was none. Never changed in place.
 	Scrub *ScrubReport `json:",omitempty"`
 }

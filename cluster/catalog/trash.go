@@ -3,6 +3,7 @@ package catalog
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -16,8 +17,11 @@ type Trashed struct {
 	Volume Volume
 	Since  uint64    // the index of the command that deleted it: it names this deletion
 	Time   time.Time // by the clock of the leader that deleted it; for people
-	Until  int64     // seconds of State.Counted: from then on it may be purged
+	Until  int64     // seconds of State.Counted: from then on it may be purged; Forever: only by command
 }
+
+// Forever is no moment that State.Counted ever has.
+const Forever = math.MaxInt64
 
 // MaxCount bounds one CountTrash, in seconds: whatever becomes of a leader's clock, the trash does not grow older by more at once.
 const MaxCount = 600

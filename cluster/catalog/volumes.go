@@ -50,6 +50,9 @@ func (s *State) removeUnfenced(c Command, b RemoveUnfenced) (Result, error) {
 	var left []ids.Volume
 	volumes := maps.Clone(s.Volumes)
 	for _, v := range s.sorted() {
+		if v.Foreign { // what the backup says of it is left as it is
+			continue
+		}
 		rest := slices.DeleteFunc(slices.Clone(v.InSync), func(p Place) bool { return remove[p.Pool] })
 		if len(rest) == len(v.InSync) {
 			continue
@@ -85,7 +88,7 @@ func (s *State) served(b Served) (Result, error) {
 	volumes := maps.Clone(s.Volumes)
 	for _, w := range b.Volumes {
 		v, ok := volumes[w.Volume]
-		if !ok || v.Version != w.Version {
+		if !ok || v.Version != w.Version || v.Foreign {
 			left = append(left, w.Volume)
 			continue
 		}
@@ -201,7 +204,7 @@ func (s *State) createVolume(c Command, b CreateVolume) error {
 	}
 	v.InSync = slices.Clone(v.Replicas) // invariant 15
 	v.Version, v.LastServed, v.Leaving, v.Gone, v.Adopted, v.Behind = 1, 0, nil, nil, Adoption{}, nil
-	v.Volatile, v.Losses = nil, 0
+	v.Volatile, v.Losses, v.Foreign = nil, 0, false
 	s.setVolume(v)
 	if v.Share {
 		s.newTree(c, v)
@@ -218,7 +221,7 @@ func (s *State) mayExport(epoch uint64, id ids.Volume) error {
 	if !ok {
 		return ErrNoVolume
 	}
-	if v.LastServed != epoch {
+	if v.LastServed != epoch || v.Foreign {
 		return fmt.Errorf("%s: %w", v.Name, ErrNotServed)
 	}
 	return nil
@@ -257,7 +260,7 @@ func (s *State) setExport(b SetExport) error {
 }
 
 func (s *State) removeExport(b RemoveExport) error {
-	if err := s.mayExport(b.Epoch, b.Volume); err != nil {
+	if err := s.mayWithdraw(b.Epoch, b.Volume); err != nil {
 		return err
 	}
 	s.Exports = maps.Clone(s.Exports)

@@ -1,5 +1,7 @@
 package filetree
 
+import "pmsapp/internal/rangelock"
+
 // What a leader commits for itself: times, and the use of the volume's space.
 
 func (t *Tree) mark(o *Op, r *Result) {
@@ -76,10 +78,29 @@ func (t *Tree) open(o *Op, r *Result) {
 	r.Freed = t.freed.sum > 0 || t.orphans.n > 0
 }
 
-// Doubted returns the tree of a volume that goes on with an older replica: what is free may have anybody's bytes there, and is to be zeroed.
-func (t *Tree) Doubted() *Tree {
+// Renewed returns the tree of a share that was brought back from a backup: files that are made from now on have that generation, or the next
+// (0 is none), since the same numbers may have been given out to others after the backup; and nobody has a lock.
+func (t *Tree) Renewed(gen uint32) *Tree {
 	n := *t
 	n.by = new(edit)
+	for n.gen = gen; n.gen == 0 || n.gen == t.gen; n.gen++ {
+	}
+	for ino := range t.locks.from(0) {
+		n.setLocks(uint64(ino), &rangelock.Table{})
+	}
+	n.by = nil
+	return &n
+}
+
+// Doubted returns the tree of a volume of so many bytes that goes on with another replica: what is free, or was not the tree's yet, may have
+// anybody's bytes there, and is to be zeroed.
+func (t *Tree) Doubted(size int64) *Tree {
+	n := *t
+	n.by = new(edit)
+	if size &^= Block - 1; size > n.size {
+		n.freed.add(n.by, n.size, size-n.size)
+		n.size = size
+	}
 	for off, l := range t.free.m.from(0) {
 		n.freed.add(n.by, int64(off), l)
 	}

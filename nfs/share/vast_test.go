@@ -85,7 +85,7 @@ func TestAdoptedReplica(t *testing.T) {
 	for i := range w.disk {
 		w.disk[i] = 0xaa
 	}
-	w.tree = w.tree.Doubted()
+	w.tree = w.tree.Doubted(0)
 	s, err := w.lead()
 	if err != nil {
 		t.Fatal(err)

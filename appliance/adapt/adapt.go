@@ -16,7 +16,7 @@ import (
 
 // View is a state of the catalog in replication's words. Volumes and nodes are in the order of their ids.
 func View(s *catalog.State) *truth.View {
-	v := &truth.View{Index: s.Index, Epoch: peer.Epoch(s.Epoch), Leader: s.Leader, Deleted: s.Deleted,
+	v := &truth.View{Index: s.Index, Epoch: peer.Epoch(s.Epoch), Base: peer.Epoch(s.Base), Leader: s.Leader, Deleted: s.Deleted,
 		Volumes: make([]truth.Volume, 0, len(s.Volumes)), Nodes: make([]truth.Node, 0, len(s.Nodes))}
 	for _, w := range s.Volumes {
 		v.Volumes = append(v.Volumes, Volume(w))
@@ -44,7 +44,7 @@ func View(s *catalog.State) *truth.View {
 func Volume(v catalog.Volume) truth.Volume {
 	out := truth.Volume{ID: v.ID, Lineage: v.Lineage, Name: v.Name, Size: v.Size, Region: v.Region, Logical: v.Logical,
 		Share: v.Share, Version: v.Version, Replicas: places(v.Replicas), InSync: places(v.InSync), LastServed: peer.Epoch(v.LastServed),
-		Memory: v.Memory, Losses: v.Losses}
+		Memory: v.Memory, Losses: v.Losses, Foreign: v.Foreign}
 	for _, x := range v.Volatile {
 		out.Volatile = append(out.Volatile, truth.Volatile(x))
 	}
@@ -100,8 +100,12 @@ func Body(p truth.Proposal) (catalog.Body, error) {
 	case truth.AddMember:
 		return catalog.AddMember{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Node: p.Node}, nil
 	case truth.Force:
-		return catalog.ForceVolume{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place), From: p.From, Lineage: p.Lineage,
-			Incomplete: p.Incomplete, Short: p.Short}, nil
+		b := catalog.ForceVolume{Epoch: uint64(p.Epoch), Volume: p.Volume, Version: p.Version, Place: catalog.Place(p.Place), From: p.From, Lineage: p.Lineage,
+			Incomplete: p.Incomplete, Short: p.Short, Size: p.Size}
+		for _, o := range p.Others {
+			b.Others = append(b.Others, catalog.Place(o))
+		}
+		return b, nil
 	case truth.BeginCopy:
 		return catalog.BeginCopy{Epoch: uint64(p.Epoch), Volume: p.Volume, Pool: p.Pool}, nil
 	case truth.SetVolatile:

@@ -9,29 +9,32 @@ import (
 	"pmsapp/replication/truth"
 )
 
-// command is a Create, Reset, Grow or Delete under way, and what it is for.
+// command is a Create, Reset, Grow, Delete or ReadMap under way, and what it is for.
 type command struct {
 	kind  peer.Kind
 	place truth.Place
 	id    ids.Volume
-	vol   *vol      // Reset, Grow
-	reset *resync   // Reset, Grow
-	make  *creation // Create
-	clear *vol      // Delete, before a replica is added
-	clean *cleaning // Delete, of what is left of one
-	grow  *vol      // Grow, of a member
-	round uint64    // likewise
-	short *vol      // Grow, of a replica that was adopted
+	vol   *vol       // Reset, Grow
+	reset *resync    // Reset, Grow
+	make  *creation  // Create
+	clear *vol       // Delete, before a replica is added
+	clean *cleaning  // Delete, of what is left of one
+	grow  *vol       // Grow, of a member
+	round uint64     // likewise
+	short *vol       // Grow, of a replica that was adopted
+	ask   *knowledge // ReadMap
+	sweep *vol       // Delete, of one that is in the way
 }
 
-func (c *Core) command(p truth.Place, pc peer.Command, cmd command) {
+func (c *Core) command(p truth.Place, pc peer.Command, cmd command) (id uint64) {
 	cmd.kind, cmd.place, cmd.id = pc.Kind, p, pc.Volume
 	if pc.Kind == peer.Delete {
 		pc.Spec.Pool = p.Pool
 	}
-	id := c.id()
+	id = c.id()
 	c.r.commands[id] = cmd
 	c.emit(Command{ID: id, Node: p.Node, C: pc})
+	return id
 }
 
 func (c *Core) commandDone(ev CommandDone) {
@@ -53,6 +56,10 @@ func (c *Core) commandDone(ev CommandDone) {
 		c.createDone(cmd, ev.Err)
 	case cmd.kind == peer.Grow && cmd.reset != nil:
 		c.catchUp(cmd, ev.Err)
+	case cmd.ask != nil:
+		c.replicaSaid(cmd, ev)
+	case cmd.sweep != nil:
+		c.swept(cmd, ev.Err)
 	case cmd.short != nil:
 		c.adoptedGrown(cmd, ev.Err)
 	case cmd.grow != nil:
@@ -108,7 +115,7 @@ func (c *Core) eachLeftover(n *node, f func(p truth.Place, v ids.Volume, deleted
 		for _, v := range n.pools[id].order {
 			p := truth.Place{Node: n.id, Pool: id}
 			tv := c.byID[v]
-			if (tv != nil && (slices.Contains(tv.Replicas, p) || slices.Contains(tv.Gone, p))) || c.isMaking(v) || c.kept(v) {
+			if (tv != nil && (tv.Foreign || c.isStranger(tv, p) || slices.Contains(tv.Replicas, p) || slices.Contains(tv.Gone, p))) || c.isMaking(v) || c.kept(v) {
 				continue
 			}
 			f(p, v, tv == nil && slices.Contains(c.view.Deleted, v))

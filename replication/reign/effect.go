@@ -78,7 +78,7 @@ type (
 		Node   ids.Node
 		Set    []ids.Node
 	}
-	// Command sends C to Node's session; its end is CommandDone. C is Create, Reset or Delete.
+	// Command sends C to Node's session; its end is CommandDone. C is Create, Reset, Grow, Delete or ReadMap.
 	Command struct {
 		ID   uint64
 		Node ids.Node

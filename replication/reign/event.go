@@ -101,8 +101,9 @@ type (
 	}
 	// CommandDone is the end of a Command.
 	CommandDone struct {
-		ID  uint64
-		Err error
+		ID     uint64
+		Err    error
+		Answer peer.Answer // of a ReadMap
 	}
 	// Reported is a node's answer to AskReports.
 	Reported struct {
@@ -153,8 +154,10 @@ type (
 		Request uint64
 		Volume  ids.Volume
 		Node    ids.Node
+		Pool    ids.Pool // which of its replicas, if it has several; zero: the one that it has
 		Lineage ids.Lineage
-		// Incomplete allows a replica that is no copy of any one moment: never in sync, or one to which a resync was begun.
+		// Incomplete allows a replica that is no copy of any one moment: never in sync, or one to which a resync was begun; after a restore one
+		// that another has on record as not in sync.
 		Incomplete bool
 	}
 	// AddReplica gives a volume that is served here one more replica; with Instead, the one on that node leaves when the new one

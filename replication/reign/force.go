@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"pmsapp/internal/ids"
 	"pmsapp/replication/mirror"
@@ -35,10 +36,20 @@ type Candidate struct {
 	// Reverted says that its pool does not know the epoch under which the volume was last served with it: it was put back to a state before.
 	Reverted bool
 	Why      string // it cannot be adopted; empty if it can
+	// Restored says that the volume is as a backup has it. InSync is what that says then, and Behind is not known, but the lineage that the
+	// replica is of another lineage than the backup has it in (Other: an older or a newer one), and what the replicas say of each other: which have
+	// it on record as not in sync (DoubtedBy), whether one of them has what it lacks (Lacks), which were in sync with it to the end (With), and
+	// which it has on record as in sync, that nobody has found (Missing).
+	Restored, Other, Lacks   bool
+	Silent                   bool // it was found, and did not say what it knows
+	DoubtedBy, With, Missing []truth.Place
 }
 
-// Complete tells whether the replica is a copy of some moment: of now, of when it left the in-sync set, or of when it was put back to.
-func (k *Candidate) Complete() bool { return k.InSync || k.Behind.Complete() }
+// Complete tells whether the replica is a copy of some moment: of now, of when it left the in-sync set, or of when it was put back to. After a
+// restore nobody knows; one that another has on record as not in sync is taken for none.
+func (k *Candidate) Complete() bool {
+	return k.Restored && !k.Lacks && !k.Silent && len(k.DoubtedBy) == 0 || !k.Restored && (k.InSync || k.Behind.Complete())
+}
 
 // Candidates describes the replicas of a volume, and why it cannot be forced: ErrNotLeading, ErrUnknownVolume, ErrEarly or ErrServed.
 func (c *Core) Candidates(id ids.Volume) ([]Candidate, error) {
@@ -47,6 +58,12 @@ func (c *Core) Candidates(id ids.Volume) ([]Candidate, error) {
 		return nil, err
 	}
 	var out []Candidate
+	if tv.Foreign {
+		for _, p := range c.placesOf(tv) {
+			out = append(out, c.foreignCandidate(tv, p))
+		}
+		return out, err
+	}
 	for _, p := range tv.Replicas {
 		k := Candidate{Place: p, InSync: holds(tv.InSync, p.Node)}
 		k.Behind, _ = tv.BehindIn(p.Pool)
@@ -85,10 +102,25 @@ func (c *Core) mayForce(id ids.Volume) (*truth.Volume, error) {
 	case v.stage == open && c.outOfReach(tv):
 	case v.stage > idle:
 		return tv, fmt.Errorf("%w: volume %s", ErrServed, tv.Name)
+	case v.asking(c.now):
+		return tv, fmt.Errorf("%w: volume %s: its replicas are being asked what they know of each other", ErrEarly, tv.Name)
+	case tv.Foreign && c.fencing():
+		return tv, fmt.Errorf("%w: volume %s: nodes are being fenced that may have its replicas", ErrEarly, tv.Name)
 	case c.r.handing != nil || v.growing || v.state != Waits && v.state != NeedsForce:
 		return tv, fmt.Errorf("%w: volume %s: %s", ErrEarly, tv.Name, v.reason)
 	}
 	return tv, nil
+}
+
+// forcePatience is how long after a take-over nodes and pools are waited for, at most, before a volume that was restored may be forced.
+const forcePatience = 5 * time.Second
+
+// fencing tells whether there is a node, or a pool, that is not fenced and whose grace is not over.
+func (c *Core) fencing() bool {
+	return c.now < c.r.began+forcePatience && slices.ContainsFunc(c.r.order, func(n *node) bool {
+		whole := n.up && !slices.ContainsFunc(n.expect, func(p ids.Pool) bool { return n.pools[p] == nil || n.pools[p].Busy })
+		return !whole && c.now < c.deadline(n.id)
+	})
 }
 
 // outOfReach tells whether no in-sync member of a volume that has what was acknowledged can be reached, each for longer than its grace: those
@@ -135,9 +167,14 @@ func (c *Core) forceVolume(ev ForceVolume) {
 	case ev.Lineage.IsZero():
 		reply(fmt.Errorf("%w: a lineage is needed", ErrInvalid))
 		return
+	case tv.Foreign:
+		if err := c.forceForeign(tv, ev); err != nil {
+			reply(err)
+		}
+		return
 	}
 	for _, p := range tv.Replicas {
-		if p.Node != ev.Node {
+		if p.Node != ev.Node || !ev.Pool.IsZero() && p.Pool != ev.Pool {
 			continue
 		}
 		rep, why := c.adoptable(tv, p)

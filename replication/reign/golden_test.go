@@ -202,8 +202,33 @@ func (s *script) do(cmd string, a []string) {
 		s.w.pool(place(a[0])).busy = cmd == "busy"
 	case "absent", "present":
 		s.w.pool(place(a[0])).absent = cmd == "absent"
-	case "restored":
+	case "restored": // restored v [1000]: where the epochs begin
+		s.w.view = s.w.change()
 		find(s.w.view, volumeID(a[0])).Foreign = true
+		if len(a) > 1 {
+			s.w.view.Base = peer.Epoch(num(1))
+			s.w.view.Epoch = max(s.w.view.Epoch, s.w.view.Base)
+		}
+	case "copy": // copy v a.1 L2 2097152: a replica of that lineage and size is there
+		p := place(a[1])
+		spec := specOf(find(s.w.view, volumeID(a[0])), p)
+		spec.Lineage, spec.Size = lineageID(a[2]), int64(num(3))
+		s.w.pool(p).put(spec)
+	case "said": // said a 1 2 -3: the oldest command is a ReadMap to a; the replica was made as number 1, and has 2 on record as present, 3 as absent
+		e := next(s, &s.cmds).(Command)
+		if e.C.Kind != peer.ReadMap || e.Node != nodeID(a[0]) {
+			s.t.Fatalf("%s waits", show(e))
+		}
+		answer := peer.Answer{Birth: ids.ID{byte(num(1))}, Known: []peer.Other{{ID: peer.ReplicaID{Birth: ids.ID{99}}}}}
+		for i := range a[2:] {
+			n := num(i + 2)
+			answer.Known = append(answer.Known, peer.Other{ID: peer.ReplicaID{Birth: ids.ID{byte(max(n, -n))}}, Absent: n < 0})
+		}
+		s.step(CommandDone{ID: e.ID, Answer: answer})
+	case "unasked": // the oldest command gets no answer for long
+		next(s, &s.cmds)
+	case "unsaid": // its node has two replicas
+		s.step(CommandDone{ID: next(s, &s.cmds).(Command).ID, Err: peer.ErrNoReplica})
 	case "reborn": // reborn b d: node b's machine comes back as d, with its pools
 		s.w.reborn(a[0], a[1])
 	case "outsync": // outsync v a: as if removed long ago
@@ -403,12 +428,18 @@ func (s *script) do(cmd string, a []string) {
 	case "deleted": // the oldest command was a Delete, and is carried out
 		e := next(s, &s.cmds).(Command)
 		for _, p := range s.w.nodes[e.Node].pools {
-			p.remove(e.C.Volume)
+			if e.C.Spec.Pool.IsZero() || p.id == e.C.Spec.Pool {
+				p.remove(e.C.Volume)
+			}
 		}
 		s.step(CommandDone{ID: e.ID})
-	case "force": // force v a L2 [incomplete]
+	case "force": // force v a L2 [incomplete], or force v a.1 L2
 		s.req++
-		s.step(ForceVolume{Request: s.req, Volume: volumeID(a[0]), Node: nodeID(a[1]), Lineage: lineageID(a[2]), Incomplete: len(a) > 3})
+		ev := ForceVolume{Request: s.req, Volume: volumeID(a[0]), Node: nodeID(a[1]), Lineage: lineageID(a[2]), Incomplete: len(a) > 3}
+		if strings.Contains(a[1], ".") {
+			ev.Node, ev.Pool = place(a[1]).Node, place(a[1]).Pool
+		}
+		s.step(ev)
 	case "bump": // bump v: its set has another version than the core knows
 		v := *s.w.view
 		v.Volumes = slices.Clone(v.Volumes)
@@ -423,6 +454,9 @@ func (s *script) do(cmd string, a []string) {
 		for _, k := range ks {
 			fmt.Fprintf(&s.out, "    %s in sync %v fenced %v epoch %d seq %d size %d complete %v left under %d reverted %v %s\n", name(k.Place.Pool), k.InSync, k.Fenced, k.Epoch, k.Seq,
 				k.Size, k.Complete(), k.Behind.Epoch, k.Reverted, k.Why)
+			if k.Restored {
+				fmt.Fprintf(&s.out, "        other %v silent %v doubted by [%s] lacks %v with [%s] missing [%s]\n", k.Other, k.Silent, placeNames(k.DoubtedBy), k.Lacks, placeNames(k.With), placeNames(k.Missing))
+			}
 		}
 		if err != nil {
 			fmt.Fprintf(&s.out, "    %v\n", err)

@@ -96,6 +96,9 @@ func (c *Core) mayAdd(ev *AddReplica) (*wish, error) {
 	if !ok && tight {
 		return nil, ErrPromised
 	}
+	if n := c.r.nodes[ev.Node]; !ok && n != nil && c.unwelcome(tv, n) {
+		return nil, fmt.Errorf("%w: node %s holds a replica of %s of another lineage", ErrInvalid, c.nodeName(n.id), tv.Name)
+	}
 	if !ok {
 		return nil, fmt.Errorf("%w: no node that was meant is reachable, is not being drained, has none of it, and has a pool with space", ErrNoPlace)
 	}
@@ -125,7 +128,7 @@ func (c *Core) changeable(id ids.Volume) (*truth.Volume, error) {
 func (c *Core) bestPlace(tv *truth.Volume, space []Space, will func(Space) bool) (best truth.Place, found bool) {
 	var free int64
 	for _, n := range c.r.order {
-		if holds(tv.Replicas, n.id) || c.beingCleaned(tv, n.id) {
+		if holds(tv.Replicas, n.id) || c.beingCleaned(tv, n.id) || c.unwelcome(tv, n) {
 			continue
 		}
 		for _, s := range space {
@@ -136,6 +139,14 @@ func (c *Core) bestPlace(tv *truth.Volume, space []Space, will func(Space) bool)
 		}
 	}
 	return best, found
+}
+
+// unwelcome tells whether a node has a replica of another lineage, which is not given up unless somebody says so (clearPlace).
+func (c *Core) unwelcome(tv *truth.Volume, n *node) bool {
+	return slices.ContainsFunc(n.listed, func(id ids.Pool) bool {
+		rep, there := n.pools[id].replicas[tv.ID]
+		return there && !n.pools[id].Busy && !rep.Foreign && rep.Spec.Lineage != tv.Lineage
+	})
 }
 
 // beingCleaned tells whether a former replica on a node is about to be deleted. One whose disk is away is not waited for: that
@@ -189,6 +200,7 @@ func (c *Core) driveReplicas() {
 			c.cleanPlace(tv, p)
 		}
 		v := r.vols[tv.ID]
+		c.sweepStrangers(tv, v)
 		c.followSize(v, tv)
 		c.followDurability(v, tv)
 		if v.stage == open && v.growth != nil {
@@ -418,7 +430,7 @@ func (c *Core) cleanPlace(tv *truth.Volume, p truth.Place) {
 
 // cleaned notes the end of a step.
 func (c *Core) cleaned(k *cleaning, err error) {
-	k.busy, c.r.placesDue = false, true
+	k.busy, c.r.placesDue, c.r.judgeDue = false, true, true
 	if err == nil {
 		k.retry = pace{}
 	} else {

@@ -131,7 +131,7 @@ func (r *Reign) command(e Command) {
 		s.Submit(call)
 		select {
 		case <-done:
-			r.step(CommandDone{ID: e.ID, Err: call.Err})
+			r.step(CommandDone{ID: e.ID, Err: call.Err, Answer: call.Answer})
 		case <-ctx.Done():
 			r.step(CommandDone{ID: e.ID, Err: fmt.Errorf("%w: %w", peer.ErrLost, context.Cause(ctx))})
 		}

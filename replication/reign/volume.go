@@ -53,6 +53,8 @@ type vol struct {
 	told    durability // to its mirror
 	growth  *growth
 	growing bool // a Grow of the replica that was adopted is under way
+	knows   []*knowledge
+	sweep   pace // of strangers
 	there   bool // while volumes are adopted
 }
 
@@ -187,6 +189,9 @@ func (c *Core) soon(t time.Duration) { c.r.judgeAt = min(c.r.judgeAt, t) }
 
 // judgeVolume adds to the plan what one volume needs.
 func (c *Core) judgeVolume(tv *truth.Volume, v *vol, j *judgement, p *plan) {
+	if tv.Foreign {
+		c.askReplicas(tv, v)
+	}
 	if tv.Foreign || len(tv.InSync) > maxMembers {
 		v.say(p, NeedsForce, "the catalog was restored: volume force adopts one of its replicas")
 		return
@@ -226,6 +231,8 @@ func (c *Core) judgeVolume(tv *truth.Volume, v *vol, j *judgement, p *plan) {
 		c.planRemoval(v, j, p)
 	case c.contested(tv):
 		v.say(p, TakingOver, "the removal of a member is not decided")
+	case c.crowded(tv):
+		c.sayCrowded(tv, v, p)
 	case c.growAdopted(tv, v, j):
 	default:
 		v.say(p, TakingOver, "all members are fenced")

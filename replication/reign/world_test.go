@@ -266,6 +266,17 @@ func (w *world) apply(p truth.Proposal) (truth.Outcome, error) {
 			return out, truth.ErrRejected
 		}
 		tv.Adopted, tv.Lineage = truth.Adoption{Pool: p.Place.Pool, Lineage: p.From, Short: p.Short}, p.Lineage
+		if tv.Foreign { // as catalog.ForceVolume has it
+			before := tv.Replicas
+			tv.Foreign, tv.Size, tv.Replicas, tv.Gone = false, max(tv.Size, p.Size), []truth.Place{p.Place}, slices.Clone(p.Others)
+			for _, q := range before {
+				if q.Node == p.Place.Node && q != p.Place {
+					tv.Gone = append(tv.Gone, q)
+				} else if q != p.Place {
+					tv.Replicas = append(tv.Replicas, q)
+				}
+			}
+		}
 		tv.InSync, tv.LastServed, tv.Behind = []truth.Place{p.Place}, 0, nil
 		tv.Version++
 	case truth.BeginCopy:
@@ -427,7 +438,7 @@ func show(e Effect) string {
 		return fmt.Sprintf("retire member %s of %s, of %d", name(e.Node), name(e.Volume), len(e.Set))
 	case Command:
 		return fmt.Sprintf("command %s to %s: %s", map[peer.Kind]string{
-			peer.Create: "create", peer.Reset: "reset", peer.Delete: "delete", peer.Grow: "grow"}[e.C.Kind], name(e.Node), name(e.C.Volume))
+			peer.Create: "create", peer.Reset: "reset", peer.Delete: "delete", peer.Grow: "grow", peer.ReadMap: "ask"}[e.C.Kind], name(e.Node), name(e.C.Volume))
 	case ProposeCreate:
 		return fmt.Sprintf("propose creation of %s epoch %d on %s", name(e.Volume.ID), e.Epoch, placeNames(e.Volume.Replicas))
 	case ProposeDelete:
@@ -469,7 +480,11 @@ func showProposal(p truth.Proposal) string {
 		return fmt.Sprintf("AddMember epoch %d %s@%d %s", p.Epoch, name(p.Volume), p.Version, name(p.Node))
 	}
 	if p, ok := p.(truth.Force); ok {
-		return fmt.Sprintf("Force epoch %d %s@%d %s incomplete %v short %v", p.Epoch, name(p.Volume), p.Version, name(p.Place.Pool), p.Incomplete, p.Short)
+		more := ""
+		if p.Size != 0 || p.Others != nil {
+			more = fmt.Sprintf(" of %s size %d others %s", name(p.From), p.Size, placeNames(p.Others))
+		}
+		return fmt.Sprintf("Force epoch %d %s@%d %s incomplete %v short %v%s", p.Epoch, name(p.Volume), p.Version, name(p.Place.Pool), p.Incomplete, p.Short, more)
 	}
 	if p, ok := p.(truth.BeginCopy); ok {
 		return fmt.Sprintf("BeginCopy epoch %d %s %s", p.Epoch, name(p.Volume), name(p.Pool))

@@ -43,7 +43,7 @@ type Volume struct {
 	// (invariant 10); Losses is how often what was acknowledged and not flushed may have been lost.
 	Volatile []Volatile
 	Losses   uint64
-	// Foreign says that a restore began a new lineage of the catalog and the volume waits for volume force.
+	// Foreign says that the catalog was restored from a backup and the volume waits for volume force: all else of it may be long past.
 	Foreign bool
 }
 
@@ -85,7 +85,8 @@ func (v *Volume) Owns(p ids.Pool, l ids.Lineage) bool {
 type View struct {
 	Index   uint64 // the log index of this state
 	Epoch   peer.Epoch
-	Leader  ids.Node // who took over under Epoch
+	Base    peer.Epoch // below all epochs that were given out since the catalog was restored; 0: it never was
+	Leader  ids.Node   // who took over under Epoch
 	Volumes []Volume
 	Nodes   []Node
 	// Deleted is the volumes whose deletion is known (a bounded number, the newest): what is left of their replicas may be
@@ -150,6 +151,10 @@ type (
 		Incomplete bool
 		// Short says that the replica is smaller than the volume, and is to be made larger.
 		Short bool
+		// Size, of a volume that is Foreign, is what it has from then on, if the replica is larger; 0: as it is. Others are the places of other
+		// replicas that were found and are not among Replicas: they are deleted.
+		Size   int64
+		Others []Place
 	}
 	// BeginCopy says that the replica in a pool is going to be written by a resync: it is not Complete any more. It comes before the
 	// first byte, and changes no set.

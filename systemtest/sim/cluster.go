@@ -282,17 +282,54 @@ func (c *Cluster) checkAcknowledged(o *op) {
 		if mayLack(v, p, r) {
 			continue // it has restarted since, and is to leave
 		}
-		for b := o.block; b < o.block+o.n; b++ {
-			got, err := readBlock(r.has(int64(b)*blockSize, blockSize), b)
-			want := o.id
-			if o.kind == opZero {
-				want = 0
-			}
-			if err == nil && got == want || err == nil && c.laterValue(o, b, got) {
-				continue
-			}
-			c.fail("invariant 1: %v is acknowledged, and in-sync member %s has %d at block %d (%v)", o, c.nameOf(p.Node), got, b, err)
+		if lacks := c.lacking(o, r); lacks != "" {
+			c.fail("invariant 1: %v is acknowledged, and in-sync member %s has %s", o, c.nameOf(p.Node), lacks)
 			return
+		}
+		c.checkVouched(o, v, p, r)
+	}
+}
+
+// lacking tells where a replica has neither an acknowledged write nor a later one; empty if nowhere.
+func (c *Cluster) lacking(o *op, r *simReplica) string {
+	for b := o.block; b < o.block+o.n; b++ {
+		got, err := readBlock(r.has(int64(b)*blockSize, blockSize), b)
+		want := o.id
+		if o.kind == opZero {
+			want = 0
+		}
+		if err != nil || got != want && !c.laterValue(o, b, got) {
+			return fmt.Sprintf("%d at block %d (%v)", got, b, err)
+		}
+	}
+	return ""
+}
+
+// statVouched counts what checkVouched has checked.
+const statVouched = "writes on replicas that others have on record"
+
+// checkVouched checks what volume force relies upon after the catalog was restored: whom an in-sync member has on record as present has all that
+// is acknowledged (12).
+func (c *Cluster) checkVouched(o *op, v *truth.Volume, by truth.Place, r *simReplica) {
+	if v.Memory || len(v.Volatile) > 0 {
+		return // a replica may have lost from its memory what it acknowledged, and leaves for it after that was acknowledged
+	}
+	for _, e := range r.rec.Others() {
+		if e.Absent {
+			continue
+		}
+		for _, n := range c.nodes {
+			for _, pool := range n.pools {
+				x, p := pool.replicas[c.volIDs[o.vol]], truth.Place{Node: n.id(), Pool: pool.id}
+				if x == nil || x.rec.Birth != e.ID.Birth || c.isTainted(p.Pool, o.vol) || mayLack(v, p, x) {
+					continue
+				}
+				if lacks := c.lacking(o, x); lacks != "" {
+					c.fail("12: %v is acknowledged, and in-sync member %s has that on %s on record as present, which has %s", o, c.nameOf(by.Node), c.nameOf(p.Node), lacks)
+					return
+				}
+				c.stats[statVouched]++
+			}
 		}
 	}
 }

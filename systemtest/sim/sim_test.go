@@ -84,6 +84,9 @@ func try(t *testing.T, first, n uint64) {
 	for _, seed := range bad {
 		report(t, seed)
 	}
+	if len(bad) == 0 && n >= 50 && stats[statVouched] == 0 {
+		t.Errorf("no %s", statVouched)
+	}
 	for _, k := range slices.Sorted(maps.Keys(stats)) {
 		t.Logf("%9d %s", stats[k], k)
 	}

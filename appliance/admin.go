@@ -158,6 +158,9 @@ func neededHint(st *catalog.State, m catalog.Node) string {
 		return len(v.InSync) > 0 && !slices.ContainsFunc(v.InSync, func(p catalog.Place) bool { return p.Node != m.ID })
 	}
 	for _, v := range adapt.Volumes(st) {
+		if v.Foreign && slices.ContainsFunc(v.InSync, func(p catalog.Place) bool { return p.Node == m.ID }) {
+			return fmt.Sprintf("since the catalog was restored %s waits: have it go on with a replica elsewhere (pmsapp volume force %s), or end its export and give it up (pmsapp volume delete %s)", v.Name, v.Name, v.Name)
+		}
 		if only(v) {
 			return fmt.Sprintf("it has the only copy of %s: start it and drain it (pmsapp node drain %s), or, if it never comes back, go on with an older replica "+
 				"(pmsapp volume force %s) or, if it is not exported, give the data up (pmsapp volume delete %s --purge)", v.Name, m.Name, v.Name, v.Name)

@@ -146,6 +146,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger, reloads <-cha
 			"reserve":  cluster.Handle(n.handleReserve),
 			"sessions": cluster.Handle(n.handleSessions),
 			"identity": cluster.Handle(n.handleIdentity),
+			"index":    cluster.Handle(n.handleIndex),
 			"clients":  cluster.Handle(n.clients.handleClients),
 		})
 	if err != nil {

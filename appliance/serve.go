@@ -13,9 +13,11 @@ import (
 	"runtime"
 	"syscall"
 
+	"pmsapp/appliance/adapt"
 	"pmsapp/appliance/api"
 	"pmsapp/appliance/config"
 	"pmsapp/cluster"
+	"pmsapp/cluster/catalog"
 	"pmsapp/replication/replica"
 )
 
@@ -104,23 +106,46 @@ type Made struct {
 	Cluster   string `json:"cluster"`
 	Node      string `json:"node"`
 	TokenFile string `json:"token_file,omitempty"` // of the admin token; Init's only
+	// Backup is what the catalog was restored from, and Absent the names of the other nodes that it knows.
+	Backup *Backup  `json:"backup,omitempty"`
+	Absent []string `json:"absent,omitempty"`
 }
 
-// Init makes this machine the first node of a new cluster. It returns cluster.ErrMember if it is a node already.
-func Init(_ context.Context, cfg config.Config) (Made, error) {
+// Init makes this machine the first node of a new cluster, or, with the file of a backup, of that cluster. It returns cluster.ErrMember if it is a
+// node already, and cluster.ErrBackup.
+func Init(_ context.Context, cfg config.Config, backup string) (Made, error) {
 	a, err := advertise(cfg)
 	if err != nil {
 		return Made{}, err
 	}
+	var old *catalog.State
+	if backup != "" {
+		if old, err = ReadBackup(backup); err == nil {
+			err = mounted(cfg, old)
+		}
+		if err != nil {
+			return Made{}, plain{err}
+		}
+	}
 	token := filepath.Join(cfg.State, TokenName)
-	m, err := cluster.Init(cfg.State, cfg.Name, a.cluster, func(ca *x509.Certificate) (string, error) {
+	m, err := cluster.Init(cfg.State, cfg.Name, a.cluster, old, func(ca *x509.Certificate) (string, error) {
 		t := api.MakeToken(ca)
 		return t, cluster.WriteFile(token, []byte(t+"\n"))
 	})
 	if err != nil {
 		return Made{}, plain{err}
 	}
-	return Made{m.Cluster.String(), m.Node.String(), token}, nil
+	made := Made{Cluster: m.Cluster.String(), Node: m.Node.String(), TokenFile: token}
+	if old != nil {
+		b := about(old)
+		made.Backup = &b
+		for _, n := range adapt.Nodes(old) {
+			if n.Name != cfg.Name {
+				made.Absent = append(made.Absent, n.Name)
+			}
+		}
+	}
+	return made, nil
 }
 
 // Join makes this machine a node of the cluster that gave the token; it is known there once it runs. It returns

@@ -41,6 +41,9 @@ func (n *node) Status(ctx context.Context) (api.Status, error) {
 		} else if state == "" {
 			state = "dead"
 		}
+		if st.IsFormer(c.ID) {
+			state = notJoined
+		}
 		role := "storage"
 		if c.Witness {
 			role = "witness"
@@ -132,7 +135,7 @@ func poolsIn(c catalog.Node, said map[ids.Node][]api.Pool, promised map[ids.Pool
 func (n *node) volume(st *catalog.State, v catalog.Volume, r reign.VolumeStatus) api.Volume {
 	out := api.Volume{ID: v.ID.String(), Name: v.Name, Size: v.Size, State: string(r.State), Reason: r.Reason,
 		Share: v.Share, Served: r.State == reign.Serving, Epoch: v.LastServed, Replicas: []api.Replica{},
-		Durability: durabilityName(v), Cached: v.Memory || len(v.Volatile) > 0, Losses: v.Losses}
+		Durability: durabilityName(v), Cached: v.Memory || len(v.Volatile) > 0, Losses: v.TimesLost(), Restored: v.Foreign}
 	if out.State == "" {
 		out.State = string(reign.NotLeading)
 	}
@@ -149,6 +152,9 @@ func (n *node) volume(st *catalog.State, v catalog.Volume, r reign.VolumeStatus)
 	out.Scrub = scrubState(v, m)
 	for _, p := range v.Replicas {
 		d := describe(st, p, v.InSync, r, m)
+		if v.Foreign {
+			d.State = "not known"
+		}
 		d.Leaves = leavingState(v, p)
 		out.Replicas = append(out.Replicas, d)
 	}
@@ -226,6 +232,9 @@ func (n *node) portals(st *catalog.State) (all []string) {
 	return all
 }
 
+// notJoined is the state of a node that is known from a backup alone.
+const notJoined = "not joined"
+
 // lowPool is the part of a pool that should stay free.
 const lowPool = 50
 
@@ -244,8 +253,11 @@ func warnings(st *catalog.State, voters map[ids.Node]bool, s api.Status, r reign
 		out = append(out, leaderless(s, count, st.Cluster.IsZero()))
 	}
 	for _, n := range s.Nodes {
-		if n.State == "dead" {
+		switch n.State {
+		case "dead":
 			out = append(out, fmt.Sprintf("node %s does not answer", n.Name))
+		case notJoined:
+			out = append(out, fmt.Sprintf("node %s has not joined since the catalog was restored", n.Name))
 		}
 		for _, p := range n.Pools {
 			switch {
@@ -263,7 +275,7 @@ func warnings(st *catalog.State, voters map[ids.Node]bool, s api.Status, r reign
 				synced++
 			}
 		}
-		if synced < len(v.Replicas) {
+		if synced < len(v.Replicas) && !v.Restored {
 			out = append(out, fmt.Sprintf("volume %s has %d of %d replicas in sync", v.Name, synced, len(v.Replicas)))
 		}
 		if w := standsStill(s, v); w != "" {

@@ -155,7 +155,7 @@ func (n *node) Trash(context.Context) ([]api.Trashed, error) {
 	st := n.cluster.State()
 	out := []api.Trashed{}
 	for _, t := range st.Trash {
-		a := api.Trashed{ID: t.Volume.ID.String(), Name: t.Volume.Name, Size: t.Volume.Size, Deleted: t.Time, Left: max(t.Until-st.Counted, 0), Replicas: []api.Replica{}}
+		a := api.Trashed{ID: t.Volume.ID.String(), Name: t.Volume.Name, Size: t.Volume.Size, Deleted: t.Time, Left: secondsLeft(t, st), Replicas: []api.Replica{}}
 		for _, p := range t.Volume.Replicas {
 			r := describe(st, p, t.Volume.InSync, reign.VolumeStatus{}, mirror.Status{})
 			a.Replicas = append(a.Replicas, r)
@@ -169,6 +169,14 @@ func (n *node) Trash(context.Context) ([]api.Trashed, error) {
 		return strings.Compare(a.ID, b.ID)
 	})
 	return out, nil
+}
+
+// secondsLeft is for how long a volume stays in the trash; -1: until it is purged by command.
+func secondsLeft(t catalog.Trashed, st *catalog.State) int64 {
+	if t.Until == catalog.Forever {
+		return -1
+	}
+	return max(t.Until-st.Counted, 0)
 }
 
 // emptyTrash counts time for the trash while this node leads, and purges what has expired.

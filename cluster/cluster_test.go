@@ -23,7 +23,8 @@ import (
 
 func TestMain(m *testing.M) {
 	// memberlist's own goroutines end a moment after Shutdown.
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/go-metrics.(*InmemSink).rollup"))
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/hashicorp/go-metrics.(*InmemSink).rollup"),
+		goleak.IgnoreTopFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
 }
 
 // machine is a host whose node runs at times.
@@ -133,7 +134,7 @@ func form(t *testing.T, n int) (all []*machine) {
 		m := newMachine(t, i)
 		all = append(all, m)
 		if i == 0 {
-			if _, err := Init(m.dir, m.name, m.addr, func(*x509.Certificate) (string, error) { return "admin", nil }); err != nil {
+			if _, err := Init(m.dir, m.name, m.addr, nil, func(*x509.Certificate) (string, error) { return "admin", nil }); err != nil {
 				t.Fatal(err)
 			}
 			m.start()
@@ -346,7 +347,7 @@ func TestBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	made := func() error {
-		_, err := Init(m.dir, m.name, m.addr, func(*x509.Certificate) (string, error) { return "admin", nil })
+		_, err := Init(m.dir, m.name, m.addr, nil, func(*x509.Certificate) (string, error) { return "admin", nil })
 		return err
 	}
 	if err := made(); err != nil {

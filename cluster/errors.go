@@ -18,6 +18,8 @@ var (
 	ErrInUse = errors.New("cluster: the catalog is in use by another process")
 	// ErrCorrupt is returned for a catalog or an identity on disk that is damaged.
 	ErrCorrupt = errors.New("cluster: damaged")
+	// ErrBackup is returned for what is no usable backup of a catalog.
+	ErrBackup = errors.New("cluster: no backup of a catalog")
 	// ErrToken is returned for a join token that is no token, or that the cluster refused.
 	ErrToken = errors.New("cluster: the join token was refused")
 	// ErrRemoved is returned when this node was removed from the cluster.

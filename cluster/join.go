@@ -26,12 +26,21 @@ type Made struct {
 }
 
 // Init makes a cluster of one node in a state directory. admin makes the admin token of a CA; what the catalog keeps of it
-// is its digest.
-func Init(dir, name, address string, admin func(ca *x509.Certificate) (token string, err error)) (Made, error) {
+// is its digest. With a backup (ReadBackup) it is that cluster, in a new history (catalog.Restored), with keys of its own; if the backup
+// has a node of that name, this machine takes its place.
+func Init(dir, name, address string, backup *catalog.State, admin func(ca *x509.Certificate) (token string, err error)) (Made, error) {
 	if err := unused(dir); err != nil {
 		return Made{}, err
 	}
 	id := &identity{Cluster: ids.NewCluster(), Node: ids.NewNode(), Name: name, Secret: make([]byte, 32), Fresh: true}
+	if backup != nil {
+		id.Cluster = backup.Cluster
+		n, had := backup.NodeNamed(name)
+		if !had && len(backup.Nodes) >= catalog.MaxNodes {
+			return Made{}, fmt.Errorf("%w: it has %d nodes, and none is %s: use the name that one of them had", ErrBackup, len(backup.Nodes), name)
+		}
+		id.Former = n.ID
+	}
 	rand.Read(id.Secret)
 	if err := id.makeCA(); err != nil {
 		return Made{}, err
@@ -56,7 +65,7 @@ func Init(dir, name, address string, admin func(ca *x509.Certificate) (token str
 	if err != nil {
 		return Made{}, err
 	}
-	if err := bootstrap(dir, id, address, sha256.Sum256([]byte(token))); err != nil {
+	if err := bootstrap(dir, id, address, backup, sha256.Sum256([]byte(token))); err != nil {
 		return Made{}, err
 	}
 	// Last: with an identity the machine is a member.
@@ -87,14 +96,20 @@ func unused(dir string) error {
 	return nil
 }
 
-// bootstrap writes the first entries of the log: the configuration of one voter, and the catalog's first command.
-func bootstrap(dir string, id *identity, address string, admin [sha256.Size]byte) error {
+// bootstrap writes the first entries of the log: the configuration of one voter, and the catalog's first command; of a backup a snapshot.
+func bootstrap(dir string, id *identity, address string, backup *catalog.State, admin [sha256.Size]byte) error {
 	s, err := openStore(catalogPath(dir))
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	conf := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(id.Node.String()), Address: raft.ServerAddress(address)}}}
+	if backup != nil {
+		if err := s.begin(conf, catalog.Restored(backup, ids.NewLineage(), admin[:], time.Now())); err != nil {
+			return fmt.Errorf("writing the catalog of the backup: %w", err)
+		}
+		return s.SetUint64([]byte("CurrentTerm"), 1)
+	}
 	first, err := catalog.Encode(catalog.Command{Time: time.Now(), Body: catalog.Bootstrap{Cluster: id.Cluster,
 		Lineage: ids.NewLineage(), Admin: admin[:]}})
 	if err != nil {
@@ -126,6 +141,7 @@ type joinAnswer struct {
 	CAKey   []byte
 	Secret  []byte
 	Peers   []string
+	Former  ids.Node // whose place the machine takes, by its name, in a catalog that was restored; zero: nobody's
 }
 
 // Join makes this machine a node of the cluster that gave the token. It becomes one when it first runs.
@@ -155,6 +171,7 @@ func Join(ctx context.Context, dir, name, token string, witness bool) (Made, err
 		return Made{}, fmt.Errorf("%w: the answer is not of the cluster that made it", ErrToken)
 	}
 	id.Cluster, id.Cert, id.CA, id.CAKey, id.Secret, id.Peers = ans.Cluster, ans.Cert, ans.CA, ans.CAKey, ans.Secret, ans.Peers
+	id.Former = ans.Former
 	ca, err := x509.ParseCertificate(id.CA)
 	if err != nil {
 		return Made{}, fmt.Errorf("the CA: %w", err)
@@ -193,7 +210,7 @@ func askJoin(ctx context.Context, t joinToken, req joinRequest) (ans joinAnswer,
 func (c *Cluster) NewToken(ctx context.Context, witness bool, valid time.Duration) (string, time.Time, error) {
 	var addrs []string
 	self := c.Self()
-	for _, n := range c.State().Nodes {
+	for _, n := range c.present() {
 		if n.ID == self {
 			addrs = append([]string{n.Address}, addrs...)
 		} else if n.Address != "" {
@@ -220,10 +237,18 @@ func (c *Cluster) handleJoin(ctx context.Context, _ ids.Node, body json.RawMessa
 	if err := json.Unmarshal(body, &req); err != nil || req.Node.IsZero() {
 		return nil, fmt.Errorf("%w: the request cannot be read", ErrToken)
 	}
-	if n, taken := c.State().NodeNamed(req.Name); taken && n.ID != req.Node {
+	st := c.State()
+	var former ids.Node
+	switch n, taken := st.NodeNamed(req.Name); {
+	case !taken || n.ID == req.Node:
+	case !st.IsFormer(n.ID):
 		return nil, fmt.Errorf("%w: a node named %s exists; choose another name in the configuration", ErrToken, req.Name)
+	case req.Witness && len(n.Pools) > 0:
+		return nil, fmt.Errorf("%w: %s was a storage node when the catalog was backed up: let it join as one, or choose another name", ErrToken, req.Name)
+	default:
+		former = n.ID
 	}
-	if len(c.State().Nodes) >= catalog.MaxNodes {
+	if former.IsZero() && len(st.Nodes) >= catalog.MaxNodes {
 		return nil, fmt.Errorf("%w: the cluster has its %d nodes", ErrToken, catalog.MaxNodes)
 	}
 	digest := sha256.Sum256(req.Secret)
@@ -233,7 +258,9 @@ func (c *Cluster) handleJoin(ctx context.Context, _ ids.Node, body json.RawMessa
 		}
 		return nil, err
 	}
-	return c.admit(req.Node, req.Public)
+	ans, err := c.admit(req.Node, req.Public)
+	ans.Former = former
+	return ans, err
 }
 
 // admit makes what a new identity needs.
@@ -243,8 +270,19 @@ func (c *Cluster) admit(node ids.Node, public []byte) (joinAnswer, error) {
 		return joinAnswer{}, err
 	}
 	ans := joinAnswer{Cluster: c.id.Cluster, Cert: cert, CA: c.id.CA, CAKey: c.id.CAKey, Secret: c.id.Secret}
-	for _, n := range c.State().Nodes {
+	for _, n := range c.present() {
 		ans.Peers = append(ans.Peers, n.Address)
 	}
 	return ans, nil
+}
+
+// present are the nodes of the catalog but those that are known from a backup alone.
+func (c *Cluster) present() (all []catalog.Node) {
+	st := c.State()
+	for _, n := range st.Nodes {
+		if !st.IsFormer(n.ID) {
+			all = append(all, n)
+		}
+	}
+	return all
 }

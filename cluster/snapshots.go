@@ -59,6 +59,19 @@ func (s snapshots) Create(version raft.SnapshotVersion, index, term uint64, conf
 	return k, nil
 }
 
+// begin writes the first snapshot of a catalog that begins with a state instead of a log.
+func (s *store) begin(conf raft.Configuration, st *catalog.State) error {
+	k, err := snapshots{s}.Create(1, st.Index, 1, conf, st.Index, nil)
+	if err != nil {
+		return err
+	}
+	if err := catalog.WriteSnapshot(k, st); err != nil {
+		k.Cancel()
+		return err
+	}
+	return k.Close()
+}
+
 // beginRun returns a number for a run of parts: none that is under way, or was, has it. Raft may write two at once.
 func (s snapshots) beginRun(last uint64) uint64 {
 	s.mu.Lock()

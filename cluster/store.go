@@ -72,6 +72,35 @@ func openStore(path string) (s *store, err error) {
 	return st, nil
 }
 
+// readStore opens the file to read it, as it is, and nothing else. It returns ErrInUse or ErrCorrupt.
+func readStore(path string) (*store, error) {
+	if err := checkBolt(path); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err)
+	}
+	db, err := bbolt.Open(path, 0, &bbolt.Options{Timeout: time.Second, ReadOnly: true})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, fmt.Errorf("%s: %w", path, ErrInUse)
+	case errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("opening the catalog: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err)
+	}
+	err = db.View(func(tx *bbolt.Tx) error {
+		for _, b := range [][]byte{bucketLog(), bucketStable(), bucketSnapshot()} {
+			if tx.Bucket(b) == nil {
+				return fmt.Errorf("%s: %w: it has no %s", path, ErrCorrupt, b)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		db.Close()
+		return nil, err
+	}
+	return &store{db: db}, nil
+}
+
 // keyWritten is in the bucket of the stable store; its name is none of hashicorp/raft's.
 func keyWritten() []byte { return []byte("pmsapp.Written") }
 

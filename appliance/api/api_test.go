@@ -63,6 +63,21 @@ func TestWithoutALeader(t *testing.T) {
 	}
 }
 
+// TestBackup: it is the bytes of the node that was asked, however many, and an error is told as any other.
+func TestBackup(t *testing.T) {
+	w := newWorld(t)
+	for name, addr := range map[string]string{"a": w.as.URL, "b": w.bs.URL} {
+		b, err := w.client(t, addr).BackupCatalog(t.Context())
+		if err != nil || len(b) != maxAnswer+1 || string(b[:1]) != name {
+			t.Fatal(len(b), err)
+		}
+	}
+	w.b.peer = nil
+	if _, err := w.client(t, w.bs.URL).BackupCatalog(t.Context()); !errors.Is(err, ErrNoLeader) {
+		t.Fatal(err)
+	}
+}
+
 func TestTriesTheNextAddress(t *testing.T) {
 	w := newWorld(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -123,17 +123,22 @@ func (c *Client) once(ctx context.Context, base, method, path, request string, b
 		return fmt.Errorf("%w at %s: %w (is pmsapp serve running there?)", errConnect, base, err)
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	limit := most(out)
+	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
 		return fmt.Errorf("%w at %s: %w", errConnect, base, err)
 	}
-	if len(b) > maxAnswer {
-		return Errorf(ErrInternal, "", "%s: the answer is longer than %d bytes", base, maxAnswer)
+	if int64(len(b)) > limit {
+		return Errorf(ErrInternal, "", "%s: the answer is longer than %d bytes", base, limit)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return decodeError(resp.StatusCode, b)
 	}
 	if out == nil {
+		return nil
+	}
+	if r, ok := out.(*raw); ok {
+		*r = b
 		return nil
 	}
 	if err := json.Unmarshal(b, out); err != nil {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -113,6 +114,12 @@ func (f *fake) UnexportShare(context.Context, string, string, string) error { re
 func (f *fake) Unexport(context.Context, string, string) error              { return nil }
 func (f *fake) Transfer(context.Context, string, Transfer) error            { return nil }
 func (f *fake) ShutdownCluster(ctx context.Context, _ string) error         { return nil }
+func (f *fake) BackupCatalog(context.Context) ([]byte, error) {
+	if f.peer == nil && !f.leading {
+		return nil, Errorf(ErrNoLeader, "", "no node leads")
+	}
+	return bytes.Repeat([]byte(f.name), maxAnswer+1), nil
+}
 
 // world has a leader a and a follower b behind TLS.
 type world struct {

@@ -9,9 +9,13 @@ import (
 
 // Force is the body of POST /v1/volumes/{name}/force.
 type Force struct {
-	Replica string `json:"replica"`           // the name of the node whose replica the volume is to go on with
+	// Replica is the name of the node whose replica the volume is to go on with, and Pool, if the node has several, the path of its pool, or its id. With an
+	// empty Replica nothing is done, and the answer lists what there is.
+	Replica string `json:"replica"`
+	Pool    string `json:"pool,omitempty"`
 	Confirm string `json:"confirm,omitempty"` // the volume's name; without it nothing is done, and the answer says what would be
 	// Incomplete allows a replica that is no copy of any one moment: it was never in sync, or a resync to it was begun and did not end.
+	// After a restore it allows one that another has on record as not in sync.
 	Incomplete bool `json:"incomplete,omitempty"`
 }
 
@@ -24,13 +28,17 @@ type Forced struct {
 	Running  string         `json:"running,omitempty"`   // what may still be running
 	MayServe []string       `json:"may_serve,omitempty"` // nodes that may still serve the volume
 	Replicas []ForceReplica `json:"replicas,omitempty"`
-	Why      string         `json:"why,omitempty"` // it cannot be adopted
+	Restored bool           `json:"restored,omitempty"` // the volume is as a backup of the catalog has it
+	Unseen   []string       `json:"unseen,omitempty"`   // where a newer replica may be that was not looked at, after a restore
+	Why      string         `json:"why,omitempty"`      // it cannot be adopted
 }
 
 // ForceReplica is a replica that the volume might go on with.
 type ForceReplica struct {
 	Node    string `json:"node"`
-	InSync  bool   `json:"in_sync"` // by the catalog: it has every acknowledged write
+	Pool    string `json:"pool"` // its path
+	PoolID  string `json:"pool_id"`
+	InSync  bool   `json:"in_sync"` // by the catalog: it has every acknowledged write. After a restore: it had, when the backup was made
 	Reached bool   `json:"reached"`
 	Epoch   uint64 `json:"epoch"` // the newest that its pool had accepted before this leader's; 0: not known
 	// Left is when it left the in-sync set, by a leader's clock, and LeftEpoch the epoch under which it was last served with it. Zero
@@ -42,6 +50,15 @@ type ForceReplica struct {
 	Size       int64     `json:"size,omitempty"`       // bytes; what the volume has more would read as zeros
 	Marked     int64     `json:"marked,omitempty"`     // bytes of regions in which writes may be there in part
 	Why        string    `json:"why,omitempty"`        // it cannot be adopted
+	// After a restore: the nodes whose replicas have it on record as not in sync, those whose replicas were in sync with it to the end, and those
+	// whose replicas it has on record as in sync, but nobody has found; the highest sequence of a mark that it ever had (of two of one history the
+	// older one has the lower, as a rule), and whether it is of another history than the backup has it in, an older or a newer one.
+	DoubtedBy []string `json:"doubted_by,omitempty"`
+	With      []string `json:"with,omitempty"`
+	Missing   []string `json:"missing,omitempty"`
+	Silent    bool     `json:"silent,omitempty"` // it was found, and did not say what it knows
+	Marks     uint64   `json:"marks,omitempty"`
+	Other     bool     `json:"other_history,omitempty"`
 }
 
 func (s *Server) forceRoutes() {

@@ -49,6 +49,7 @@ func (s *Server) routes() {
 	})
 	s.trashRoutes()
 	s.forceRoutes()
+	s.backupRoutes()
 	s.handle("POST /v1/volumes/{name}/scrub", leader, func(ctx context.Context, r *http.Request, request string, body []byte) (any, error) {
 		var v NewScrub
 		if err := decode(body, &v); err != nil {

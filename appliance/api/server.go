@@ -63,6 +63,8 @@ type Backend interface {
 	VerifyLUNs(ctx context.Context) (Verified, error)
 	Transfer(ctx context.Context, request string, t Transfer) error
 	ShutdownCluster(ctx context.Context, request string) error
+	// BackupCatalog returns the catalog with all that was committed before the call.
+	BackupCatalog(ctx context.Context) ([]byte, error)
 	ShareBackend
 }
 
@@ -119,15 +121,20 @@ func (s *Server) handle(pattern string, at where, h handler) {
 			return
 		}
 		if err != nil {
-			e := asError(err)
-			if e.Status >= 500 {
-				s.log.Warn("API call failed", "method", r.Method, "path", r.URL.Path, "err", err)
-			}
-			s.writeJSON(w, e.Status, envelope{e})
+			s.fail(w, r, err)
 			return
 		}
 		s.writeJSON(w, http.StatusOK, answer)
 	})
+}
+
+// fail tells of an error.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	e := asError(err)
+	if e.Status >= 500 {
+		s.log.Warn("API call failed", "method", r.Method, "path", r.URL.Path, "err", err)
+	}
+	s.writeJSON(w, e.Status, envelope{e})
 }
 
 func (s *Server) answer(ctx context.Context, r *http.Request, at where, h handler) (any, error) {

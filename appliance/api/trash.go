@@ -13,7 +13,7 @@ type Trashed struct {
 	Name     string    `json:"name"` // as it was; another volume may have it by now
 	Size     int64     `json:"size"`
 	Deleted  time.Time `json:"deleted"`      // by the clock of the node that led
-	Left     int64     `json:"seconds_left"` // of time in which a node leads; then it is purged
+	Left     int64     `json:"seconds_left"` // of time in which a node leads; then it is purged. -1: not by itself, for it is of a backup
 	Replicas []Replica `json:"replicas"`
 }
 

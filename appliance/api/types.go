@@ -22,7 +22,7 @@ type Node struct {
 	ID      string `json:"id"`
 	Name    string `json:"name"`
 	Role    string `json:"role"`  // "storage" or "witness"
-	State   string `json:"state"` // "alive", "suspect" or "dead"
+	State   string `json:"state"` // "alive", "suspect" or "dead"; "not joined": it is known from a backup of the catalog alone
 	Voter   bool   `json:"voter"`
 	Leader  bool   `json:"leader"`
 	Address string `json:"address"`       // inter-node
@@ -57,6 +57,8 @@ type Volume struct {
 	Size   int64  `json:"size"`
 	State  string `json:"state"` // as package reign names it
 	Reason string `json:"reason,omitempty"`
+	// Restored says that all of it is as a backup of the catalog has it, and that it waits for volume force.
+	Restored bool `json:"restored,omitempty"`
 	// Durability is "disk", or "memory": a write is acknowledged when every in-sync member has it in memory.
 	Durability string `json:"durability"`
 	// Cached says that hosts are told of a write cache: something that was acknowledged may not be durable.
@@ -79,7 +81,7 @@ type Volume struct {
 type Replica struct {
 	Node    string  `json:"node"`
 	Pool    string  `json:"pool"`
-	State   string  `json:"state"`            // "in sync", "resync", "queued", "failed", "unreachable", "stale"
+	State   string  `json:"state"`            // "in sync", "resync", "queued", "failed", "unreachable", "stale"; "not known" after a restore of the catalog
 	Leaves  string  `json:"leaves,omitempty"` // "moving": when its successor is in sync; "leaving": now
 	Error   string  `json:"error,omitempty"`
 	Done    int64   `json:"resync_done"`

@@ -92,7 +92,10 @@ type grammar struct {
 		Transfer transferCmd `cmd:"" help:"Hand the leadership and all volumes over to another node."`
 	} `cmd:"" help:"The leader."`
 	HandOver transferCmd `cmd:"" name:"hand-over" help:"The same as leader transfer."`
-	Cluster  struct {
+	Catalog  struct {
+		Backup catalogBackupCmd `cmd:"" help:"Save the catalog to a file, for pmsapp init --restore."`
+	} `cmd:"" help:"The catalog: what the cluster knows of its nodes, volumes, hosts and shares."`
+	Cluster struct {
 		Shutdown shutdownCmd `cmd:"" help:"Close all volumes, then stop all nodes."`
 	} `cmd:"" help:"The whole cluster."`
 }

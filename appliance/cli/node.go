@@ -15,18 +15,24 @@ func (serveCmd) Run(e *env) error {
 	return appliance.Serve(e.ctx, e.Config, e.Err)
 }
 
-type initCmd struct{}
+type initCmd struct {
+	Restore string `help:"A backup of a catalog (pmsapp catalog backup): begin that cluster anew. Its volumes wait for pmsapp volume force." placeholder:"FILE" type:"path"`
+}
 
-func (initCmd) Run(e *env) error {
+func (cmd initCmd) Run(e *env) error {
 	c, err := config.Load(e.Config)
 	if err != nil {
 		return err
 	}
-	made, err := appliance.Init(e.ctx, c)
+	made, err := appliance.Init(e.ctx, c, cmd.Restore)
 	if err != nil {
 		return err
 	}
 	return e.show(made, func(w io.Writer) {
+		if made.Backup != nil {
+			tellRestored(w, made, e.Config)
+			return
+		}
 		fmt.Fprintf(w, "%s is the first node of cluster %s.\n", c.Name, made.Cluster)
 		fmt.Fprintf(w, "The admin token is in %s.\n", made.TokenFile)
 		fmt.Fprintf(w, "Now: pmsapp serve --config %s\n", e.Config)

@@ -32,7 +32,14 @@ func (cmd volumeListCmd) Run(e *env) error {
 func trashTable(w io.Writer, all []api.Trashed) {
 	row(w, "VOLUME", "SIZE", "DELETED", "PURGED IN", "REPLICAS", "ID")
 	for _, t := range all {
-		row(w, t.Name, bytes(t.Size), t.Deleted.Local().Format(time.DateTime), seconds(float64(t.Left)), replicas(api.Volume{Replicas: t.Replicas}), t.ID)
+		left, deleted := "by command", ""
+		if t.Left >= 0 {
+			left = seconds(float64(t.Left))
+		}
+		if !t.Deleted.IsZero() {
+			deleted = t.Deleted.Local().Format(time.DateTime)
+		}
+		row(w, t.Name, bytes(t.Size), deleted, left, replicas(api.Volume{Replicas: t.Replicas}), t.ID)
 	}
 }
 

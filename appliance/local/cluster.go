@@ -159,34 +159,68 @@ func (c *Cluster) Form(ctx context.Context) error {
 	if _, err := c.WaitStatus(ctx, "a leader", 30*time.Second, func(s api.Status) bool { return s.Leader != "" && s.Epoch > 0 }); err != nil {
 		return err
 	}
-	for i, n := range c.Nodes[1:] {
-		t, err := c.client.NewToken(ctx, c.isWitness(i+1))
-		if err != nil {
-			return fmt.Errorf("making a token for %s: %w", n.Name, err)
-		}
-		args := []string{"join", t.Token, "--config", n.File}
-		if c.isWitness(i + 1) {
-			args = append(args, "--witness")
-		}
-		if err := c.command(ctx, args...); err != nil {
-			return err
-		}
-		if err := c.Start(i + 1); err != nil {
-			return err
-		}
-		what := n.Name + " to be a voter with its pool"
-		if _, err := c.WaitStatus(ctx, what, time.Minute, func(s api.Status) bool {
-			for _, m := range s.Nodes {
-				if m.Name == n.Name {
-					return m.Voter && m.State == "alive" && len(m.Pools) == len(n.Config.Pools)
-				}
-			}
-			return false
-		}); err != nil {
+	for i := range c.Nodes[1:] {
+		if err := c.Join(ctx, i+1); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Join has a node join the cluster, starts it, and waits until it is a voter with its pools.
+func (c *Cluster) Join(ctx context.Context, i int) error {
+	n := c.Nodes[i]
+	t, err := c.client.NewToken(ctx, c.isWitness(i))
+	if err != nil {
+		return fmt.Errorf("making a token for %s: %w", n.Name, err)
+	}
+	args := []string{"join", t.Token, "--config", n.File}
+	if c.isWitness(i) {
+		args = append(args, "--witness")
+	}
+	if err := c.command(ctx, args...); err != nil {
+		return err
+	}
+	if err := c.Start(i); err != nil {
+		return err
+	}
+	_, err = c.WaitStatus(ctx, n.Name+" to be a voter with its pool", time.Minute, func(s api.Status) bool {
+		for _, m := range s.Nodes {
+			if m.Name == n.Name {
+				return m.Voter && m.State == "alive" && len(m.Pools) >= len(n.Config.Pools)
+			}
+		}
+		return false
+	})
+	return err
+}
+
+// LoseState removes the state of a node that does not run, as if that disk had died. Its pools stay.
+func (c *Cluster) LoseState(i int) error {
+	n := c.Nodes[i]
+	if n.Running() {
+		return fmt.Errorf("%s runs", n.Name)
+	}
+	if err := os.RemoveAll(n.Config.State); err != nil {
+		return fmt.Errorf("removing the state of %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Restore has the first node, which has no state, begin the cluster anew from the backup of a catalog, and starts it.
+func (c *Cluster) Restore(ctx context.Context, backup string) error {
+	if err := c.command(ctx, "init", "--restore", backup, "--config", c.Nodes[0].File); err != nil {
+		return err
+	}
+	if err := c.Start(0); err != nil {
+		return err
+	}
+	c.client.Close() // the token is another
+	if err := c.connect(); err != nil {
+		return err
+	}
+	_, err := c.WaitStatus(ctx, "a leader", 30*time.Second, func(s api.Status) bool { return s.Leader != "" && s.Epoch > 0 })
+	return err
 }
 
 // command runs pmsapp to its end.

@@ -48,8 +48,10 @@ func TestOperations(t *testing.T) {
 	check("call", "../../appliance/api/shares.go", `s\.handle\("([^"]+)"`, func(s string) string { return strings.ReplaceAll(s, "{name}", "NAME") })
 	check("code", "../../appliance/api/errors.go", `Code: "([a-z-]+)"`, func(s string) string { return "`" + s + "`" })
 	check("event", "../../appliance/fill.go", `Kind: "([a-z-]+)"`, func(s string) string { return "`" + s + "`" })
+	check("event", "../../cluster/catalog/restored.go", `Kind: "([a-z-]+)"`, func(s string) string { return "`" + s + "`" })
 	check("event", "../../appliance/hosts.go", `Kind: "([a-z-]+)"`, func(s string) string { return "`" + s + "`" })
-	kinds := text(t, "../../replication/reign/effect.go") + text(t, "../../appliance/fill.go") + text(t, "../../appliance/hosts.go")
+	kinds := text(t, "../../replication/reign/effect.go") + text(t, "../../appliance/fill.go") + text(t, "../../appliance/hosts.go") +
+		text(t, "../../cluster/catalog/restored.go")
 	events := doc[strings.Index(doc, "## Events"):strings.Index(doc, "## Warnings")]
 	for _, m := range regexp.MustCompile("(?m)^\\| (`[^|]+) \\|").FindAllStringSubmatch(events, -1) {
 		for _, k := range strings.Split(m[1], ", ") {
@@ -60,7 +62,7 @@ func TestOperations(t *testing.T) {
 	}
 
 	bin := program.Build(t)
-	for _, group := range []string{"", "node", "pool", "volume", "lun", "host", "share", "event", "leader", "cluster"} {
+	for _, group := range []string{"", "node", "pool", "volume", "lun", "host", "share", "event", "leader", "catalog", "cluster"} {
 		args := strings.Fields(group + " --help")
 		out, err := exec.Command(bin, args...).CombinedOutput()
 		if err != nil {

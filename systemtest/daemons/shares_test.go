@@ -28,6 +28,12 @@ func mountShare(t *testing.T, c *local.Cluster, replicas int) (*nfsclient.Client
 	if err != nil || len(s.Rules) != 1 || s.Path != "/s" {
 		t.Fatal(s, err)
 	}
+	return remount(t, c)
+}
+
+// remount mounts the share that is there.
+func remount(t *testing.T, c *local.Cluster) (*nfsclient.Client, nfs3.Handle) {
+	t.Helper()
 	cfg := nfsclient.Dial("")
 	next := 0
 	cfg.Dial = func(ctx context.Context) (net.Conn, error) {

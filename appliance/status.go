@@ -288,7 +288,11 @@ func warnings(st *catalog.State, voters map[ids.Node]bool, s api.Status, r reign
 				nodeName(st, l.Node), v.Name, v.Name, nodeName(st, l.Node)))
 			continue
 		}
-		out = append(out, fmt.Sprintf("node %s has a replica of volume %s, which the catalog does not know", nodeName(st, l.Node), l.Volume))
+		unknown := fmt.Sprintf("node %s has a replica of volume %s, which the catalog does not know", nodeName(st, l.Node), l.Volume)
+		if st.Base != 0 { // it may be newer than the backup
+			unknown += fmt.Sprintf(": pmsapp volume adopt %s --name NAME brings it back", l.Volume)
+		}
+		out = append(out, unknown)
 	}
 	return out
 }

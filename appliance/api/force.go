@@ -61,7 +61,21 @@ type ForceReplica struct {
 	Other     bool     `json:"other_history,omitempty"`
 }
 
+// Adopt is the body of POST /v1/volumes/{id}/adopt.
+type Adopt struct {
+	Name       string `json:"name"`
+	Logical    int    `json:"logical_block,omitempty"` // bytes, 512 (the default) or 4096: what it was created with
+	Durability string `json:"durability,omitempty"`    // "disk" (the default) or "memory"
+}
+
 func (s *Server) forceRoutes() {
+	s.handle("POST /v1/volumes/{id}/adopt", leader, func(ctx context.Context, r *http.Request, request string, body []byte) (any, error) {
+		var a Adopt
+		if err := decode(body, &a); err != nil {
+			return nil, err
+		}
+		return s.backend.AdoptVolume(ctx, request, r.PathValue("id"), a)
+	})
 	s.handle("POST /v1/volumes/{name}/force", leader, func(ctx context.Context, r *http.Request, request string, body []byte) (any, error) {
 		var f Force
 		if err := decode(body, &f); err != nil {
@@ -69,6 +83,11 @@ func (s *Server) forceRoutes() {
 		}
 		return s.backend.ForceVolume(ctx, request, r.PathValue("name"), f)
 	})
+}
+
+// AdoptVolume brings a volume that a restored catalog does not know back into it; it waits for ForceVolume then.
+func (c *Client) AdoptVolume(ctx context.Context, id string, a Adopt) (v Volume, err error) {
+	return v, c.call(ctx, http.MethodPost, "/v1/volumes/"+url.PathEscape(id)+"/adopt", a, &v)
 }
 
 // ForceVolume has a volume whose in-sync replicas are out of reach go on with another.

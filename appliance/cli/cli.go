@@ -62,6 +62,7 @@ type grammar struct {
 		Create  volumeCreateCmd  `cmd:"" help:"Create a volume."`
 		Delete  volumeDeleteCmd  `cmd:"" help:"Delete a volume: to the trash, or for good."`
 		Restore volumeRestoreCmd `cmd:"" help:"Bring a deleted volume back from the trash."`
+		Adopt   volumeAdoptCmd   `cmd:"" help:"Bring a volume back of which there are replicas, and which a restored catalog does not know."`
 		Force   volumeForceCmd   `cmd:"" help:"Go on with one replica, whatever it lacks, when those in sync are out of reach."`
 		Purge   volumePurgeCmd   `cmd:"" help:"Delete a volume in the trash for good."`
 		Replica replicaCmd       `cmd:"" help:"Change where a volume's replicas are."`

@@ -38,7 +38,8 @@ func (v *Volume) TimesLost() uint64 { return v.Losses % lossStep }
 
 // Restored returns the catalog of a backup as the first state of a new history. Nothing in it may be believed of the replicas, which may be
 // newer: every volume, those in the trash too, waits for volume force, nothing is to be deleted or moved, and no host holds a reservation or a
-// lock. Deletions that were final are forgotten, so that what is left of the replicas is told of, and left alone. Its nodes are Former: they have to join again. admin is the SHA-256 digest of the new admin token, now for the event log.
+// lock. Deletions that were final are forgotten, so that what is left of the replicas is told of, and left alone. Its nodes are Former: they have to
+// join again. admin is the SHA-256 digest of the new admin token, now for the event log.
 func Restored(old *State, lineage ids.Lineage, admin []byte, now time.Time) *State {
 	s := old.clone()
 	s.Lineage, s.Admin = lineage, admin
@@ -171,6 +172,43 @@ func (s *State) adoptForeign(v *Volume, b ForceVolume) error {
 	v.Replicas, v.Foreign = replicas, false
 	v.Size = max(v.Size, b.Size)
 	v.Losses = max(v.Losses/lossStep+1, s.Base/baseStep) * lossStep
+	return nil
+}
+
+// AdoptVolume brings a volume of which replicas were found, and the catalog knows nothing, into a catalog that was restored: it was created after the
+// backup. It waits for volume force, as the others do. A repetition with the same id and name succeeds.
+type AdoptVolume struct {
+	Epoch  uint64
+	Volume Volume // ID, Lineage, Name, Size, Region, Logical, Memory; Replicas: where some were found
+}
+
+func (AdoptVolume) kind() Kind { return "adopt-volume" }
+
+func (s *State) adoptVolume(b AdoptVolume) error {
+	if err := s.current(b.Epoch); err != nil {
+		return err
+	}
+	v := b.Volume
+	if old, ok := s.Volumes[v.ID]; ok {
+		if old.Name == v.Name {
+			return nil
+		}
+		return fmt.Errorf("volume %s is %s: %w", v.ID, old.Name, ErrNameTaken)
+	}
+	if _, taken := s.VolumeNamed(v.Name); taken {
+		return fmt.Errorf("a volume named %s: %w", v.Name, ErrNameTaken)
+	}
+	switch {
+	case s.Base == 0:
+		return invalid("volume %s: the catalog was never restored from a backup", v.Name)
+	case v.Size > maxSize:
+		return invalid("volume %s: %d bytes", v.Name, v.Size)
+	}
+	if err := s.checkNew(v); err != nil {
+		return err
+	}
+	s.setVolume(Volume{ID: v.ID, Lineage: v.Lineage, Name: v.Name, Size: v.Size, Region: v.Region, Logical: v.Logical, Memory: v.Memory, Version: 1,
+		Replicas: v.Replicas, InSync: slices.Clone(v.Replicas), Foreign: true})
 	return nil
 }
 

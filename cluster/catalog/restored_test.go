@@ -282,6 +282,45 @@ func TestRestoredShare(t *testing.T) {
 	}
 }
 
+// TestAdoptVolume: a volume that the backup does not know comes back with what its replicas say of it, and waits as the others do.
+func TestAdoptVolume(t *testing.T) {
+	m := newMachine(t)
+	n, v := m.three()
+	late := v
+	late.ID, late.Name = ids.NewVolume(), "late"
+	m.fails(ErrInvalid, AdoptVolume{1, late}) // it was never restored
+	m.s = Restored(m.backup(), ids.NewLineage(), nil, m.at)
+	a := Node{ID: ids.NewNode(), Name: "node0", Version: Version, Pools: n[0].Pools}
+	m.do(PutNode{a, n[0].ID})
+	e := m.s.Base + 1
+	m.do(TakeOver{a.ID, e})
+	late.Replicas = []Place{{a.ID, a.Pools[0].ID}}
+	m.fails(ErrEpoch, AdoptVolume{1, late})
+	for _, bad := range []func(v *Volume){func(v *Volume) { v.Size = 0 }, func(v *Volume) { v.Size = maxSize + 512 }, func(v *Volume) { v.Region = 7 }, func(v *Volume) { v.Replicas = nil },
+		func(v *Volume) { v.Logical = 0 }, func(v *Volume) { v.Replicas = []Place{{n[0].ID, n[0].Pools[0].ID}} }, func(v *Volume) { v.Lineage = ids.Lineage{} }} {
+		x := late
+		bad(&x)
+		m.fails(ErrInvalid, AdoptVolume{e, x})
+	}
+	m.fails(ErrNameTaken, AdoptVolume{e, func() Volume { x := late; x.Name = "v"; return x }()})
+	wild := late
+	wild.LastServed, wild.Leaving, wild.Gone, wild.Share, wild.Losses = e, []Leave{{Node: a.ID}}, late.Replicas, true, 3
+	for range 2 {
+		m.do(AdoptVolume{e, wild})
+	}
+	m.fails(ErrNameTaken, AdoptVolume{e, func() Volume { x := late; x.Name = "w"; return x }()})
+	got := m.s.Volumes[late.ID]
+	if !got.Foreign || got.LastServed != 0 || got.Leaving != nil || got.Gone != nil || got.Share || got.Losses != 0 || len(got.InSync) != 1 {
+		t.Fatalf("%+v", got)
+	}
+	if r := m.do(Served{e, []VolumeVersion{{Volume: late.ID, Version: 1}}}); len(r.Left) != 1 {
+		t.Fatal(r)
+	}
+	m.do(ForceVolume{Epoch: e, Volume: late.ID, Version: 1, Place: late.Replicas[0], From: late.Lineage, Lineage: ids.NewLineage()})
+	m.do(DeleteVolume{e, late.ID, 2, 0})
+	m.fails(ErrNoVolume, AdoptVolume{e, late})
+}
+
 // TestDeletions: what commands that may never have been committed have deleted for good is in the trash at the end; on the way it is not, or
 // commands that were accepted would be rejected.
 func TestDeletions(t *testing.T) {

@@ -175,6 +175,24 @@ func (s *State) createVolume(c Command, b CreateVolume) error {
 	if _, taken := s.VolumeNamed(v.Name); taken {
 		return fmt.Errorf("a volume named %s: %w", v.Name, ErrNameTaken)
 	}
+	if err := s.checkNew(v); err != nil {
+		return err
+	}
+	if err := s.mayPromise(b.Limits, v.Replicas, v.Size); err != nil {
+		return err
+	}
+	v.InSync = slices.Clone(v.Replicas) // invariant 15
+	v.Version, v.LastServed, v.Leaving, v.Gone, v.Adopted, v.Behind = 1, 0, nil, nil, Adoption{}, nil
+	v.Volatile, v.Losses, v.Foreign = nil, 0, false
+	s.setVolume(v)
+	if v.Share {
+		s.newTree(c, v)
+	}
+	return nil
+}
+
+// checkNew checks a volume that there was not.
+func (s *State) checkNew(v Volume) error {
 	if len(s.Volumes)+len(s.Trash) >= MaxVolumes {
 		return fmt.Errorf("volumes, %d are allowed: %w", MaxVolumes, ErrLimit)
 	}
@@ -198,16 +216,6 @@ func (s *State) createVolume(c Command, b CreateVolume) error {
 		if slices.ContainsFunc(v.Replicas[:i], func(q Place) bool { return q.Node == p.Node }) {
 			return invalid("volume %s: two replicas on %s", v.Name, n.Name)
 		}
-	}
-	if err := s.mayPromise(b.Limits, v.Replicas, v.Size); err != nil {
-		return err
-	}
-	v.InSync = slices.Clone(v.Replicas) // invariant 15
-	v.Version, v.LastServed, v.Leaving, v.Gone, v.Adopted, v.Behind = 1, 0, nil, nil, Adoption{}, nil
-	v.Volatile, v.Losses, v.Foreign = nil, 0, false
-	s.setVolume(v)
-	if v.Share {
-		s.newTree(c, v)
 	}
 	return nil
 }

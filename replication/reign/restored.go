@@ -162,7 +162,7 @@ func (v *vol) said(p truth.Place) (s said) {
 	return s
 }
 
-// lookForeign judges a replica of a volume that was restored: whether it is whole. Its lineage is what the backup says, or a later one.
+// lookForeign judges a replica of a volume that was restored: whether it is whole. Its lineage may be any.
 func (c *Core) lookForeign(tv *truth.Volume, p truth.Place) (verdict, peer.FencedReplica, string) {
 	pl := c.fencedPool(p)
 	if pl == nil {

@@ -67,11 +67,13 @@ type NodeStatus struct {
 	Err       string
 }
 
-// LeftoverStatus is a replica of a volume that the catalog does not know.
+// LeftoverStatus is a replica of a volume that the catalog does not know. Whole says that Spec could be read.
 type LeftoverStatus struct {
 	Node   ids.Node
 	Pool   ids.Pool
 	Volume ids.Volume
+	Spec   peer.Spec
+	Whole  bool
 }
 
 // Status describes the state.
@@ -104,7 +106,8 @@ func (c *Core) Status() Status {
 	for _, n := range r.order {
 		st.Nodes = append(st.Nodes, c.nodeStatus(n))
 		c.eachLeftover(n, func(p truth.Place, v ids.Volume, _ bool) {
-			st.Leftovers = append(st.Leftovers, LeftoverStatus{Node: p.Node, Pool: p.Pool, Volume: v})
+			rep := n.pools[p.Pool].replicas[v]
+			st.Leftovers = append(st.Leftovers, LeftoverStatus{Node: p.Node, Pool: p.Pool, Volume: v, Spec: rep.Spec, Whole: !rep.Foreign})
 		})
 	}
 	return st

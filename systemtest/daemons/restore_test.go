@@ -87,6 +87,10 @@ func TestCatalogRestore(t *testing.T) {
 	if _, err := c.Client().AddReplica(ctx, "v", api.NewReplica{Node: "node3", Instead: "node2"}); err != nil {
 		t.Fatal(err)
 	}
+	late, err := c.Client().CreateVolume(ctx, api.NewVolume{Name: "late", Size: 8 << 20, Replicas: 2, Nodes: []string{"node2", "node3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	volume := func(name string) (v api.Volume) {
 		t.Helper()
 		s, err := c.Client().Status(ctx, false)
@@ -259,6 +263,27 @@ func TestCatalogRestore(t *testing.T) {
 	if err := c.Client().DeleteVolume(ctx, "unwanted", true); err != nil {
 		t.Fatal(err)
 	}
+
+	// What the backup does not know at all is told of, left alone, and comes back when it is asked for.
+	unknown := func(s api.Status) bool {
+		return slices.ContainsFunc(s.Warnings, func(w string) bool {
+			return strings.Contains(w, "pmsapp volume adopt "+late.ID+" --name NAME brings it back")
+		})
+	}
+	if _, err := c.WaitStatus(ctx, "a warning of the volume that is not known", 30*time.Second, unknown); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Client().AdoptVolume(ctx, strings.Repeat("ab", 16), api.Adopt{Name: "late"}); !errors.Is(err, api.ErrNotFound) {
+		t.Fatal(err)
+	}
+	if v, err := c.Client().AdoptVolume(ctx, late.ID, api.Adopt{Name: "late"}); err != nil || !v.Restored || v.Size != 8<<20 || len(v.Replicas) != 2 {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	known, err := would("late", "")
+	if err != nil || len(known.Replicas) != 2 || known.Replicas[0].Other || !slices.Equal(known.Replicas[0].With, []string{known.Replicas[1].Node}) {
+		t.Fatalf("%+v, %v", known, err)
+	}
+	force("late", "node2")
 
 	// The new history survives its leader, and the other replica has all of it.
 	if err := c.Kill(c.Index("node3")); err != nil {

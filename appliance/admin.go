@@ -112,7 +112,7 @@ func told(err error) error {
 	case errors.Is(err, catalog.ErrInUse), errors.Is(err, catalog.ErrLimit), errors.Is(err, catalog.ErrOldNode), errors.Is(err, reign.ErrNoTarget):
 		return plain(api.ErrConflict, "")
 	case errors.Is(err, catalog.ErrNotServed), errors.Is(err, reign.ErrNotServed):
-		return plain(api.ErrConflict, "pmsapp status tells what it waits for")
+		return plain(api.ErrConflict, "pmsapp status tells what it waits for; if that never comes back, pmsapp volume withdraw ends its exports")
 	case errors.Is(err, reign.ErrLast):
 		return plain(api.ErrConflict, "wait until another is in sync, or delete the volume")
 	case errors.Is(err, reign.ErrNoPlace):
@@ -159,11 +159,11 @@ func neededHint(st *catalog.State, m catalog.Node) string {
 	}
 	for _, v := range adapt.Volumes(st) {
 		if v.Foreign && slices.ContainsFunc(v.InSync, func(p catalog.Place) bool { return p.Node == m.ID }) {
-			return fmt.Sprintf("since the catalog was restored %s waits: have it go on with a replica elsewhere (pmsapp volume force %s), or end its export and give it up (pmsapp volume delete %s)", v.Name, v.Name, v.Name)
+			return fmt.Sprintf("since the catalog was restored %s waits: have it go on with a replica elsewhere (pmsapp volume force %s), or give it up (pmsapp volume withdraw %s, if it is exported, and pmsapp volume delete %s)", v.Name, v.Name, v.Name, v.Name)
 		}
 		if only(v) {
 			return fmt.Sprintf("it has the only copy of %s: start it and drain it (pmsapp node drain %s), or, if it never comes back, go on with an older replica "+
-				"(pmsapp volume force %s) or, if it is not exported, give the data up (pmsapp volume delete %s --purge)", v.Name, m.Name, v.Name, v.Name)
+				"(pmsapp volume force %s) or give the data up (pmsapp volume withdraw %s, if it is exported, and pmsapp volume delete %s --purge)", v.Name, m.Name, v.Name, v.Name, v.Name)
 		}
 	}
 	for _, t := range st.Trash {

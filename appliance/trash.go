@@ -27,10 +27,10 @@ func (n *node) DeleteVolume(ctx context.Context, request, name string, purge boo
 	}
 	st := n.cluster.State()
 	if _, exported := st.Exports[v.ID]; exported {
-		return api.Errorf(api.ErrConflict, "pmsapp lun unexport "+v.Name+" first", "%s is exported: hosts may be using it", v.Name)
+		return api.Errorf(api.ErrConflict, cmp.Or(withdrawHint(st, v), "pmsapp lun unexport "+v.Name+" first"), "%s is exported: hosts may be using it", v.Name)
 	}
 	if maps := st.Maps[v.ID]; len(maps) > 0 {
-		return api.Errorf(api.ErrConflict, "pmsapp lun unmap "+v.Name+" "+maps[0].Host+" first", "%s is mapped to hosts", v.Name)
+		return api.Errorf(api.ErrConflict, cmp.Or(withdrawHint(st, v), "pmsapp lun unmap "+v.Name+" "+maps[0].Host+" first"), "%s is mapped to hosts", v.Name)
 	}
 	if n.volumeTunables().TrashKeep == 0 && !purge {
 		return api.Errorf(api.ErrConflict, "say --purge (API: ?purge=1) to delete it for good", "volumes.trash_keep is 0: nothing that is deleted is kept")
@@ -42,6 +42,14 @@ func (n *node) DeleteVolume(ctx context.Context, request, name string, purge boo
 		return n.purge(ctx, request, t, false)
 	}
 	return nil
+}
+
+// withdrawHint says how the exports of a volume end that is not served; empty if it is.
+func withdrawHint(st *catalog.State, v catalog.Volume) string {
+	if v.LastServed == st.Epoch {
+		return ""
+	}
+	return fmt.Sprintf("it is not served; if what it waits for never comes back: pmsapp volume withdraw %s first", v.Name)
 }
 
 // trashed finds a deleted volume by its name or id; of several with one name none.

@@ -82,6 +82,9 @@ func (f *fake) Resync(context.Context, string, string, Resync) error { return ni
 func (f *fake) ForceVolume(_ context.Context, _, name string, w Force) (Forced, error) {
 	return Forced{Volume: name, Done: w.Confirm == name}, nil
 }
+func (f *fake) WithdrawVolume(_ context.Context, _, name string, w Withdraw) (Withdrawn, error) {
+	return Withdrawn{Volume: name, Done: w.Confirm == name}, nil
+}
 func (f *fake) AdoptVolume(_ context.Context, _, id string, a Adopt) (Volume, error) {
 	return Volume{ID: id, Name: a.Name}, nil
 }

@@ -68,7 +68,28 @@ type Adopt struct {
 	Durability string `json:"durability,omitempty"`    // "disk" (the default) or "memory"
 }
 
+// Withdraw is the body of POST /v1/volumes/{name}/withdraw.
+type Withdraw struct {
+	Confirm string `json:"confirm,omitempty"` // the volume's name; without it nothing is done, and the answer says what would be
+}
+
+// Withdrawn says what it means to end the exports of a volume that is not served, and whether it was done.
+type Withdrawn struct {
+	Volume   string   `json:"volume"`
+	Done     bool     `json:"done"`
+	Exports  []string `json:"exports"`             // what ends
+	Running  string   `json:"running,omitempty"`   // what may still be running
+	MayServe []string `json:"may_serve,omitempty"` // nodes that may still serve the volume
+}
+
 func (s *Server) forceRoutes() {
+	s.handle("POST /v1/volumes/{name}/withdraw", leader, func(ctx context.Context, r *http.Request, request string, body []byte) (any, error) {
+		var w Withdraw
+		if err := decode(body, &w); err != nil {
+			return nil, err
+		}
+		return s.backend.WithdrawVolume(ctx, request, r.PathValue("name"), w)
+	})
 	s.handle("POST /v1/volumes/{id}/adopt", leader, func(ctx context.Context, r *http.Request, request string, body []byte) (any, error) {
 		var a Adopt
 		if err := decode(body, &a); err != nil {
@@ -83,6 +104,11 @@ func (s *Server) forceRoutes() {
 		}
 		return s.backend.ForceVolume(ctx, request, r.PathValue("name"), f)
 	})
+}
+
+// WithdrawVolume ends the exports of a volume that is not served.
+func (c *Client) WithdrawVolume(ctx context.Context, name string, w Withdraw) (out Withdrawn, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/volumes/"+url.PathEscape(name)+"/withdraw", w, &out)
 }
 
 // AdoptVolume brings a volume that a restored catalog does not know back into it; it waits for ForceVolume then.

@@ -42,6 +42,7 @@ type Backend interface {
 	RestoreVolume(ctx context.Context, request, name string, r Restore) (Volume, error)
 	PurgeVolume(ctx context.Context, request, name string) error
 	ForceVolume(ctx context.Context, request, name string, f Force) (Forced, error)
+	WithdrawVolume(ctx context.Context, request, name string, w Withdraw) (Withdrawn, error)
 	AdoptVolume(ctx context.Context, request, id string, a Adopt) (Volume, error)
 	Resync(ctx context.Context, request, name string, r Resync) error
 	Scrub(ctx context.Context, request, name string, s NewScrub) (Scrubbing, error)

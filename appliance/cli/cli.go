@@ -57,19 +57,20 @@ type grammar struct {
 		Evacuate poolEvacuateCmd `cmd:"" help:"Move all replicas in a pool to other nodes."`
 	} `cmd:"" help:"Pools: directories and block devices that hold replicas."`
 	Volume struct {
-		List    volumeListCmd    `cmd:"" help:"List the volumes."`
-		Show    volumeShowCmd    `cmd:"" help:"Show a volume."`
-		Create  volumeCreateCmd  `cmd:"" help:"Create a volume."`
-		Delete  volumeDeleteCmd  `cmd:"" help:"Delete a volume: to the trash, or for good."`
-		Restore volumeRestoreCmd `cmd:"" help:"Bring a deleted volume back from the trash."`
-		Adopt   volumeAdoptCmd   `cmd:"" help:"Bring a volume back of which there are replicas, and which a restored catalog does not know."`
-		Force   volumeForceCmd   `cmd:"" help:"Go on with one replica, whatever it lacks, when those in sync are out of reach."`
-		Purge   volumePurgeCmd   `cmd:"" help:"Delete a volume in the trash for good."`
-		Replica replicaCmd       `cmd:"" help:"Change where a volume's replicas are."`
-		Resize  volumeResizeCmd  `cmd:"" help:"Make a volume larger while it is in use."`
-		Set     volumeSetCmd     `cmd:"" help:"Change the durability of a volume, or a share, while it is in use."`
-		Resync  volumeResyncCmd  `cmd:"" help:"Try a resync that failed again now."`
-		Scrub   volumeScrubCmd   `cmd:"" help:"Read all of a volume's replicas, prove and compare them, and mend what is bad."`
+		List     volumeListCmd     `cmd:"" help:"List the volumes."`
+		Show     volumeShowCmd     `cmd:"" help:"Show a volume."`
+		Create   volumeCreateCmd   `cmd:"" help:"Create a volume."`
+		Delete   volumeDeleteCmd   `cmd:"" help:"Delete a volume: to the trash, or for good."`
+		Restore  volumeRestoreCmd  `cmd:"" help:"Bring a deleted volume back from the trash."`
+		Adopt    volumeAdoptCmd    `cmd:"" help:"Bring a volume back of which there are replicas, and which a restored catalog does not know."`
+		Withdraw volumeWithdrawCmd `cmd:"" help:"End all exports of a volume that waits for replicas and is not served."`
+		Force    volumeForceCmd    `cmd:"" help:"Go on with one replica, whatever it lacks, when those in sync are out of reach."`
+		Purge    volumePurgeCmd    `cmd:"" help:"Delete a volume in the trash for good."`
+		Replica  replicaCmd        `cmd:"" help:"Change where a volume's replicas are."`
+		Resize   volumeResizeCmd   `cmd:"" help:"Make a volume larger while it is in use."`
+		Set      volumeSetCmd      `cmd:"" help:"Change the durability of a volume, or a share, while it is in use."`
+		Resync   volumeResyncCmd   `cmd:"" help:"Try a resync that failed again now."`
+		Scrub    volumeScrubCmd    `cmd:"" help:"Read all of a volume's replicas, prove and compare them, and mend what is bad."`
 	} `cmd:"" help:"Volumes: replicated block devices."`
 	Resync resyncCmd `cmd:"" help:"Copies in the background: resyncs and scrubs of all volumes."`
 	LUN    struct {

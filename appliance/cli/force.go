@@ -34,13 +34,8 @@ func (cmd volumeForceCmd) Run(e *env) error {
 		}
 		if !cmd.Yes {
 			warnForce(e.Err, would)
-			fmt.Fprintf(e.Err, "Type the name of the volume to go on: ")
-			line, err := bufio.NewReader(io.LimitReader(e.In, 4096)).ReadString('\n')
-			if err != nil && !errors.Is(err, io.EOF) {
-				return fmt.Errorf("reading the answer: %w", err)
-			}
-			if strings.TrimSpace(line) != would.Volume {
-				return fmt.Errorf("that is not %q: nothing was done", would.Volume)
+			if err := e.confirm(would.Volume); err != nil {
+				return err
 			}
 		}
 		out, err := c.ForceVolume(e.ctx, cmd.Volume, api.Force{Replica: cmd.Replica, Pool: cmd.Pool, Confirm: would.Volume, Incomplete: cmd.Incomplete})
@@ -52,6 +47,19 @@ func (cmd volumeForceCmd) Run(e *env) error {
 			fmt.Fprintf(w, "Done: %s goes on with the replica on %s.\n", out.Volume, cmd.Replica)
 		})
 	})
+}
+
+// confirm has the user type a volume's name.
+func (e *env) confirm(volume string) error {
+	fmt.Fprintf(e.Err, "Type the name of the volume to go on: ")
+	line, err := bufio.NewReader(io.LimitReader(e.In, 4096)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("reading the answer: %w", err)
+	}
+	if strings.TrimSpace(line) != volume {
+		return fmt.Errorf("that is not %q: nothing was done", volume)
+	}
+	return nil
 }
 
 func warnForce(w io.Writer, f api.Forced) {

@@ -78,6 +78,8 @@ func (s *State) apply(c Command) (Result, error) {
 		return s.addMember(b)
 	case CreateVolume:
 		return Result{}, s.createVolume(c, b)
+	case Withdraw:
+		return Result{}, s.withdraw(b)
 	case AdoptVolume:
 		return Result{}, s.adoptVolume(b)
 	case DeleteVolume:

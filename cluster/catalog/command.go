@@ -175,7 +175,7 @@ func kinds() map[Kind]known {
 		"reserve": reader[Reserve](1), "outcomes": reader[Outcomes](1), "put-host": reader[PutHost](1), "remove-host": reader[RemoveHost](1),
 		"map-lun": reader[MapLUN](1), "unmap-lun": reader[UnmapLUN](1),
 		"scrubbed": reader[Scrubbed](1), "set-resync": reader[SetResync](1),
-		"adopt-volume": reader[AdoptVolume](restoredSince),
+		"adopt-volume": reader[AdoptVolume](restoredSince), "withdraw": reader[Withdraw](withdrawSince),
 		"set-volatile": reader[SetVolatile](1), "set-durability": reader[SetDurability](1),
 	}
 }

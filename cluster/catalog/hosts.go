@@ -169,7 +169,7 @@ func (s *State) mapLUN(b MapLUN) error {
 }
 
 func (s *State) unmapLUN(b UnmapLUN) error {
-	if err := s.mayWithdraw(b.Epoch, b.Volume); err != nil {
+	if err := s.mayExport(b.Epoch, b.Volume); err != nil {
 		return err
 	}
 	left := slices.DeleteFunc(slices.Clone(s.Maps[b.Volume]), func(m Mapping) bool { return m.Host == b.Host })

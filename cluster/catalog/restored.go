@@ -212,15 +212,6 @@ func (s *State) adoptVolume(b AdoptVolume) error {
 	return nil
 }
 
-// mayWithdraw checks that an export may be ended: by the leader that serves the volume, or, after a restore, by the leader, for nobody has served
-// the volume by this catalog.
-func (s *State) mayWithdraw(epoch uint64, id ids.Volume) error {
-	if v, ok := s.Volumes[id]; ok && v.Foreign {
-		return s.current(epoch)
-	}
-	return s.mayExport(epoch, id)
-}
-
 // knowsRestored checks that a node knows what a restored catalog means.
 func (s *State) knowsRestored(n Node) error {
 	if s.Base != 0 && n.Version < restoredSince {

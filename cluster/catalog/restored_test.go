@@ -122,10 +122,10 @@ func TestRestored(t *testing.T) {
 	m.fails(ErrInUse, PurgeVolume{w.ID, m.s.Trash[w.ID].Since, true})
 
 	// One that nobody will adopt can be withdrawn from its hosts, and deleted.
-	m.fails(ErrEpoch, RemoveExport{1, v.ID})
 	kept := m.s
 	m.fails(ErrInUse, DeleteVolume{e, v.ID, foreign.Version, 0})
-	m.do(RemoveExport{e, v.ID})
+	m.fails(ErrNotServed, RemoveExport{e, v.ID})
+	m.do(Withdraw{e, v.ID})
 	m.do(DeleteVolume{e, v.ID, foreign.Version, 0})
 	m.s = kept
 
@@ -161,7 +161,6 @@ func TestRestored(t *testing.T) {
 	m.fails(ErrInvalid, ForceVolume{Epoch: e, Volume: v.ID, Version: got.Version, Place: moved, From: from, Lineage: ids.NewLineage(), Size: 8 << 20})
 
 	// What is deleted from now on expires as ever.
-	m.do(RemoveExport{e, gone.ID})
 	m.do(DeleteVolume{e, gone.ID, m.s.Volumes[gone.ID].Version, 10})
 	m.do(CountTrash{600, 700})
 	m.do(PurgeVolume{gone.ID, m.s.Trash[gone.ID].Since, true})

@@ -141,7 +141,7 @@ func (s *State) exportShare(b ExportShare) error {
 }
 
 func (s *State) unexportShare(b UnexportShare) error {
-	if err := s.mayWithdraw(b.Epoch, b.Volume); err != nil {
+	if err := s.mayExport(b.Epoch, b.Volume); err != nil {
 		return err
 	}
 	s.Shares = maps.Clone(s.Shares)

@@ -12,7 +12,7 @@ import (
 )
 
 // Version is the newest version of the commands that this program knows. 2 has a shorter form of changes of trees (binary.go), 3 knows
-// catalogs that were restored.
+// catalogs that were restored, and Withdraw.
 const Version = 3
 
 // Limits. What is over a limit is evicted by log index, the oldest first.

@@ -268,7 +268,7 @@ func (s *State) setExport(b SetExport) error {
 }
 
 func (s *State) removeExport(b RemoveExport) error {
-	if err := s.mayWithdraw(b.Epoch, b.Volume); err != nil {
+	if err := s.mayExport(b.Epoch, b.Volume); err != nil {
 		return err
 	}
 	s.Exports = maps.Clone(s.Exports)

@@ -30,6 +30,96 @@ func other(v api.Volume, node string) string {
 	return ""
 }
 
+// withdraw ends the exports of a volume that waits, by command: after its name was typed, and not before.
+func withdraw(t *testing.T, c *local.Cluster, bin, volume string) {
+	t.Helper()
+	run := func(typed string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), bin, "--api", c.Nodes[0].Config.Address.API+","+c.Nodes[1].Config.Address.API, "--token-file", c.TokenFile(), "volume", "withdraw", volume)
+		cmd.Stdin = strings.NewReader(typed + "\n")
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := run("x"); err == nil || !strings.Contains(out, "nothing was done") {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := run(volume); err != nil || !strings.Contains(out, "Done: "+volume+" is not exported.") {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// TestWithdraw: the only replica of volumes that hosts use is lost for good, and the leader too. All that they were exported as can be withdrawn, they
+// can be deleted, and the node can be removed.
+func TestWithdraw(t *testing.T) {
+	bin := program.Build(t)
+	c := program.Cluster(t, local.Config{Nodes: 3, NFS: true})
+	if _, err := c.WaitStatus(t.Context(), "node3 to lead", time.Minute, func(s api.Status) bool {
+		if s.Leader != "node3" {
+			c.Client().Transfer(t.Context(), "node3")
+		}
+		return s.Leader == "node3" && s.Nodes[2].State == "alive"
+	}); err != nil {
+		t.Fatal(err)
+	}
+	cl, root := mountShare(t, c, 1, "node3")
+	d := export(t, c, api.NewVolume{Size: 16 << 20, Replicas: 1, Nodes: []string{"node3"}})
+	if err := d.WriteAt(t.Context(), pattern(4096, 1), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Client().CreateVolume(t.Context(), api.NewVolume{Name: "m", Size: 1 << 20, Replicas: 1, Nodes: []string{"node3"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Client().AddHost(t.Context(), api.NewHost{Name: "h", IQNs: []string{"iqn.2026-11.app.pmsapp:other"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Client().MapLUN(t.Context(), api.NewMap{Volume: "m", Host: "h"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Client().WithdrawVolume(t.Context(), "v", api.Withdraw{Confirm: "v"}); !errors.Is(err, api.ErrConflict) || !strings.Contains(err.Error(), "pmsapp lun unexport") {
+		t.Fatal(err)
+	}
+	if err := c.Kill(2); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { ended <- d.ReadAt(ctx, make([]byte, 4096), 0) }() // which is held
+	go func() {
+		_, err := cl.Create(ctx, nfs3.CreateArgs{Where: nfs3.DirOp{Dir: root, Name: "f"}, How: nfs3.Guarded})
+		ended <- err
+	}()
+	if _, err := c.WaitStatus(t.Context(), "all to wait", time.Minute, func(s api.Status) bool {
+		n := 0
+		for _, v := range s.Volumes {
+			if v.State == "waiting" {
+				n++
+			}
+		}
+		return s.Leader != "" && s.Leader != "node3" && n == 3
+	}); err != nil {
+		t.Fatal(err)
+	}
+	would, err := c.Client().WithdrawVolume(t.Context(), "v", api.Withdraw{})
+	if err != nil || would.Done || !slices.Equal(would.MayServe, []string{"node3"}) || !strings.Contains(would.Running, "node3 cannot be reached from here, and may still be serving it") {
+		t.Fatalf("%v: %+v", err, would)
+	}
+	for _, v := range []string{"v", "m", "s"} {
+		withdraw(t, c, bin, v)
+		if err := c.Client().DeleteVolume(t.Context(), v, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	for range 2 {
+		if err := <-ended; err == nil {
+			t.Error("what nobody has was answered well")
+		}
+	}
+	if err := c.Client().RemoveNode(t.Context(), "node3"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestCatalogRestore: the catalogs of all nodes are lost, their pools are not. A backup from before the newest changes begins the cluster anew:
 // nothing is served, moved or deleted by what it says; it is told which replicas are newer; and each volume goes on with the one that an admin
 // names, with every acknowledged write that is on it.
@@ -254,12 +344,13 @@ func TestCatalogRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	force("trashed", "node2")
-	if err := c.Client().DeleteVolume(ctx, "unwanted", true); !errors.Is(err, api.ErrConflict) {
+	if err := c.Client().DeleteVolume(ctx, "unwanted", true); !errors.Is(err, api.ErrConflict) || !strings.Contains(err.Error(), "pmsapp volume withdraw unwanted first") {
 		t.Fatal(err)
 	}
-	if err := c.Client().Unexport(ctx, "unwanted"); err != nil {
+	if err := c.Client().Unexport(ctx, "unwanted"); !errors.Is(err, api.ErrConflict) {
 		t.Fatal(err)
 	}
+	withdraw(t, c, bin, "unwanted")
 	if err := c.Client().DeleteVolume(ctx, "unwanted", true); err != nil {
 		t.Fatal(err)
 	}

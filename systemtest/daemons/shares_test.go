@@ -19,9 +19,9 @@ import (
 )
 
 // mountShare makes a share, exports it and mounts it as a client that tries all nodes in turn.
-func mountShare(t *testing.T, c *local.Cluster, replicas int) (*nfsclient.Client, nfs3.Handle) {
+func mountShare(t *testing.T, c *local.Cluster, replicas int, nodes ...string) (*nfsclient.Client, nfs3.Handle) {
 	t.Helper()
-	if _, err := c.Client().CreateShare(t.Context(), api.NewVolume{Name: "s", Size: 256 << 20, Replicas: replicas}); err != nil {
+	if _, err := c.Client().CreateShare(t.Context(), api.NewVolume{Name: "s", Size: 256 << 20, Replicas: replicas, Nodes: nodes}); err != nil {
 		t.Fatal(err)
 	}
 	s, err := c.Client().ExportShare(t.Context(), "s", api.ShareRule{Client: "127.0.0.0/8", Squash: "none"})
@@ -46,11 +46,17 @@ func remount(t *testing.T, c *local.Cluster) (*nfsclient.Client, nfs3.Handle) {
 	t.Cleanup(cl.Close)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	h, _, err := cl.Mount(ctx, "/s")
-	if err != nil {
-		t.Fatal(err)
+	for { // a node that does not lead may not have heard of the share yet
+		h, _, err := cl.Mount(ctx, "/s")
+		if err == nil {
+			return cl, h
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatal(err)
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
-	return cl, h
 }
 
 // TestShareOverALeadersDeath: a client that makes, fills, renames and removes files, each once, while the leader is killed,

@@ -112,7 +112,7 @@ func told(err error) error {
 	case errors.Is(err, catalog.ErrInUse), errors.Is(err, catalog.ErrLimit), errors.Is(err, catalog.ErrOldNode), errors.Is(err, reign.ErrNoTarget):
 		return plain(api.ErrConflict, "")
 	case errors.Is(err, catalog.ErrNotServed), errors.Is(err, reign.ErrNotServed):
-		return plain(api.ErrConflict, "pmsapp status tells what it waits for; if that never comes back, pmsapp volume withdraw ends its exports")
+		return plain(api.ErrConflict, "pmsapp status tells what it waits for")
 	case errors.Is(err, reign.ErrLast):
 		return plain(api.ErrConflict, "wait until another is in sync, or delete the volume")
 	case errors.Is(err, reign.ErrNoPlace):
@@ -291,6 +291,9 @@ func (n *node) Unexport(ctx context.Context, request, name string) error {
 	st := n.cluster.State()
 	if _, exported := st.Exports[v.ID]; !exported {
 		return api.Errorf(api.ErrNotFound, "pmsapp lun list shows what is", "%s is not exported", v.Name)
+	}
+	if hint := withdrawHint(st, v); hint != "" {
+		return api.Errorf(api.ErrConflict, hint, "%s is not served", v.Name)
 	}
 	undo, err := n.endSessions(ctx, v)
 	if err != nil {

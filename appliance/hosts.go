@@ -179,6 +179,9 @@ func (n *node) UnmapLUN(ctx context.Context, request, volume, host string) error
 	if !slices.ContainsFunc(st.Maps[v.ID], func(m catalog.Mapping) bool { return m.Host == host }) {
 		return api.Errorf(api.ErrNotFound, "pmsapp lun list shows the maps", "%s is not mapped to %s", v.Name, host)
 	}
+	if hint := withdrawHint(st, v); hint != "" {
+		return api.Errorf(api.ErrConflict, hint, "%s is not served", v.Name)
+	}
 	cctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	undo, err := n.hosts.CloseHost(cctx, host)
 	cancel()

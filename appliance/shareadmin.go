@@ -64,9 +64,6 @@ func (n *node) DeleteShare(ctx context.Context, request, name string, purge bool
 	if err != nil {
 		return err
 	}
-	if _, exported := n.cluster.State().Shares[v.ID]; exported {
-		return api.Errorf(api.ErrConflict, "pmsapp share unexport "+v.Name+" first", "%s is exported: clients may be using it", v.Name)
-	}
 	return n.DeleteVolume(ctx, request, v.ID.String(), purge)
 }
 
@@ -175,6 +172,9 @@ func (n *node) UnexportShare(ctx context.Context, request, name, client string) 
 		}
 		rules = withoutRule(old, r.Clients)
 	}
+	if hint := withdrawHint(n.cluster.State(), v); hint != "" {
+		return api.Errorf(api.ErrConflict, hint, "%s is not served", v.Name)
+	}
 	if len(rules) == len(old) {
 		return api.Errorf(api.ErrNotFound, "pmsapp share show "+v.Name+" lists the rules", "%s is not exported so", v.Name)
 	}
@@ -191,18 +191,27 @@ func (n *node) setRules(ctx context.Context, request string, v catalog.Volume, r
 	if _, exported := st.Shares[v.ID]; exported {
 		undo := n.door.shares.Restrict(v.ID, nfsRules(rules))
 		defer undo()
-		if n.door.server != nil {
-			dctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-			defer cancel()
-			if err := n.door.server.Drain(dctx, v.ID); err != nil {
-				return api.Errorf(api.ErrConflict, "repeat the command in a few seconds", "%s: calls of clients are still under way", v.Name)
-			}
+		if err := n.drainShare(ctx, v); err != nil {
+			return err
 		}
 	}
 	if len(rules) == 0 {
 		return n.propose(ctx, catalog.Command{Request: request, Body: catalog.UnexportShare{Epoch: st.Epoch, Volume: v.ID}})
 	}
 	return n.propose(ctx, catalog.Command{Request: request, Body: catalog.ExportShare{Epoch: st.Epoch, Export: catalog.ShareExport{Volume: v.ID, Rules: rules}}})
+}
+
+// drainShare waits for the calls of clients that were admitted to a share before its rules were restricted.
+func (n *node) drainShare(ctx context.Context, v catalog.Volume) error {
+	if n.door.server == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	if err := n.door.server.Drain(ctx, v.ID); err != nil {
+		return api.Errorf(api.ErrConflict, "repeat the command in a few seconds", "%s: calls of clients are still under way", v.Name)
+	}
+	return nil
 }
 
 // nfsRules are rules as the front door has them.

@@ -289,8 +289,8 @@ func warnings(st *catalog.State, voters map[ids.Node]bool, s api.Status, r reign
 			continue
 		}
 		unknown := fmt.Sprintf("node %s has a replica of volume %s, which the catalog does not know", nodeName(st, l.Node), l.Volume)
-		if st.Base != 0 { // it may be newer than the backup
-			unknown += fmt.Sprintf(": pmsapp volume adopt %s --name NAME brings it back", l.Volume)
+		if st.Base != 0 && l.Whole { // it may be newer than the backup, or have been deleted
+			unknown += fmt.Sprintf(": pmsapp volume adopt %s --name NAME brings it back, if it is missed", l.Volume)
 		}
 		out = append(out, unknown)
 	}

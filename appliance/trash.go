@@ -32,6 +32,9 @@ func (n *node) DeleteVolume(ctx context.Context, request, name string, purge boo
 	if maps := st.Maps[v.ID]; len(maps) > 0 {
 		return api.Errorf(api.ErrConflict, cmp.Or(withdrawHint(st, v), "pmsapp lun unmap "+v.Name+" "+maps[0].Host+" first"), "%s is mapped to hosts", v.Name)
 	}
+	if _, shared := st.Shares[v.ID]; shared {
+		return api.Errorf(api.ErrConflict, cmp.Or(withdrawHint(st, v), "pmsapp share unexport "+v.Name+" first"), "%s is exported: clients may be using it", v.Name)
+	}
 	if n.volumeTunables().TrashKeep == 0 && !purge {
 		return api.Errorf(api.ErrConflict, "say --purge (API: ?purge=1) to delete it for good", "volumes.trash_keep is 0: nothing that is deleted is kept")
 	}

@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,7 @@ func (n *node) WithdrawVolume(ctx context.Context, request, name string, w api.W
 		return api.Withdrawn{}, err
 	}
 	if n.applied(request) { // its answer was lost
-		return api.Withdrawn{Volume: v.Name, Done: true}, nil
+		return api.Withdrawn{Volume: v.Name, Done: true, Exports: []string{}}, n.service.applyExports()
 	}
 	st := n.cluster.State()
 	out := n.wouldWithdraw(st, v)
@@ -71,6 +72,9 @@ func (n *node) wouldWithdraw(st *catalog.State, v catalog.Volume) api.Withdrawn 
 	}
 	_, out.MayServe = n.unseen(st)
 	out.Running = "Hosts lose it for good, with what they have reserved: what they had not written yet they never will."
+	if len(st.Maps[v.ID]) > 0 {
+		out.Running += " Their sessions end for a moment, those with their other LUNs too."
+	}
 	if len(out.MayServe) > 0 {
 		out.Running += fmt.Sprintf(" %s cannot be reached from here, and may still be serving it to hosts that reach %s: stop what runs there, or cut it off.",
 			strings.Join(out.MayServe, " and "), map[bool]string{true: "it", false: "them"}[len(out.MayServe) == 1])
@@ -82,7 +86,7 @@ func (n *node) wouldWithdraw(st *catalog.State, v catalog.Volume) api.Withdrawn 
 func (n *node) endClients(ctx context.Context, st *catalog.State, v catalog.Volume) (undo func(), err error) {
 	var undos []func()
 	undo = func() {
-		for _, f := range undos {
+		for _, f := range slices.Backward(undos) {
 			f()
 		}
 	}
@@ -109,13 +113,10 @@ func (n *node) endClients(ctx context.Context, st *catalog.State, v catalog.Volu
 		undos = append(undos, f)
 	}
 	if _, ok := st.Shares[v.ID]; ok {
-		undos = append(undos, n.door.shares.Restrict(v.ID, nil))
-		if n.door.server != nil { // calls that are held end when hold_timeout does
-			sctx, cancel := context.WithTimeout(ctx, n.tunables().Hold+5*time.Second)
-			defer cancel()
-			if err := n.door.server.Drain(sctx, v.ID); err != nil {
-				return nil, api.Errorf(api.ErrConflict, "repeat the command in a few seconds", "%s: calls of clients are still under way", v.Name)
-			}
+		n.ruling.Lock() // one restriction of a share at a time
+		undos = append(undos, n.ruling.Unlock, n.door.shares.Restrict(v.ID, nil))
+		if err := n.drainShare(ctx, v); err != nil {
+			return nil, err
 		}
 	}
 	return undo, nil

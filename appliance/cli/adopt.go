@@ -22,7 +22,7 @@ func (cmd volumeAdoptCmd) Run(e *env) error {
 			return err
 		}
 		return e.show(v, func(w io.Writer) {
-			fmt.Fprintf(w, "%s is known again, with %s. pmsapp volume force %s lists its replicas, and names the one that it goes on with.\n", v.Name, bytes(v.Size), v.Name)
+			fmt.Fprintf(w, "%s is known again, with %s and %s. If other nodes may have more of it, repeat this when they are there. pmsapp volume force %s lists its replicas, and names the one that it goes on with.\n", v.Name, bytes(v.Size), plural(len(v.Replicas), "replica"), v.Name)
 		})
 	})
 }

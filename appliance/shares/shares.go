@@ -161,11 +161,13 @@ func (s *Shares) Open(v ids.Volume) bool {
 	return x != nil && x.share != nil
 }
 
-// Restrict has these rules hold for a share until undo is called: before others are committed, so that what they forbid ends.
+// Restrict has these rules hold for a share until undo is called: before others are committed, so that what they forbid ends. With none nobody is
+// told that he may not use it, for that is not decided: calls, those that are held too, end as on a node that does not serve it.
 func (s *Shares) Restrict(v ids.Volume, rules []nfs.Rule) (undo func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closing[v] = rules
+	s.change()
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -210,28 +212,30 @@ func (s *Shares) opened(e *nfs.Export) *nfs.Export {
 	return &with
 }
 
-// look returns an export, with its share if that is open; nil if there is none. changed is closed when that may have changed.
-func (s *Shares) look(v ids.Volume) (e *nfs.Export, leading bool, changed <-chan struct{}) {
+// look returns an export, with its share if that is open; nil if there is none. closes says that it is about to be none. changed is closed when that
+// may have changed.
+func (s *Shares) look(v ids.Volume) (e *nfs.Export, leading, closes bool, changed <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e = s.cfg.Export(v); e != nil {
 		e = s.opened(e)
 	}
-	return e, s.leading, s.changed
+	rules, restricted := s.closing[v]
+	return e, s.leading, restricted && len(rules) == 0, s.changed
 }
 
 // ByShare implements nfs.Exports.
 func (s *Shares) ByShare(ctx context.Context, v ids.Volume) (*nfs.Export, error) {
 	var held <-chan time.Time
 	for {
-		e, leading, changed := s.look(v)
+		e, leading, closes, changed := s.look(v)
 		switch {
 		case e == nil && s.cfg.Certain(ctx):
 			if s.cfg.Export(v) == nil {
 				return nil, nfs3.ErrStale
 			}
 			continue
-		case e == nil, e.Share == nil && !leading:
+		case e == nil, closes, e.Share == nil && !leading:
 			return nil, ErrNotServed
 		case e.Share != nil:
 			return e, nil

@@ -80,9 +80,14 @@ func TestByShare(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { get() }); n != 0 {
 		t.Fatal(n, " allocations in each call")
 	}
-	undo := s.Restrict(v, nil)
-	if e := get(); len(e.Rules) != 0 || e.Share == nil || len(s.All()[0].Rules) != 0 || len(a.Rules) != 1 {
+	undo := s.Restrict(v, export(v, 30).Rules)
+	if e := get(); e.Rules[0].Clients.Bits() != 30 || e.Share == nil || s.All()[0].Rules[0].Clients.Bits() != 30 || a.Rules[0].Clients.Bits() != 24 {
 		t.Fatalf("%+v, %+v", e, a)
+	}
+	undo()
+	undo = s.Restrict(v, nil) // which may be undone: nobody is told that he may not use it
+	if _, err := s.ByShare(t.Context(), v); !errors.Is(err, ErrNotServed) || len(s.All()[0].Rules) != 0 || len(a.Rules) != 1 {
+		t.Fatal(err)
 	}
 	undo()
 	if get() != a {
@@ -109,6 +114,39 @@ func TestByShare(t *testing.T) {
 	if _, err := s.ByShare(t.Context(), v); !errors.Is(err, nfs3.ErrStale) {
 		t.Fatal(err)
 	}
+}
+
+// TestHeldAndClosed: a call that is held ends when the share is about to be exported no more, though it may be served the next moment.
+func TestHeldAndClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := ids.Volume{1}
+		c := &catalog{exports: map[ids.Volume]*nfs.Export{v: export(v, 24)}}
+		s := New(c.config())
+		s.Lead(true)
+		ended := make(chan error)
+		go func() {
+			_, err := s.ByShare(t.Context(), v)
+			ended <- err
+		}()
+		synctest.Wait()
+		begun := time.Now()
+		undo := s.Restrict(v, nil)
+		if err := <-ended; !errors.Is(err, ErrNotServed) || time.Since(begun) != 0 {
+			t.Fatal(err, time.Since(begun))
+		}
+		x := &served{}
+		s.mu.Lock()
+		s.serving[v] = x
+		s.mu.Unlock()
+		s.set(x, new(share.Share))
+		if _, err := s.ByShare(t.Context(), v); !errors.Is(err, ErrNotServed) {
+			t.Fatal(err)
+		}
+		undo()
+		if e, err := s.ByShare(t.Context(), v); err != nil || len(e.Rules) != 1 {
+			t.Fatal(e, err)
+		}
+	})
 }
 
 // TestHeld: at the leader a call waits for the share to be open, as long as I/O is held.

@@ -65,6 +65,7 @@ func Restored(old *State, lineage ids.Lineage, admin []byte, now time.Time) *Sta
 	s.Nodes = map[ids.Node]Node{}
 	for id, n := range old.Nodes {
 		n.Draining, n.Pools = false, slices.Clone(n.Pools)
+		n.Version = max(n.Version, restoredSince) // no older program joins (knowsRestored)
 		for i := range n.Pools {
 			n.Pools[i].Draining = false
 		}
@@ -176,7 +177,7 @@ func (s *State) adoptForeign(v *Volume, b ForceVolume) error {
 }
 
 // AdoptVolume brings a volume of which replicas were found, and the catalog knows nothing, into a catalog that was restored: it was created after the
-// backup. It waits for volume force, as the others do. A repetition with the same id and name succeeds.
+// backup. It waits for volume force, as the others do. A repetition with the same id and name adds places that were found since.
 type AdoptVolume struct {
 	Epoch  uint64
 	Volume Volume // ID, Lineage, Name, Size, Region, Logical, Memory; Replicas: where some were found
@@ -190,10 +191,13 @@ func (s *State) adoptVolume(b AdoptVolume) error {
 	}
 	v := b.Volume
 	if old, ok := s.Volumes[v.ID]; ok {
-		if old.Name == v.Name {
-			return nil
+		if old.Name != v.Name || !old.Foreign {
+			return fmt.Errorf("volume %s is known, as %s: %w", v.ID, old.Name, ErrInUse)
 		}
-		return fmt.Errorf("volume %s is %s: %w", v.ID, old.Name, ErrNameTaken)
+		return s.adoptMore(old, v.Replicas)
+	}
+	if t, ok := s.Trash[v.ID]; ok {
+		return fmt.Errorf("volume %s, %s, is in the trash: %w", v.ID, t.Volume.Name, ErrInUse)
 	}
 	if _, taken := s.VolumeNamed(v.Name); taken {
 		return fmt.Errorf("a volume named %s: %w", v.Name, ErrNameTaken)
@@ -209,6 +213,22 @@ func (s *State) adoptVolume(b AdoptVolume) error {
 	}
 	s.setVolume(Volume{ID: v.ID, Lineage: v.Lineage, Name: v.Name, Size: v.Size, Region: v.Region, Logical: v.Logical, Memory: v.Memory, Version: 1,
 		Replicas: v.Replicas, InSync: slices.Clone(v.Replicas), Foreign: true})
+	return nil
+}
+
+// adoptMore adds places where replicas of a volume have been found since it was adopted, so that it is to have as many.
+func (s *State) adoptMore(v Volume, found []Place) error {
+	for _, p := range found {
+		n, ok := s.Nodes[p.Node]
+		if !ok || !slices.ContainsFunc(n.Pools, func(q Pool) bool { return q.ID == p.Pool }) {
+			return invalid("volume %s: a replica is on no known pool", v.Name)
+		}
+		if len(v.Replicas) < MaxReplicas && !hasNode(v.Replicas, p.Node) {
+			v.Replicas, v.InSync = append(slices.Clone(v.Replicas), p), append(slices.Clone(v.InSync), p)
+			v.Version++
+		}
+	}
+	s.setVolume(v)
 	return nil
 }
 

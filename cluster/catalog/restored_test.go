@@ -172,6 +172,26 @@ func TestRestored(t *testing.T) {
 	}
 }
 
+// TestOlderProgram: the nodes of a backup may have been of an older program. Those that join are not, so nothing waits for the others.
+func TestOlderProgram(t *testing.T) {
+	m := newMachine(t)
+	n, v := m.three()
+	for _, x := range n {
+		x.Version = 2
+		m.do(PutNode{Node: x})
+	}
+	m.do(Served{1, []VolumeVersion{{Volume: v.ID, Version: 1}}})
+	m.do(SetExport{1, Export{Volume: v.ID, LUN: 1}})
+	m.s = Restored(m.backup(), ids.NewLineage(), nil, m.at)
+	a := Node{ID: ids.NewNode(), Name: "node0", Version: Version, Pools: n[0].Pools}
+	m.do(PutNode{a, n[0].ID})
+	m.do(TakeOver{a.ID, m.s.Base + 1})
+	m.fails(ErrInUse, RemoveNode{n[1].ID})
+	m.do(Withdraw{m.s.Epoch, v.ID})
+	m.do(DeleteVolume{m.s.Epoch, v.ID, m.s.Volumes[v.ID].Version, 0})
+	m.do(RemoveNode{n[1].ID})
+}
+
 // TestTwoRestores: of one backup; neither has an epoch, or a number of losses, of the other.
 func TestTwoRestores(t *testing.T) {
 	m := newMachine(t)
@@ -307,7 +327,7 @@ func TestAdoptVolume(t *testing.T) {
 	for range 2 {
 		m.do(AdoptVolume{e, wild})
 	}
-	m.fails(ErrNameTaken, AdoptVolume{e, func() Volume { x := late; x.Name = "w"; return x }()})
+	m.fails(ErrInUse, AdoptVolume{e, func() Volume { x := late; x.Name = "w"; return x }()})
 	got := m.s.Volumes[late.ID]
 	if !got.Foreign || got.LastServed != 0 || got.Leaving != nil || got.Gone != nil || got.Share || got.Losses != 0 || len(got.InSync) != 1 {
 		t.Fatalf("%+v", got)
@@ -315,8 +335,22 @@ func TestAdoptVolume(t *testing.T) {
 	if r := m.do(Served{e, []VolumeVersion{{Volume: late.ID, Version: 1}}}); len(r.Left) != 1 {
 		t.Fatal(r)
 	}
-	m.do(ForceVolume{Epoch: e, Volume: late.ID, Version: 1, Place: late.Replicas[0], From: late.Lineage, Lineage: ids.NewLineage()})
-	m.do(DeleteVolume{e, late.ID, 2, 0})
+	// Another node comes, with a replica too.
+	b := Node{ID: ids.NewNode(), Name: "node1", Version: Version, Pools: n[1].Pools}
+	m.do(PutNode{b, n[1].ID})
+	more := late
+	more.Replicas = []Place{{a.ID, a.Pools[0].ID}, {b.ID, b.Pools[0].ID}}
+	m.do(AdoptVolume{e, more})
+	if got := m.s.Volumes[late.ID]; len(got.Replicas) != 2 || len(got.InSync) != 2 || got.Version != 2 {
+		t.Fatalf("%+v", got)
+	}
+	more.Replicas = []Place{{n[2].ID, a.Pools[0].ID}}
+	m.fails(ErrInvalid, AdoptVolume{e, more})
+	m.do(ForceVolume{Epoch: e, Volume: late.ID, Version: 2, Place: late.Replicas[0], From: late.Lineage, Lineage: ids.NewLineage()})
+	m.fails(ErrInUse, AdoptVolume{e, late})
+	m.do(DeleteVolume{e, late.ID, 3, 9})
+	m.fails(ErrInUse, AdoptVolume{e, late})
+	m.do(PurgeVolume{late.ID, m.s.Trash[late.ID].Since, false})
 	m.fails(ErrNoVolume, AdoptVolume{e, late})
 }
 

@@ -107,7 +107,7 @@ func (l *load) write(loop, ctx context.Context, d *initiator.Disk, w int) error 
 			versions[i] = l.rec.issue(n + i)
 			l.rec.fill(buf[i*blockSize:(i+1)*blockSize], n+i, versions[i].version)
 		}
-		full, durable := l.full.Load(), !l.memory || random.IntN(200) == 0 // it flushes the whole disk
+		full, durable := l.full.Load(), !l.memory || random.IntN(1000) == 0 // it flushes the whole disk: so rare that a flush shows between two
 		write := d.WriteAt
 		if durable && l.memory {
 			write = func(ctx context.Context, p []byte, off int64) error { return writeFUA(ctx, d, p, off) }
@@ -140,7 +140,7 @@ func writeFUA(ctx context.Context, d *initiator.Disk, p []byte, off int64) error
 func (l *load) flush(loop, ctx context.Context, d *initiator.Disk) error {
 	random := rand.New(rand.NewPCG(l.rec.seed, 2000))
 	for loop.Err() == nil {
-		time.Sleep(time.Duration(random.IntN(int(1500 * time.Millisecond))))
+		time.Sleep(time.Duration(random.IntN(int(600 * time.Millisecond))))
 		all := l.rec.flushing()
 		if err := d.Flush(ctx); err != nil {
 			return fmt.Errorf("an I/O error reached the host: flushing: %w", err)

@@ -73,7 +73,7 @@ func (c *Core) judge(v *truth.Volume, j *judgement) {
 	for i, p := range v.InSync {
 		j.verdicts[i], j.reps[i], j.whys[i] = c.look(v, p)
 		if k := j.verdicts[i]; k == good || k == stale {
-			durable = max(durable, j.reps[i].Durable)
+			durable = max(durable, knownDurable(v, &j.reps[i]))
 		}
 	}
 	for i := range v.InSync {
@@ -87,6 +87,15 @@ func (c *Core) judge(v *truth.Volume, j *judgement) {
 		}
 		j.count[j.verdicts[i]]++
 	}
+}
+
+// knownDurable is what a replica knows that all members had. An adopted one may have been a copy that had not ended: what all had beyond its own
+// marks is of the history before the force, and nobody has to have it in this one, in which no member knows more than it has.
+func knownDurable(v *truth.Volume, rep *peer.FencedReplica) peer.Seq {
+	if rep.Spec.Lineage != v.Lineage {
+		return min(rep.Durable, rep.Seq)
+	}
+	return rep.Durable
 }
 
 // isRestarted tells whether a member was volatile, under another incarnation than it has now.

@@ -85,15 +85,14 @@ func (n *node) wouldWithdraw(st *catalog.State, v catalog.Volume) api.Withdrawn 
 // endClients ends what hosts have under way with a volume, which nobody answers; undo allows them in again.
 func (n *node) endClients(ctx context.Context, st *catalog.State, v catalog.Volume) (undo func(), err error) {
 	var undos []func()
-	undo = func() {
+	all := func() {
 		for _, f := range slices.Backward(undos) {
 			f()
 		}
 	}
 	defer func() {
 		if err != nil {
-			undo()
-			undo = nil
+			all()
 		}
 	}()
 	if _, ok := st.Exports[v.ID]; ok {
@@ -119,5 +118,5 @@ func (n *node) endClients(ctx context.Context, st *catalog.State, v catalog.Volu
 			return nil, err
 		}
 	}
-	return undo, nil
+	return all, nil
 }
